@@ -1,0 +1,3 @@
+//! Values only: dtype, dim, shape, tensor, the operation table and what operations mean.
+
+pub mod dtype;

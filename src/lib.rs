@@ -1,0 +1,3 @@
+//! photonc
+pub mod ir;
+pub mod model;

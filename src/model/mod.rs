@@ -1,0 +1,3 @@
+//! From a checkpoint to graphs: configuration, dialects, weights, and the equations of PHOTON as graph builders.
+
+pub mod config;
