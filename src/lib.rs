@@ -1,3 +1,4 @@
-//! photonc
+//! A compiler for PHOTON language models.
+pub mod graph;
 pub mod ir;
 pub mod model;

@@ -1,1 +1,2 @@
+//! Command-line entry point.
 fn main() {}

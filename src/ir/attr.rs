@@ -1,0 +1,239 @@
+//! Attribute values of operations and their text. Owns printing and parsing of one attribute; the braces, names and
+//! commas around them belong to the graph text.
+
+use super::dtype::Dtype;
+use super::shape::{Shape, Type};
+use super::tensor::Literal;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// A value that can stand in an operation's braces; printing and parsing are inverse.
+pub trait Attribute: Sized {
+    /// Text without a comma outside brackets, quotes or parentheses.
+    fn print(&self) -> String;
+    /// The value of that text.
+    fn parse(text: &str) -> Option<Self>;
+}
+
+/// A binary64 number compared and hashed by its bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Real(u64);
+
+impl From<f64> for Real {
+    fn from(value: f64) -> Self {
+        Real(value.to_bits())
+    }
+}
+
+impl Real {
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+}
+
+impl Attribute for Real {
+    fn print(&self) -> String {
+        format!("{:?}", self.get())
+    }
+    fn parse(text: &str) -> Option<Self> {
+        text.parse::<f64>().ok().map(Real::from)
+    }
+}
+
+impl Attribute for usize {
+    fn print(&self) -> String {
+        self.to_string()
+    }
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Attribute for bool {
+    fn print(&self) -> String {
+        self.to_string()
+    }
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Attribute for Arc<str> {
+    fn print(&self) -> String {
+        format!("\"{self}\"")
+    }
+    fn parse(text: &str) -> Option<Self> {
+        let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+        (!inner.is_empty() && inner.chars().all(|c| c.is_ascii_graphic() && c != '"')).then(|| inner.into())
+    }
+}
+
+impl Attribute for Dtype {
+    fn print(&self) -> String {
+        self.name().to_owned()
+    }
+    fn parse(text: &str) -> Option<Self> {
+        Dtype::from_name(text)
+    }
+}
+
+impl Attribute for Shape {
+    fn print(&self) -> String {
+        self.to_string()
+    }
+    fn parse(text: &str) -> Option<Self> {
+        Shape::parse(text.strip_prefix('[')?.strip_suffix(']')?)
+    }
+}
+
+impl Attribute for Type {
+    fn print(&self) -> String {
+        self.to_string()
+    }
+    fn parse(text: &str) -> Option<Self> {
+        Type::parse(text)
+    }
+}
+
+impl Attribute for Vec<usize> {
+    fn print(&self) -> String {
+        let items: Vec<String> = self.iter().map(usize::to_string).collect();
+        format!("[{}]", items.join(", "))
+    }
+    fn parse(text: &str) -> Option<Self> {
+        let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+        if inner.trim().is_empty() {
+            return Some(Vec::new());
+        }
+        inner.split(',').map(|item| item.trim().parse().ok()).collect()
+    }
+}
+
+impl Attribute for Literal {
+    fn print(&self) -> String {
+        let mut text = format!("{}(", self.ty());
+        let tensor = self.to_tensor();
+        for index in 0..self.len() {
+            let gap = if index == 0 { "" } else { " " };
+            // Writing to a string cannot fail.
+            let _ = match &tensor.data {
+                super::tensor::Data::Float(values) => write!(text, "{gap}{:?}", values[index]),
+                super::tensor::Data::Int(values) => write!(text, "{gap}{}", values[index]),
+                super::tensor::Data::Bool(values) => write!(text, "{gap}{}", values[index]),
+            };
+        }
+        text.push(')');
+        text
+    }
+    fn parse(text: &str) -> Option<Self> {
+        let (ty, rest) = text.split_once('(')?;
+        let items: Vec<&str> = rest.strip_suffix(')')?.split_whitespace().collect();
+        let ty = Type::parse(ty)?;
+        let shape = ty.shape.as_const()?;
+        match ty.dtype {
+            Dtype::I64 => {
+                let values: Option<Vec<i64>> = items.iter().map(|item| item.parse().ok()).collect();
+                Literal::ints(&shape, &values?)
+            }
+            Dtype::Bool => {
+                let values: Option<Vec<bool>> = items.iter().map(|item| item.parse().ok()).collect();
+                Literal::bools(&shape, &values?)
+            }
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
+                let values: Option<Vec<f64>> = items.iter().map(|item| item.parse().ok()).collect();
+                Literal::floats(ty.dtype, &shape, &values?)
+            }
+        }
+    }
+}
+
+/// Declares an enum whose variants have names in graph text.
+macro_rules! named {
+    ($(#[doc = $doc:literal])* $type:ident { $($(#[doc = $item:literal])* $variant:ident = $name:literal),* $(,)? }) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $type { $($(#[doc = $item])* $variant),* }
+
+        impl $type {
+            /// Every variant, in declaration order.
+            pub const ALL: &'static [$type] = &[$($type::$variant),*];
+
+            /// Name in graph text.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $($type::$variant => $name),* }
+            }
+        }
+
+        impl Attribute for $type {
+            fn print(&self) -> String {
+                self.name().to_owned()
+            }
+            fn parse(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|item| item.name() == text)
+            }
+        }
+    };
+}
+
+named! {
+    /// Elementwise functions of one operand.
+    UnaryFn {
+        /// `-x`
+        Neg = "neg",
+        /// `x * sigmoid(x)`
+        Silu = "silu",
+    }
+}
+
+named! {
+    /// Elementwise functions of two operands, broadcast.
+    BinaryFn {
+        /// `a + b`
+        Add = "add",
+        /// `a - b`
+        Sub = "sub",
+        /// `a * b`
+        Mul = "mul",
+        /// The larger of both.
+        Max = "max",
+        /// The smaller of both.
+        Min = "min",
+    }
+}
+
+named! {
+    /// Elementwise comparisons, broadcast.
+    CompareFn {
+        /// `a < b`
+        Less = "less",
+        /// `a == b`
+        Equal = "equal",
+    }
+}
+
+named! {
+    /// Which keys a query position of `Attention` sees; `n` queries, `m` keys.
+    Mask {
+        /// Query `i` sees keys `j <= i + m - n`: causal, aligned at the end.
+        Causal = "causal",
+        /// Key slot = position; query `i` of row `b` sees slots `j <= lengths[b] + i`.
+        Cache = "cache",
+        /// The first `m - n` keys are cache slots, visible where `j < lengths[b]`; the last `n` are new, causal.
+        Past = "past",
+    }
+}
+
+named! {
+    /// What an input of a step program is, from one meta-context step to the next.
+    Role {
+        /// A fresh value every step: uniforms.
+        PerStep = "per_step",
+        /// One value for the whole generation: sampling parameters.
+        Invariant = "invariant",
+        /// Given by the caller of a graph without steps.
+        Argument = "argument",
+    }
+}
