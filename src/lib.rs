@@ -2,3 +2,4 @@
 pub mod graph;
 pub mod ir;
 pub mod model;
+pub mod passes;
