@@ -14,7 +14,7 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Tokens the model was trained for; advisory.
+    /// Tokens the model was trained for; advisory, and 0 where the checkpoint does not say.
     pub max_position_embeddings: usize,
     /// Levels above the tokens, bottom first; never empty.
     pub levels: Vec<LevelConfig>,
@@ -115,13 +115,20 @@ impl ModelConfig {
     /// Width of encoder states at level `l` in `0..=L`, `D_l`.
     #[must_use]
     pub fn dim(&self, l: usize) -> usize {
-        if l == 0 { self.embed_dim } else { self.level(l).dim }
+        if l == 0 {
+            self.embed_dim
+        } else {
+            self.level(l).dim
+        }
     }
 
     /// Level-`l` units in a meta-context, `n_l = C_{l+1} ... C_L`; `n_0` is the tokens of a meta-context.
     #[must_use]
     pub fn units(&self, l: usize) -> usize {
-        self.levels[l..].iter().map(|level| level.chunk_size).product()
+        self.levels[l..]
+            .iter()
+            .map(|level| level.chunk_size)
+            .product()
     }
 
     /// Tokens in a meta-context, `C<=L`.
