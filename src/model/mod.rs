@@ -7,4 +7,5 @@ pub mod dialect;
 pub mod parameter_table;
 pub mod parameters;
 pub mod preset;
+pub mod synth;
 pub mod validate;
