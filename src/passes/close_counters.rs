@@ -57,9 +57,10 @@ fn counts_by_one(graph: &Graph, delay: NodeId) -> bool {
     let operands = graph.operands(next);
     operands.contains(&delay)
         && operands.iter().any(|operand| match graph.op(*operand) {
-            Op::Const { value } => {
-                value.to_tensor().as_ints().is_some_and(|ints| !ints.is_empty() && ints.iter().all(|n| *n == 1))
-            }
+            Op::Const { value } => value
+                .to_tensor()
+                .as_ints()
+                .is_some_and(|ints| !ints.is_empty() && ints.iter().all(|n| *n == 1)),
             _ => false,
         })
 }

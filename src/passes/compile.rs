@@ -86,7 +86,9 @@ pub fn compile(config: &ModelConfig, protocols: &[Protocol]) -> Result<Compilati
         let step = specialise(config, *protocol)?;
         let plan = match distribute::distribute(&step, STATE) {
             Ok(parts) => compilation.distributed(parts)?,
-            Err(NotDistributed::Declined(declined)) => compilation.undistributed(&step, *protocol, declined)?,
+            Err(NotDistributed::Declined(declined)) => {
+                compilation.undistributed(&step, *protocol, declined)?
+            }
             Err(NotDistributed::Build(error)) => return Err(error.into()),
         };
         compilation.plans.insert(*protocol, plan);
@@ -148,7 +150,12 @@ impl Compilation {
         Ok(Plan::Distributed { coarse, expand, logits, prepare, certificate: parts.certificate })
     }
 
-    fn undistributed(&mut self, step: &Graph, protocol: Protocol, declined: Declined) -> Result<Plan, CompileError> {
+    fn undistributed(
+        &mut self,
+        step: &Graph,
+        protocol: Protocol,
+        declined: Declined,
+    ) -> Result<Plan, CompileError> {
         let suffix = match protocol {
             Protocol::Hiergen => String::new(),
             Protocol::Recgen => format!("_{protocol}"),
@@ -163,7 +170,8 @@ impl Compilation {
         };
         let decode = variant("decode", &["ids"])?;
         let logits = variant("decode_logits", &["ids", "logits"])?;
-        let prepare = if cut.before_reads_samples { None } else { Some(variant("decode_prepare", &["conditions"])?) };
+        let prepare =
+            if cut.before_reads_samples { None } else { Some(variant("decode_prepare", &["conditions"])?) };
         let reencode = match (cut.after.is_empty(), step.output("ids")) {
             (false, Some(ids)) => {
                 let name = format!("reencode{suffix}");
@@ -198,7 +206,8 @@ impl Cut {
         };
         let (after, before): (Vec<_>, Vec<_>) = states.iter().cloned().partition(reads_ids);
         // Behind the ids nothing else of the step may be read: a sample on another way would be drawn twice.
-        let (before, after) = if reads_samples(&after, &ids) { (states, Vec::new()) } else { (before, after) };
+        let (before, after) =
+            if reads_samples(&after, &ids) { (states, Vec::new()) } else { (before, after) };
         let before_reads_samples = reads_samples(&before, &[]);
         Cut { before, after, before_reads_samples }
     }

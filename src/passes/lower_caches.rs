@@ -24,7 +24,8 @@ impl Pass for LowerCaches {
         for id in graph.select(|op| matches!(op, Op::Attention { mask: Mask::Cache, .. })) {
             let operands = graph.operands(id);
             let [q, k, v, lengths] = operands[..] else { continue };
-            let (Some(keys), Some(values)) = (appended(graph, k, lengths), appended(graph, v, lengths)) else {
+            let (Some(keys), Some(values)) = (appended(graph, k, lengths), appended(graph, v, lengths))
+            else {
                 rewrites.decline(graph, id, "keys or values are not appended at the attention's own lengths");
                 continue;
             };

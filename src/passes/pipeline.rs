@@ -95,7 +95,10 @@ pub fn run(graph: &mut Graph, passes: &[Box<dyn Pass>]) -> Result<Vec<Record>, B
 ///
 /// # Errors
 /// As [`run`]; also when the rounds do not settle.
-pub fn run_to_fixpoint(graph: &mut Graph, passes: &[Box<dyn Pass>]) -> Result<Vec<Record>, Box<PipelineError>> {
+pub fn run_to_fixpoint(
+    graph: &mut Graph,
+    passes: &[Box<dyn Pass>],
+) -> Result<Vec<Record>, Box<PipelineError>> {
     let mut records = Vec::new();
     for _ in 0..MAX_ROUNDS {
         let round = run(graph, passes)?;

@@ -8,7 +8,11 @@ use std::collections::{HashMap, HashSet};
 
 /// Nodes needed for `roots` within one step: the walk stops at delays and at `boundary`, which are included.
 #[must_use]
-pub fn within_step(graph: &Graph, roots: impl IntoIterator<Item = NodeId>, boundary: &[NodeId]) -> HashSet<NodeId> {
+pub fn within_step(
+    graph: &Graph,
+    roots: impl IntoIterator<Item = NodeId>,
+    boundary: &[NodeId],
+) -> HashSet<NodeId> {
     let mut seen = HashSet::new();
     let mut stack: Vec<NodeId> = roots.into_iter().collect();
     while let Some(id) = stack.pop() {

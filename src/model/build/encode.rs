@@ -101,7 +101,14 @@ impl Builder<'_> {
     }
 
     /// The last `count` latents of level `l-1` from the conditions of its last `windows` windows.
-    fn last_windows(&mut self, l: usize, latents: NodeId, lengths: NodeId, windows: usize, count: usize) -> Built {
+    fn last_windows(
+        &mut self,
+        l: usize,
+        latents: NodeId,
+        lengths: NodeId,
+        windows: usize,
+        count: usize,
+    ) -> Built {
         let scope = level_scope(l - 1).child("last");
         let conditions = self.slice(latents, 1, 0, windows, &scope)?;
         let rows = self.window_rows(l, conditions)?;

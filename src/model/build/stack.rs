@@ -46,7 +46,12 @@ impl Builder<'_> {
     pub fn decoder(&self, l: usize) -> Stack {
         let level = self.config.level(l);
         let scope = super::modules::level_scope(l).child("decoder");
-        Stack { spec: level.decoder, width: level.decoder_dim, tensors: format!("levels.{}.decoder", l - 1), scope }
+        Stack {
+            spec: level.decoder,
+            width: level.decoder_dim,
+            tensors: format!("levels.{}.decoder", l - 1),
+            scope,
+        }
     }
 
     /// `x [B, n, W]` at `positions` ([n] or [B, n]) to hidden states `[B, n, W]` after the final norm, and the keys
@@ -141,7 +146,8 @@ impl Builder<'_> {
             }
             Past::Cache { caches, lengths } => {
                 let key = self.graph.add(Op::CacheAppend, &[caches[layer].key, new.key, lengths], scope)?;
-                let value = self.graph.add(Op::CacheAppend, &[caches[layer].value, new.value, lengths], scope)?;
+                let value =
+                    self.graph.add(Op::CacheAppend, &[caches[layer].value, new.value, lengths], scope)?;
                 Ok((Mask::Cache, KeyValue { key, value }, Some(lengths)))
             }
         }

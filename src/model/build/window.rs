@@ -38,7 +38,12 @@ impl Builder<'_> {
     }
 
     /// Windows whose fed-back vectors `[N, C-1, W]` are all known: one causal pass instead of `C`.
-    pub fn known_window(&mut self, l: usize, prefix: NodeId, known: Option<NodeId>) -> Result<NodeId, BuildError> {
+    pub fn known_window(
+        &mut self,
+        l: usize,
+        prefix: NodeId,
+        known: Option<NodeId>,
+    ) -> Result<NodeId, BuildError> {
         let level = self.config.level(l);
         let stack: Stack = self.decoder(l);
         let parts: Vec<NodeId> = [prefix].into_iter().chain(known).collect();

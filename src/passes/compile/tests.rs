@@ -68,8 +68,12 @@ fn hiergen_declines_and_cuts_at_the_ids() {
     };
     assert_eq!(reencode.as_deref(), Some("reencode"));
     assert!(!declined.path.is_empty());
-    let names: Vec<String> = compiled.graphs["reencode"].outputs().iter().map(|o| o.name.to_string()).collect();
-    assert!(names.contains(&"next.top_state".to_owned()) && names.contains(&"next.level1.encoder.layer0.key".to_owned()));
+    let names: Vec<String> =
+        compiled.graphs["reencode"].outputs().iter().map(|o| o.name.to_string()).collect();
+    assert!(
+        names.contains(&"next.top_state".to_owned())
+            && names.contains(&"next.level1.encoder.layer0.key".to_owned())
+    );
     let names: Vec<String> = compiled.graphs["decode"].outputs().iter().map(|o| o.name.to_string()).collect();
     assert_eq!(names, ["ids", "next.carry.1"]);
 }

@@ -133,7 +133,8 @@ impl<'g> Split<'g> {
     fn coarse_graph(&self) -> Result<Graph, BuildError> {
         let delays: Vec<NodeId> =
             self.graph.delays().into_iter().filter(|delay| self.coarse.contains(delay)).collect();
-        let mut roots: Vec<(String, NodeId)> = self.cut.iter().map(|(id, name)| (name.clone(), *id)).collect();
+        let mut roots: Vec<(String, NodeId)> =
+            self.cut.iter().map(|(id, name)| (name.clone(), *id)).collect();
         roots.extend(straighten::next_states(self.graph, &delays));
         straighten::straighten(self.graph, "coarse", &roots, &[])
     }

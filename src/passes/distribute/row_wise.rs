@@ -20,7 +20,14 @@ pub(super) fn row_wise(op: &Op, operands: &[Type], ty: &Type) -> Result<(), Stri
         return Ok(());
     }
     match op {
-        Op::Reshape { .. } | Op::Cast { .. } | Op::Unary { .. } | Op::SwiGlu | Op::Sample { .. } | Op::Attention { .. } | Op::GatherRows | Op::Shift => Ok(()),
+        Op::Reshape { .. }
+        | Op::Cast { .. }
+        | Op::Unary { .. }
+        | Op::SwiGlu
+        | Op::Sample { .. }
+        | Op::Attention { .. }
+        | Op::GatherRows
+        | Op::Shift => Ok(()),
         Op::Binary { .. } | Op::Compare { .. } | Op::Where => {
             match batched_operands.iter().find(|operand| operand.shape.rank() != ty.shape.rank()) {
                 Some(short) => Err(format!("rows of {short} are broadcast against other axes of {ty}")),
@@ -35,9 +42,10 @@ pub(super) fn row_wise(op: &Op, operands: &[Type], ty: &Type) -> Result<(), Stri
         Op::Linear | Op::RmsNorm { .. } => {
             keep(operands[1..].iter().all(|w| !batched(&w.shape)), "the weight differs by row")
         }
-        Op::Rope { .. } => {
-            keep(!batched(&operands[1].shape) || operands[1].shape.rank() == 2, "positions run along the batch")
-        }
+        Op::Rope { .. } => keep(
+            !batched(&operands[1].shape) || operands[1].shape.rank() == 2,
+            "positions run along the batch",
+        ),
         Op::CacheAppend => Err("a cache is state of its own".to_owned()),
         Op::Input { .. } | Op::Weight { .. } | Op::Const { .. } | Op::Delay { .. } | Op::ProtocolSwitch => {
             Err("not an operation on rows".to_owned())

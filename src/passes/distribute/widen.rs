@@ -72,16 +72,21 @@ impl Widener<'_, '_> {
             }
             Op::Delay { name, ty } => Ok(self.shift(id, name, ty, &scope)?),
             op if self.split.fixed.contains(&id) => {
-                let operands: Vec<NodeId> = graph.operands(id).iter().map(|operand| self.map[operand]).collect();
+                let operands: Vec<NodeId> =
+                    graph.operands(id).iter().map(|operand| self.map[operand]).collect();
                 Ok(self.wide.add(op.clone(), &operands, &scope)?)
             }
             op => {
                 let types: Vec<Type> = graph.operands(id).iter().map(|o| graph.ty(*o).clone()).collect();
                 row_wise::row_wise(op, &types, graph.ty(id)).map_err(|reason| {
-                    let reason = format!("{scope}: `{}` cannot run many steps as rows: {reason}", op.kind().def().name);
+                    let reason = format!(
+                        "{scope}: `{}` cannot run many steps as rows: {reason}",
+                        op.kind().def().name
+                    );
                     NotDistributed::Declined(Declined::without_path(&scope.to_string(), reason))
                 })?;
-                let operands: Vec<NodeId> = graph.operands(id).iter().map(|operand| self.map[operand]).collect();
+                let operands: Vec<NodeId> =
+                    graph.operands(id).iter().map(|operand| self.map[operand]).collect();
                 let wide = self.wide.add(widened(op), &operands, &scope)?;
                 if let Some(label) = graph.label(id) {
                     self.wide.set_label(wide, label);
@@ -177,7 +182,8 @@ fn rows(shape: &Shape) -> Shape {
 
 /// `[k*batch, d_1, ..]` as `[batch, count, k*d_1, ..]`, which has the same elements in the same order.
 fn steps(shape: &Shape, count: &Dim) -> Shape {
-    let factor = shape.0.first().and_then(|dim| dim.without_factor(Symbol::Batch)).unwrap_or_else(|| Dim::from(1));
+    let factor =
+        shape.0.first().and_then(|dim| dim.without_factor(Symbol::Batch)).unwrap_or_else(|| Dim::from(1));
     let mut dims = vec![Dim::from(Symbol::Batch), count.clone()];
     let rest = shape.0.get(1..).unwrap_or_default();
     match rest.split_first() {
