@@ -3,3 +3,4 @@ pub mod export;
 pub mod graph;
 pub mod ir;
 pub mod model;
+pub mod passes;
