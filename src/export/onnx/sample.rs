@@ -80,7 +80,10 @@ impl Emitter<'_> {
     fn mass(&mut self, candidates: &Candidates, temperature: &str, is_sampled: &str, in_k: &str) -> String {
         let one = self.float(1.0);
         let divisor = self.node("Where", &[is_sampled, temperature, &one], vec![]);
-        let scaled = self.node("Div", &[&candidates.logits, &divisor], vec![]);
+        // Subtracting before dividing keeps a tiny temperature from overflowing.
+        let best = self.slice(&candidates.logits, 2, 0, 1, false);
+        let below = self.node("Sub", &[&candidates.logits, &best], vec![]);
+        let scaled = self.node("Div", &[&below, &divisor], vec![]);
         let never = self.float(f64::NEG_INFINITY);
         let kept = self.node("Where", &[in_k, &scaled, &never], vec![]);
         self.node("Softmax", &[&kept], vec![proto::int("axis", -1)])
