@@ -1,4 +1,6 @@
 //! A compiler for PHOTON language models.
+pub mod bundle;
 pub mod graph;
 pub mod ir;
 pub mod model;
+pub mod runtime;

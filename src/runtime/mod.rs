@@ -1,0 +1,5 @@
+//! From a bundle to tokens: backends that run graphs, and the generator that drives them.
+
+pub mod prompt;
+pub mod random;
+pub mod sampler;
