@@ -3,4 +3,5 @@ pub mod bundle;
 pub mod graph;
 pub mod ir;
 pub mod model;
+pub mod passes;
 pub mod runtime;

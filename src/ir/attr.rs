@@ -233,6 +233,8 @@ named! {
         PerStep = "per_step",
         /// One value for the whole generation: sampling parameters.
         Invariant = "invariant",
+        /// Meta-contexts so far: one more every step.
+        Counter = "counter",
         /// Given by the caller of a graph without steps.
         Argument = "argument",
     }

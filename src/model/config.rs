@@ -14,7 +14,7 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Tokens the model was trained for; advisory.
+    /// Tokens the model was trained for; advisory, and 0 where the checkpoint does not say.
     pub max_position_embeddings: usize,
     /// Levels above the tokens, bottom first; never empty.
     pub levels: Vec<LevelConfig>,

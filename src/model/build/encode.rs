@@ -1,0 +1,149 @@
+//! Prefill: encode a batch of right-padded prompts once and decode only the windows that end them. Work of the
+//! decoders does not grow with the prompt; how many windows each level needs is worked out from the chunk sizes.
+
+use super::KeptCaches;
+use super::modules::level_scope;
+use super::ops::{Builder, Built, batch, meta};
+use super::stack::Past;
+use crate::graph::{BuildError, Graph, NodeId, Scope};
+use crate::ir::attr::{BinaryFn, Role};
+use crate::ir::dim::Dim;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::Op;
+
+pub(super) fn build(mut b: Builder<'_>, kept: KeptCaches) -> Result<Graph, BuildError> {
+    let depth = b.config.depth();
+    let (ids, lengths) = b.prompt()?;
+    let mut states = b.encoder_embedding(ids)?;
+    let mut caches = Vec::new();
+    for l in 1..=depth {
+        let (next, kv) = b.encode_level(l, states)?;
+        states = next;
+        if l == depth || kept == KeptCaches::All {
+            caches.push((l, kv));
+        }
+    }
+    let needs = needed_latents(&b.config.levels.iter().map(|level| level.chunk_size).collect::<Vec<_>>());
+    let mut latents = b.last_units(depth, states, lengths, needs[depth - 1])?;
+    let top = b.slice(latents, 1, needs[depth - 1] - 1, 1, &level_scope(depth))?;
+    b.graph.set_output("top_state", top);
+    let mut carries = Vec::new();
+    for l in (2..=depth).rev() {
+        latents = b.last_windows(l, latents, lengths, needs[l - 1] - 1, needs[l - 2])?;
+        carries.push((l - 1, b.slice(latents, 1, needs[l - 2] - 1, 1, &level_scope(l - 1).child("carry"))?));
+    }
+    for (l, carry) in carries.into_iter().rev() {
+        b.graph.set_output(&format!("carry.{l}"), carry);
+    }
+    for (l, kv) in caches {
+        for (layer, entry) in kv.into_iter().enumerate() {
+            b.graph.set_output(&format!("level{l}.encoder.layer{layer}.key"), entry.key);
+            b.graph.set_output(&format!("level{l}.encoder.layer{layer}.value"), entry.value);
+        }
+    }
+    Ok(b.graph)
+}
+
+/// Latents needed from the end of each level's stream, bottom first: level 1 needs its last; level `l` needs the
+/// conditions of the `ceil(need / C_l)` windows that end level `l-1`, and its own last, which is its carry.
+fn needed_latents(chunk_sizes: &[usize]) -> Vec<usize> {
+    let mut needs: Vec<usize> = vec![1];
+    for chunk in &chunk_sizes[1..] {
+        let below = needs[needs.len() - 1];
+        needs.push(below.div_ceil(*chunk) + 1);
+    }
+    needs
+}
+
+impl Builder<'_> {
+    /// Inputs `ids [batch, n_0*meta]` and `lengths [batch]`; ids past a row's length are read as 0, so that padding
+    /// may hold anything.
+    pub(super) fn prompt(&mut self) -> Result<(NodeId, NodeId), BuildError> {
+        let scope = Scope::new("prompt");
+        let tokens = self.config.meta_tokens();
+        let ids = self.input("ids", Dtype::I64, &[batch(1), meta(tokens)], Role::Argument, &scope)?;
+        let lengths = self.input("lengths", Dtype::I64, &[batch(1)], Role::Argument, &scope)?;
+        let end = self.unit_index(lengths, tokens, &[0], &scope)?;
+        let place = self.iota(ids, 1, &scope)?;
+        let inside = self.less(place, end, &scope)?;
+        let zero = self.ints(&[1], &[0], &scope)?;
+        let ids = self.select(inside, ids, zero, &scope)?;
+        Ok((ids, lengths))
+    }
+
+    /// `E^l = F^l . C^l` over a whole stream: `[B, n_{l-1}*meta, D_{l-1}] -> [B, n_l*meta, D_l]`.
+    pub(super) fn encode_level(
+        &mut self,
+        l: usize,
+        below: NodeId,
+    ) -> Result<(NodeId, Vec<super::stack::KeyValue>), BuildError> {
+        let folded = self.chunker(l, below)?;
+        let stack = self.encoder(l);
+        let positions = self.iota(folded, 1, &stack.scope)?;
+        let (states, kv) = self.stack(&stack, folded, positions, Past::None)?;
+        self.graph.set_label(states, &format!("encoder.{l}"));
+        Ok((states, kv))
+    }
+
+    /// The last `count` units of each row of a level-`l` stream `[B, M, D] -> [B, count, D]`; units before the start
+    /// of the stream are the start latent.
+    fn last_units(&mut self, l: usize, stream: NodeId, lengths: NodeId, count: usize) -> Built {
+        let scope = level_scope(l).child("last");
+        let offsets: Vec<i64> = (0..count).map(|i| i as i64 - count as i64).collect();
+        let index = self.unit_index(lengths, self.config.units(l), &offsets, &scope)?;
+        let zero = self.ints(&[1], &[0], &scope)?;
+        let clamped = self.binary(BinaryFn::Max, index, zero, &scope)?;
+        let rows = self.graph.add(Op::GatherRows, &[stream, clamped], &scope)?;
+        if count == 1 {
+            return Ok(rows);
+        }
+        self.or_start(l, rows, index, &scope)
+    }
+
+    /// The last `count` latents of level `l-1` from the conditions of its last `windows` windows.
+    fn last_windows(
+        &mut self,
+        l: usize,
+        latents: NodeId,
+        lengths: NodeId,
+        windows: usize,
+        count: usize,
+    ) -> Built {
+        let scope = level_scope(l - 1).child("last");
+        let conditions = self.slice(latents, 1, 0, windows, &scope)?;
+        let rows = self.window_rows(l, conditions)?;
+        let elements = self.latent_window(l, rows)?;
+        let stream = self.window_stream(l, elements, &batch(1))?;
+        let made = windows * self.config.level(l).chunk_size;
+        let last = self.slice(stream, 1, made - count, count, &scope)?;
+        if count == 1 {
+            return Ok(last);
+        }
+        let offsets: Vec<i64> = (0..count).map(|i| i as i64 - count as i64).collect();
+        let index = self.unit_index(lengths, self.config.units(l - 1), &offsets, &scope)?;
+        self.or_start(l - 1, last, index, &scope)
+    }
+
+    /// `rows [B, k, D]` where `index [B, k]` is not negative, else the start latent of level `l`.
+    fn or_start(&mut self, l: usize, rows: NodeId, index: NodeId, scope: &Scope) -> Built {
+        let dims = self.graph.ty(index).shape.0.clone();
+        let index = self.reshape(index, &[dims[0].clone(), dims[1].clone(), Dim::from(1)], scope)?;
+        let zero = self.ints(&[1], &[0], scope)?;
+        let before = self.less(index, zero, scope)?;
+        let start = self.start(l)?;
+        self.select(before, start, rows, scope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::needed_latents;
+
+    // With chunks of size 1 every level reaches one unit further back than the level below.
+    #[test]
+    fn chunks_of_one_need_more_windows_at_every_level() {
+        assert_eq!(needed_latents(&[4, 4]), [1, 2]);
+        assert_eq!(needed_latents(&[3, 2, 4]), [1, 2, 2]);
+        assert_eq!(needed_latents(&[2, 1, 1, 1]), [1, 2, 3, 4]);
+    }
+}

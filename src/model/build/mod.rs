@@ -1,0 +1,64 @@
+//! The equations of PHOTON (arXiv 2512.20687, sections 3-4) as graphs. Owns the step program with its delays and the
+//! sequence forms `encode` and `score`; knows nothing of coarse or expansion graphs, which passes derive.
+
+mod encode;
+mod modules;
+mod ops;
+mod score;
+mod stack;
+mod step;
+mod window;
+mod window_step;
+
+use super::config::ModelConfig;
+use crate::graph::{BuildError, Graph};
+use crate::ir::dtype::Dtype;
+use ops::Builder;
+
+/// Largest number of candidates that in-graph sampling considers.
+pub const MAX_CANDIDATES: usize = 64;
+
+/// Which encoder levels' KV caches prefill hands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptCaches {
+    /// The top level's: all that RecGen reads.
+    Top,
+    /// Every level's: HierGen re-encodes through all of them.
+    All,
+}
+
+/// One meta-context step of the recursive generator, with delays for everything that lives on to the next step.
+///
+/// State: `top_state [batch, 1, D_L]`, `carry.{l} [batch, 1, D_l]`, `lengths [batch]` (meta-contexts so far) and a K
+/// and a V cache per encoder level and layer. Outputs: `ids [batch, n_0]`, `logits [batch, n_0, V]` and
+/// `conditions [batch*n_1, R_1, W_1]`, the prefix vectors of the level-1 windows.
+///
+/// # Errors
+/// A configuration whose widths contradict each other.
+pub fn step_program(config: &ModelConfig) -> Result<Graph, BuildError> {
+    step::build(Builder::new("step", config, Dtype::F32))
+}
+
+/// Prefill: `ids [batch, n_0*meta]`, `lengths [batch]` to the state that generation starts from.
+///
+/// # Errors
+/// A configuration whose widths contradict each other.
+pub fn encode(config: &ModelConfig, kept: KeptCaches) -> Result<Graph, BuildError> {
+    encode::build(Builder::new("encode", config, Dtype::F32), kept)
+}
+
+/// The teacher-forced forward: `ids [batch, n_0*meta]`, `lengths [batch]` to `logits [batch, n_0*meta, V]`.
+///
+/// # Errors
+/// A configuration whose widths contradict each other.
+pub fn score(config: &ModelConfig) -> Result<Graph, BuildError> {
+    score::build(Builder::new("score", config, Dtype::F32))
+}
+
+/// One position of a level-1 window, for samplers outside the graph, as a step program over the window's caches.
+///
+/// # Errors
+/// A configuration whose widths contradict each other.
+pub fn window_step(config: &ModelConfig) -> Result<Graph, BuildError> {
+    window_step::build(Builder::new("expand_step", config, Dtype::F32))
+}

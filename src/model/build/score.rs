@@ -1,0 +1,63 @@
+//! The teacher-forced forward over whole sequences (PHOTON section 3.4): every window of every level at once, each
+//! conditioned on the reconstruction of the chunk before it.
+
+use super::modules::level_scope;
+use super::ops::{Builder, Built, batch, batch_meta, meta};
+use crate::graph::{BuildError, Graph, NodeId};
+use crate::ir::attr::CompareFn;
+use crate::ir::dim::Dim;
+use crate::ir::op::Op;
+use crate::model::config::Feedback;
+
+pub(super) fn build(mut b: Builder<'_>) -> Result<Graph, BuildError> {
+    let depth = b.config.depth();
+    let (ids, _) = b.prompt()?;
+    let mut states = b.encoder_embedding(ids)?;
+    for l in 1..=depth {
+        (states, _) = b.encode_level(l, states)?;
+    }
+    let mut latents = states;
+    for l in (1..=depth).rev() {
+        let conditions = b.shifted(l, latents)?;
+        let rows = b.window_rows(l, conditions)?;
+        let elements = if l == 1 { b.scored_window(rows, ids)? } else { b.latent_window(l, rows)? };
+        latents = b.window_stream(l, elements, &batch(1))?;
+        b.graph.set_label(latents, &format!("decoder.{}", l - 1));
+    }
+    let logits = b.head(latents)?;
+    b.graph.set_output("logits", logits);
+    Ok(b.graph)
+}
+
+impl Builder<'_> {
+    /// `[start, x_0 .. x_{M-2}]`: what chunk `g` is conditioned on is the latent before its own.
+    fn shifted(&mut self, l: usize, x: NodeId) -> Built {
+        let scope = level_scope(l).child("shift");
+        let any = self.graph.add(Op::Slice { axis: 1, start: 0, len: 1, from_end: false }, &[x], &scope)?;
+        let later = self.graph.add(Op::Shift, &[x, any], &scope)?;
+        let place = self.iota(x, 1, &scope)?;
+        let column = self.reshape(place, &[meta(self.config.units(l)), Dim::from(1)], &scope)?;
+        let zero = self.ints(&[1], &[0], &scope)?;
+        let first = self.graph.add(Op::Compare { function: CompareFn::Equal }, &[column, zero], &scope)?;
+        let start = self.start(l)?;
+        self.select(first, start, later, &scope)
+    }
+
+    /// Level-1 windows `[N, D_1] -> [N, C_1, W_1]`: with token feedback the true tokens of the chunk are fed.
+    fn scored_window(&mut self, rows: NodeId, ids: NodeId) -> Built {
+        let level = self.config.level(1);
+        if level.feedback == Feedback::Latent {
+            return self.latent_window(1, rows);
+        }
+        let prefix = self.converter(1, rows)?;
+        if level.chunk_size == 1 {
+            return self.known_window(1, prefix, None);
+        }
+        let scope = level_scope(1).child("decoder");
+        let cells = [batch_meta(self.config.units(1)), Dim::from(level.chunk_size)];
+        let chunks = self.reshape(ids, &cells, &scope)?;
+        let fed = self.slice(chunks, 1, 0, level.chunk_size - 1, &scope)?;
+        let known = self.decoder_embedding(fed)?;
+        self.known_window(1, prefix, Some(known))
+    }
+}

@@ -1,0 +1,193 @@
+//! Stored tensors against the tensors a model has. Owns the report of everything that does not fit; reads no weights.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use indexmap::IndexMap;
+use safetensors::tensor::TensorInfo;
+
+use super::TensorEntry;
+use crate::ir::dtype::Dtype;
+use crate::model::config::ModelConfig;
+use crate::model::dialect::Dialect;
+use crate::model::parameters::{Parameter, parameters, resolve};
+
+/// Missing tensors that get a nearest name: a suggestion for each of thousands would only slow the report.
+const MAX_SUGGESTIONS: usize = 100;
+/// Unexpected names that each suggestion is sought among.
+const MAX_CANDIDATES: usize = 5_000;
+/// Least similarity of a suggestion.
+const SIMILAR: f64 = 0.6;
+
+/// One stored tensor, as its file's header describes it.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub file: usize,
+    pub data_start: u64,
+    pub info: TensorInfo,
+}
+
+/// Everything that does not fit between a checkpoint and its configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Dialect by which names were read.
+    pub dialect: String,
+    /// Tensors the model has and the checkpoint has not.
+    pub missing: Vec<String>,
+    /// Stored tensors that the model has not.
+    pub unexpected: Vec<String>,
+    /// Stored tensors of another shape or type than the model's.
+    pub misshaped: Vec<String>,
+}
+
+impl Mismatch {
+    fn count(&self) -> usize {
+        self.missing.len() + self.unexpected.len() + self.misshaped.len()
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (missing, unexpected, misshaped) =
+            (self.missing.len(), self.unexpected.len(), self.misshaped.len());
+        write!(
+            f,
+            "the tensors do not fit config.json (dialect {}): {missing} missing, {unexpected} unexpected, {misshaped} of wrong shape or type",
+            self.dialect
+        )?;
+        let kinds = [("missing ", &self.missing), ("unexpected ", &self.unexpected), ("", &self.misshaped)];
+        for (kind, lines) in kinds {
+            for line in lines {
+                write!(f, "\n  {kind}{line}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Finds every tensor of the model among the stored ones, by native name; canonical order.
+///
+/// # Errors
+/// One report of every missing, unexpected and mis-shaped tensor.
+pub(super) fn match_tensors(
+    config: &ModelConfig,
+    dialect: &Dialect,
+    stored: &BTreeMap<String, Stored>,
+    notes: &mut Vec<String>,
+) -> Result<IndexMap<String, TensorEntry>, Mismatch> {
+    let mut mismatch = Mismatch { dialect: dialect.name.clone(), ..Mismatch::default() };
+    let mut entries = IndexMap::new();
+    let mut expected = BTreeSet::new();
+    let mut missing: Vec<(Parameter, String)> = Vec::new();
+    for parameter in parameters(config) {
+        let Some(native) = dialect.native_name(&parameter.name) else {
+            mismatch
+                .missing
+                .push(format!("`{}`: dialect {} has no name for it", parameter.name, dialect.name));
+            continue;
+        };
+        expected.insert(native.clone());
+        match stored.get(&native) {
+            None => missing.push((parameter, native)),
+            Some(found) => match entry(&parameter, &native, found) {
+                Ok(entry) => drop(entries.insert(parameter.name, entry)),
+                Err(line) => mismatch.misshaped.push(line),
+            },
+        }
+    }
+    if config.tied_head {
+        tied_head(config, dialect, stored, &mut expected, &mut mismatch, notes);
+    }
+    let unexpected: Vec<&String> =
+        stored.keys().filter(|name| !expected.contains(*name) && !dialect.ignores(name)).collect();
+    for (at, (parameter, native)) in missing.iter().enumerate() {
+        let near = if at < MAX_SUGGESTIONS { nearest(native, &unexpected) } else { None };
+        mismatch.missing.push(missing_line(parameter, native, near));
+    }
+    mismatch.unexpected.extend(
+        unexpected.iter().filter_map(|name| {
+            stored.get(*name).map(|found| format!("`{name}`: {}", described(&found.info)))
+        }),
+    );
+    if mismatch.count() == 0 { Ok(entries) } else { Err(mismatch) }
+}
+
+/// A tied head stored a second time is ignored, but one of another shape contradicts the tie.
+fn tied_head(
+    config: &ModelConfig,
+    dialect: &Dialect,
+    stored: &BTreeMap<String, Stored>,
+    expected: &mut BTreeSet<String>,
+    mismatch: &mut Mismatch,
+    notes: &mut Vec<String>,
+) {
+    let Some(native) = dialect.native_name("lm_head.weight") else {
+        return;
+    };
+    let table = resolve(config, "lm_head.weight");
+    if let Some(found) = stored.get(&native) {
+        let shape = [config.vocab_size, config.embed_dim];
+        if found.info.shape == shape {
+            notes.push(format!(
+                "`{native}` is stored beside the table it is tied to (`{table}`) and was ignored"
+            ));
+        } else {
+            mismatch.misshaped.push(format!(
+                "`{native}`: found {}, expected {shape:?} (tied to `{table}`)",
+                described(&found.info)
+            ));
+        }
+    }
+    expected.insert(native);
+}
+
+fn entry(parameter: &Parameter, native: &str, found: &Stored) -> Result<TensorEntry, String> {
+    let dtype = match found.info.dtype {
+        safetensors::Dtype::F32 => Some(Dtype::F32),
+        safetensors::Dtype::F16 => Some(Dtype::F16),
+        safetensors::Dtype::BF16 => Some(Dtype::Bf16),
+        _ => None,
+    };
+    let described = described(&found.info);
+    if found.info.shape != parameter.shape {
+        return Err(format!(
+            "`{native}`: found {described}, expected {:?} ({})",
+            parameter.shape,
+            parameter.axes.join(", ")
+        ));
+    }
+    let dtype =
+        dtype.ok_or_else(|| format!("`{native}`: found {described}, expected type f32, f16 or bf16"))?;
+    let (from, to) = found.info.data_offsets;
+    Ok(TensorEntry {
+        file: found.file,
+        native: native.to_owned(),
+        dtype,
+        shape: parameter.shape.clone(),
+        offset_bytes: found.data_start + from as u64,
+        length_bytes: (to - from) as u64,
+    })
+}
+
+/// Type and shape as graph text writes them: `f32[1664, 416]`.
+fn described(info: &TensorInfo) -> String {
+    format!("{}{:?}", format!("{:?}", info.dtype).to_lowercase(), info.shape)
+}
+
+fn missing_line(parameter: &Parameter, native: &str, near: Option<&String>) -> String {
+    let canonical = if native == parameter.name { String::new() } else { format!(" (`{}`)", parameter.name) };
+    let near = near.map_or_else(String::new, |near| format!("; did you mean the stored `{near}`"));
+    format!("`{native}`{canonical}: expected {:?} ({}){near}", parameter.shape, parameter.axes.join(", "))
+}
+
+fn nearest<'a>(name: &str, candidates: &[&'a String]) -> Option<&'a String> {
+    let scored = candidates
+        .iter()
+        .take(MAX_CANDIDATES)
+        .map(|candidate| (strsim::normalized_levenshtein(name, candidate), *candidate));
+    let best = scored.fold(None, |best: Option<(f64, &String)>, next| match best {
+        Some((score, _)) if score >= next.0 => best,
+        _ => Some(next),
+    });
+    best.filter(|(score, _)| *score >= SIMILAR).map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,252 @@
+//! From a checkpoint's own `config.json` to a `ModelConfig`, by the rules of a dialect. Owns which
+//! fields make a model; relations between sizes belong to `validate`, and both kinds of finding come in one report.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::fields::{Reader, Scope, brief};
+use super::rules::{Dialect, LEVEL_SIZES, Rule};
+use crate::model::config::{
+    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig,
+};
+use crate::model::validate::{self, Problem};
+
+/// A `config.json` that does not describe a model.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {} in the model configuration (dialect {dialect}){}", count(problems.len()), lines(problems))]
+pub struct ConfigError {
+    /// The configuration file.
+    pub file: String,
+    /// Dialect by which it was read.
+    pub dialect: String,
+    /// Everything found, in reading order.
+    pub problems: Vec<Problem>,
+}
+
+fn count(problems: usize) -> String {
+    if problems == 1 { "1 problem".into() } else { format!("{problems} problems") }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+}
+
+/// A configuration read by a dialect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParsedConfig {
+    /// The model's shape, free of contradictions.
+    pub config: ModelConfig,
+    /// What the user may want to know: keys that were ignored.
+    pub notes: Vec<String>,
+}
+
+impl Dialect {
+    /// Reads a configuration; `file` names it in errors.
+    ///
+    /// # Errors
+    /// One report of every missing key, wrong type and contradiction.
+    pub fn read_config(&self, file: &str, json: &Value) -> Result<ParsedConfig, ConfigError> {
+        let mut reader = Reader { dialect: self, problems: Vec::new(), used: BTreeSet::new() };
+        reader.expectations(json);
+        let config = reader.model(json);
+        let Reader { mut problems, used, .. } = reader;
+        for problem in validate::problems(&config) {
+            let at = self.native_path(&problem.at);
+            if !already_covered(&problems, &at) {
+                problems.push(Problem { at, what: problem.what });
+            }
+        }
+        if !problems.is_empty() {
+            return Err(ConfigError { file: file.to_owned(), dialect: self.name.clone(), problems });
+        }
+        let notes = if self.unknown_keys.report { self.unknown_notes(json, &used) } else { Vec::new() };
+        Ok(ParsedConfig { config, notes })
+    }
+
+    /// The key path that a canonical field has in the checkpoint's own configuration.
+    fn native_path(&self, canonical: &str) -> String {
+        let list = self.list_key();
+        let (prefix, field, rules) =
+            match canonical.strip_prefix("levels[").and_then(|rest| rest.split_once("].")) {
+                Some((index, field)) => (format!("{list}[{index}]."), field, &self.level),
+                None => (String::new(), canonical, &self.model),
+            };
+        match rules.get(field) {
+            Some(Rule { key: Some(key), .. }) => format!("{prefix}{key}"),
+            Some(Rule { from: Some(from), .. }) => format!("{prefix}{field} (= {from})"),
+            _ => format!("{prefix}{field}"),
+        }
+    }
+
+    fn list_key(&self) -> &str {
+        self.model.get("levels").and_then(|rule| rule.key.as_deref()).unwrap_or("levels")
+    }
+
+    fn unknown_notes(&self, json: &Value, used: &BTreeSet<String>) -> Vec<String> {
+        let mut unknown = Vec::new();
+        unknown_keys("", json, used, &mut unknown);
+        unknown.retain(|path| !self.unknown_keys.information.contains(path));
+        unknown
+            .iter()
+            .map(|path| format!("config.json: `{path}` is not read by dialect {} and was ignored", self.name))
+            .collect()
+    }
+}
+
+/// Whether a finding of `validate` only follows from one of the reader's: the same key, a missing object around it, or a
+/// size computed from one that is reported.
+fn already_covered(problems: &[Problem], at: &str) -> bool {
+    let computed = at.contains(" (= ") && !problems.is_empty();
+    computed
+        || problems.iter().any(|known| {
+            at.strip_prefix(known.at.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+}
+
+/// Paths of the outermost values that no rule reads.
+fn unknown_keys(prefix: &str, json: &Value, used: &BTreeSet<String>, unknown: &mut Vec<String>) {
+    let children: Vec<(String, &Value)> = match json {
+        Value::Object(map) => {
+            let dot = if prefix.is_empty() { "" } else { "." };
+            map.iter().map(|(key, value)| (format!("{prefix}{dot}{key}"), value)).collect()
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().map(|(at, value)| (format!("{prefix}[{at}]"), value)).collect()
+        }
+        _ => Vec::new(),
+    };
+    for (path, value) in children {
+        let leads_on = |used: &&String| {
+            used.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with(['.', '[']))
+        };
+        let inside =
+            used.range(path.clone()..).take_while(|used| used.starts_with(&path)).any(|used| leads_on(&used));
+        if inside {
+            unknown_keys(&path, value, used, unknown);
+        } else if !used.contains(&path) {
+            unknown.push(path);
+        }
+    }
+}
+
+impl Reader<'_> {
+    fn expectations(&mut self, json: &Value) {
+        for expect in &self.dialect.expect {
+            self.used.insert(expect.key.clone());
+            let values: Vec<String> = expect.values.iter().map(ToString::to_string).collect();
+            let what = match json.get(&expect.key) {
+                Some(found) if !expect.values.contains(found) => {
+                    format!("found {}, expected {} ({})", brief(found), values.join(" or "), expect.reason)
+                }
+                None if expect.required => {
+                    format!("missing, expected {} ({})", values.join(" or "), expect.reason)
+                }
+                _ => continue,
+            };
+            self.problem(expect.key.clone(), what);
+        }
+    }
+
+    fn model(&mut self, json: &Value) -> ModelConfig {
+        let rules = &self.dialect.model;
+        let scope = Scope { json, rules, prefix: String::new(), level: None, sizes: BTreeMap::new() };
+        let vocab_size = self.size(&scope, "vocab_size");
+        let embed_dim = self.size(&scope, "embed_dim");
+        let tied_head = self.flag(&scope, "tie_word_embeddings");
+        let rms_norm_eps = self.number(&scope, "rms_norm_eps");
+        let rope_theta = self.number(&scope, "rope_theta");
+        let max_position_embeddings = self.size(&scope, "max_position_embeddings");
+        let levels = self.levels(&scope, embed_dim);
+        if rules.contains_key("decoder_embed_dim") {
+            let (width, at) =
+                (self.size(&scope, "decoder_embed_dim"), self.dialect.native_path("decoder_embed_dim"));
+            match levels.first().map(|level: &LevelConfig| level.decoder_dim) {
+                Some(expected) if expected != width && expected != 0 && width != 0 => {
+                    let decoder = self.dialect.native_path("levels[0].decoder.dim");
+                    self.problem(
+                        at,
+                        format!(
+                            "found {width}, expected {expected}: the width of the level-1 decoder ({decoder})"
+                        ),
+                    );
+                }
+                _ => {}
+            }
+        }
+        ModelConfig {
+            vocab_size,
+            embed_dim,
+            tied_head,
+            rms_norm_eps,
+            rope_theta,
+            max_position_embeddings,
+            levels,
+        }
+    }
+
+    fn levels(&mut self, scope: &Scope<'_>, embed_dim: usize) -> Vec<LevelConfig> {
+        let Some((value, at)) = self.find(scope, "levels") else {
+            return Vec::new();
+        };
+        let Value::Array(items) = value else {
+            self.problem(
+                at,
+                format!("found {}, expected a list of levels, bottom level first", brief(&value)),
+            );
+            return Vec::new();
+        };
+        let mut levels: Vec<LevelConfig> = Vec::new();
+        for (index, json) in items.iter().enumerate() {
+            let below = levels.last().map_or(embed_dim, |level| level.dim);
+            let prefix = format!("{}[{index}].", self.dialect.list_key());
+            let sizes = BTreeMap::from([("below.dim", below)]);
+            let mut scope = Scope { json, rules: &self.dialect.level, prefix, level: Some(index), sizes };
+            levels.push(self.level(&mut scope));
+        }
+        levels
+    }
+
+    fn level(&mut self, scope: &mut Scope<'_>) -> LevelConfig {
+        for field in LEVEL_SIZES {
+            let size = self.size(scope, field);
+            scope.sizes.insert(field, size);
+        }
+        let size = |field: &str| scope.sizes.get(field).copied().unwrap_or(0);
+        let stack = |part: &str| StackConfig {
+            layers: size(&format!("{part}.layers")),
+            heads: size(&format!("{part}.heads")),
+            kv_heads: size(&format!("{part}.kv_heads")),
+            head_dim: size(&format!("{part}.head_dim")),
+            ffn: size(&format!("{part}.ffn")),
+        };
+        // A kind that was reported reads as linear without options, so that no relation is checked on top of it.
+        let chunker = match self.choice(scope, "chunker.kind", &["concat", "linear"]) {
+            Some(0) => Chunker::Concat,
+            Some(_) => Chunker::Linear {
+                norm: self.flag(scope, "chunker.norm"),
+                bias: self.flag(scope, "chunker.bias"),
+            },
+            None => Chunker::Linear { norm: false, bias: false },
+        };
+        let layout = match self.choice(scope, "converter.layout", &["linear", "conv_transpose"]) {
+            Some(1) => ConverterLayout::ConvTranspose,
+            _ => ConverterLayout::Linear,
+        };
+        let feedback = match self.choice(scope, "decoder.feedback", &["latent", "token"]) {
+            Some(1) => Feedback::Token,
+            _ => Feedback::Latent,
+        };
+        LevelConfig {
+            chunk_size: size("chunk_size"),
+            dim: size("dim"),
+            prefix: size("prefix"),
+            chunker,
+            encoder: stack("encoder"),
+            converter: Converter { layout, bias: self.flag(scope, "converter.bias") },
+            decoder: stack("decoder"),
+            decoder_dim: size("decoder.dim"),
+            feedback,
+        }
+    }
+}

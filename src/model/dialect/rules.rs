@@ -1,0 +1,261 @@
+//! The data file of a dialect: its structure and the checks that make it usable. Owns names and field rules; applying
+//! the field rules to a configuration belongs to `read`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{DialectError, pattern_of};
+use crate::model::parameters::parameters;
+use crate::model::preset::preset;
+
+/// Fields of a model that every dialect settles.
+const MODEL_FIELDS: [&str; 7] = [
+    "vocab_size",
+    "embed_dim",
+    "tie_word_embeddings",
+    "rms_norm_eps",
+    "rope_theta",
+    "max_position_embeddings",
+    "levels",
+];
+/// Sizes of a level in the order in which they are read: a `from` rule names only earlier ones.
+pub(super) const LEVEL_SIZES: [&str; 14] = [
+    "chunk_size",
+    "dim",
+    "prefix",
+    "decoder.dim",
+    "encoder.layers",
+    "encoder.heads",
+    "encoder.kv_heads",
+    "encoder.head_dim",
+    "encoder.ffn",
+    "decoder.layers",
+    "decoder.heads",
+    "decoder.kv_heads",
+    "decoder.head_dim",
+    "decoder.ffn",
+];
+/// The other fields of a level.
+const LEVEL_CHOICES: [&str; 6] = [
+    "chunker.kind",
+    "chunker.norm",
+    "chunker.bias",
+    "converter.bias",
+    "converter.layout",
+    "decoder.feedback",
+];
+/// What the equations implement of the choices that no configuration key expresses.
+const SUPPORTED_CHOICES: [(&str, &str); 3] =
+    [("condition", "recon"), ("align", "drop_left"), ("unit", "meta-context")];
+
+/// A layout of checkpoints: keys of `config.json`, tensor names, and the choices it fixes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dialect {
+    /// Name, as `--dialect` takes it.
+    pub name: String,
+    /// Choices that no configuration key expresses: `condition`, `align`, `unit`.
+    #[serde(default)]
+    pub choices: BTreeMap<String, String>,
+    #[serde(default)]
+    recognise: Recognise,
+    #[serde(default)]
+    pub(super) expect: Vec<Expect>,
+    pub(super) model: BTreeMap<String, Rule>,
+    pub(super) level: BTreeMap<String, Rule>,
+    #[serde(default)]
+    pub(super) unknown_keys: UnknownKeys,
+    tensors: BTreeMap<String, String>,
+    /// Native names that may be stored and are not weights; `{i}` and `{j}` stand for numbers.
+    #[serde(default)]
+    ignore: Vec<String>,
+}
+
+/// What a checkpoint of the dialect looks like from outside.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recognise {
+    #[serde(default)]
+    config: BTreeMap<String, Value>,
+    #[serde(default)]
+    tensors: Vec<String>,
+}
+
+/// A key whose value must be one of a few, because the dialect describes no other case.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Expect {
+    pub key: String,
+    pub values: Vec<Value>,
+    #[serde(default)]
+    pub required: bool,
+    pub reason: String,
+}
+
+/// What to say of keys that no rule reads.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UnknownKeys {
+    #[serde(default)]
+    pub report: bool,
+    #[serde(default)]
+    pub information: Vec<String>,
+}
+
+/// Where a field's value comes from; the first that applies, in the order of the members.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rule {
+    pub key: Option<String>,
+    pub first: Option<Value>,
+    pub value: Option<Value>,
+    pub from: Option<String>,
+}
+
+/// A `from` rule: `x`, `x * y` or `x / y`.
+pub(super) enum Formula<'a> {
+    Copy(&'a str),
+    Product(&'a str, &'a str),
+    Quotient(&'a str, &'a str),
+}
+
+impl Formula<'_> {
+    pub fn parse(text: &str) -> Formula<'_> {
+        if let Some((left, right)) = text.split_once('*') {
+            Formula::Product(left.trim(), right.trim())
+        } else if let Some((left, right)) = text.split_once('/') {
+            Formula::Quotient(left.trim(), right.trim())
+        } else {
+            Formula::Copy(text.trim())
+        }
+    }
+}
+
+impl Dialect {
+    /// Parses and checks a data file; `file` names it in errors.
+    ///
+    /// # Errors
+    /// Text that is no TOML of this structure, or rules that leave a field open: all faults in one message.
+    pub(super) fn parse(file: &str, text: &str) -> Result<Self, DialectError> {
+        let bad = |reason: String| DialectError::BadFile { file: file.to_owned(), reason };
+        let dialect: Dialect =
+            toml::from_str(text).map_err(|error| bad(error.to_string().trim_end().to_owned()))?;
+        let faults = dialect.faults();
+        if faults.is_empty() { Ok(dialect) } else { Err(bad(faults.join("\n  "))) }
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        field_faults("model", &self.model, &MODEL_FIELDS, &["decoder_embed_dim"], &mut faults);
+        let level_fields: Vec<&str> = LEVEL_SIZES.iter().chain(&LEVEL_CHOICES).copied().collect();
+        field_faults("level", &self.level, &level_fields, &[], &mut faults);
+        for (at, field) in LEVEL_SIZES.iter().enumerate() {
+            let Some(text) = self.level.get(*field).and_then(|rule| rule.from.as_deref()) else {
+                continue;
+            };
+            let (Formula::Copy(left) | Formula::Product(left, _) | Formula::Quotient(left, _)) =
+                Formula::parse(text);
+            let (Formula::Copy(right) | Formula::Product(_, right) | Formula::Quotient(_, right)) =
+                Formula::parse(text);
+            for operand in [left, right] {
+                if operand != "below.dim" && !LEVEL_SIZES[..at].contains(&operand) {
+                    faults.push(format!(
+                        "level.\"{field}\": `from` names `{operand}`, expected `below.dim` or one of {}",
+                        LEVEL_SIZES[..at].join(", ")
+                    ));
+                    break;
+                }
+            }
+        }
+        for (choice, value) in &self.choices {
+            if !SUPPORTED_CHOICES.contains(&(choice.as_str(), value.as_str())) {
+                let known: Vec<String> =
+                    SUPPORTED_CHOICES.iter().map(|(name, value)| format!("{name} = \"{value}\"")).collect();
+                faults.push(format!("choices.{choice}: found \"{value}\", supported: {}", known.join(", ")));
+            }
+        }
+        let canonical = canonical_patterns();
+        for pattern in self.tensors.keys().filter(|pattern| !canonical.contains(pattern)) {
+            let nearest = canonical
+                .iter()
+                .max_by(|a, b| strsim::jaro_winkler(a, pattern).total_cmp(&strsim::jaro_winkler(b, pattern)));
+            faults.push(format!(
+                "tensors: `{pattern}` is no canonical name; did you mean `{}`",
+                nearest.map_or("", String::as_str)
+            ));
+        }
+        faults
+    }
+
+    /// The checkpoint's own name of a canonical tensor; `None` where the dialect has no such tensor.
+    #[must_use]
+    pub fn native_name(&self, canonical: &str) -> Option<String> {
+        let (pattern, i, j) = pattern_of(canonical);
+        let native = self.tensors.get(&pattern)?;
+        let native = native.replace("{i+1}", &(i + 1).to_string()).replace("{j+1}", &(j + 1).to_string());
+        Some(native.replace("{i}", &i.to_string()).replace("{j}", &j.to_string()))
+    }
+
+    /// Whether a stored tensor of that native name is none of the model's and harmless.
+    #[must_use]
+    pub fn ignores(&self, native: &str) -> bool {
+        self.ignore.iter().any(|pattern| {
+            let (mut expected, mut found) = (pattern.split('.'), native.split('.'));
+            loop {
+                match (expected.next(), found.next()) {
+                    (None, None) => return true,
+                    (Some("{i}" | "{j}"), Some(segment)) if segment.parse::<usize>().is_ok() => {}
+                    (Some(expected), Some(segment)) if expected == segment => {}
+                    _ => return false,
+                }
+            }
+        })
+    }
+
+    pub(super) fn recognises_config(&self, config: &Value) -> bool {
+        let expected = &self.recognise.config;
+        !expected.is_empty() && expected.iter().all(|(key, value)| config.get(key) == Some(value))
+    }
+
+    pub(super) fn recognises_names<'a>(&self, mut names: impl Iterator<Item = &'a str> + Clone) -> bool {
+        let expected = &self.recognise.tensors;
+        !expected.is_empty()
+            && expected.iter().all(|tensor| names.clone().any(|name| name == tensor))
+            && names.next().is_some()
+    }
+}
+
+fn field_faults(
+    section: &str,
+    rules: &BTreeMap<String, Rule>,
+    required: &[&str],
+    optional: &[&str],
+    faults: &mut Vec<String>,
+) {
+    for field in required.iter().filter(|field| !rules.contains_key(**field)) {
+        faults.push(format!("{section}.\"{field}\": missing; every field needs a rule"));
+    }
+    for (field, rule) in rules {
+        if !required.contains(&field.as_str()) && !optional.contains(&field.as_str()) {
+            faults.push(format!("{section}.\"{field}\": no such field"));
+        }
+        if rule.key.is_none() && rule.value.is_none() && rule.from.is_none() {
+            faults.push(format!("{section}.\"{field}\": expected `key`, `value` or `from`"));
+        }
+        if rule.from.is_some() && !LEVEL_SIZES.contains(&field.as_str()) {
+            faults.push(format!("{section}.\"{field}\": `from` computes sizes of a level only"));
+        }
+    }
+}
+
+/// Every canonical pattern: the paper's model has all kinds of tensor but for those that options add nothing to.
+fn canonical_patterns() -> Vec<String> {
+    let model = preset("tiny");
+    let mut patterns: Vec<String> =
+        model.iter().flat_map(parameters).map(|parameter| pattern_of(&parameter.name).0).collect();
+    patterns.sort_unstable();
+    patterns.dedup();
+    patterns
+}

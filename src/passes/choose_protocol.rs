@@ -1,0 +1,80 @@
+//! Wires the top chunker to the source its protocol reads and drops what no output then needs. Never touches a
+//! graph without a `protocol_switch`.
+
+use super::{Form, Pass, PassError, Rewrites, eliminate_dead_code};
+use crate::graph::Graph;
+use crate::ir::op::Op;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How the top state advances (PHOTON Defs. A.2 and A.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// From the reconstruction; no sampled token is read.
+    Recgen,
+    /// From the sampled tokens, re-encoded bottom-up.
+    Hiergen,
+}
+
+impl Protocol {
+    /// Name in options and manifests.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Recgen => "recgen",
+            Protocol::Hiergen => "hiergen",
+        }
+    }
+
+    fn operand(self) -> usize {
+        match self {
+            Protocol::Hiergen => 0,
+            Protocol::Recgen => 1,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// See the module's description.
+#[derive(Clone, Copy, Debug)]
+pub struct ChooseProtocol(pub Protocol);
+
+impl Pass for ChooseProtocol {
+    fn name(&self) -> &'static str {
+        "choose-protocol"
+    }
+
+    fn requires(&self) -> Form {
+        Form::Any
+    }
+
+    fn run(&self, graph: &mut Graph) -> Result<Rewrites, PassError> {
+        let switches = graph.select(|op| matches!(op, Op::ProtocolSwitch));
+        for switch in &switches {
+            let sources = graph.operands(*switch);
+            let Some(source) = sources.get(self.0.operand()) else {
+                return Err(PassError::Impossible {
+                    at: graph.scope(*switch).to_string(),
+                    reason: format!(
+                        "{} is not defined: the reconstruction's width is not what the top chunker reads; \
+                         use the other protocol",
+                        self.0
+                    ),
+                });
+            };
+            graph.replace_uses(*switch, *source)?;
+            graph.erase(*switch);
+        }
+        if switches.is_empty() {
+            return Ok(Rewrites::default());
+        }
+        eliminate_dead_code::EliminateDeadCode.run(graph)?;
+        Ok(Rewrites::of(switches.len()))
+    }
+}

@@ -1,0 +1,217 @@
+//! From a model's equations to every graph of a bundle: specialise the step program by protocol, distribute it where
+//! the data flow allows, otherwise cut it at its ids, and optimise each result. Owns graph names and plans.
+
+use super::choose_protocol::{ChooseProtocol, Protocol};
+use super::close_counters::CloseCounters;
+use super::distribute::{self, Certificate, Declined, NotDistributed};
+use super::lower_caches::LowerCaches;
+use super::pipeline::{self, PipelineError};
+use super::straighten;
+use super::{Pass, canonical};
+use crate::graph::{BuildError, Graph, NodeId, VerifyError};
+use crate::ir::op::Op;
+use crate::model::build::{self, KeptCaches};
+use crate::model::config::ModelConfig;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+/// The state whose recurrence may run ahead.
+const STATE: &str = "top_state";
+
+/// Every graph of a model and how protocols use them.
+#[derive(Clone, Debug)]
+pub struct Compilation {
+    /// Straight graphs by name, in the order they are exported.
+    pub graphs: IndexMap<String, Graph>,
+    /// How each protocol generates.
+    pub plans: IndexMap<Protocol, Plan>,
+}
+
+/// Which graphs carry out a protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Plan {
+    /// The coarse graph runs ahead; the expansion follows for many meta-contexts at once.
+    Distributed {
+        /// One coarse step.
+        coarse: String,
+        /// Expansion with in-graph sampling.
+        expand: String,
+        /// The same, with logits.
+        logits: String,
+        /// Expansion up to the level-1 windows, for samplers outside the graph.
+        prepare: String,
+        /// Why this is the step program.
+        certificate: Certificate,
+    },
+    /// One whole meta-context at a time.
+    Undistributed {
+        /// State to ids, with in-graph sampling.
+        decode: String,
+        /// The same, with logits.
+        logits: String,
+        /// Down to the level-1 windows, for samplers outside the graph; absent where the next state reads a sample
+        /// by another way than the ids.
+        prepare: Option<String>,
+        /// Ids to the next state, if that reads nothing else of the step; otherwise `decode` returns the state.
+        reencode: Option<String>,
+        /// Why it was not distributed.
+        declined: Declined,
+    },
+}
+
+/// Why a model did not compile.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// A pass broke, or the protocol is not defined for this model.
+    #[error(transparent)]
+    Pipeline(#[from] Box<PipelineError>),
+    /// The builder's shapes contradict each other.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A graph is not valid.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+}
+
+/// Compiles the graphs that `protocols` need, and `score`.
+///
+/// # Errors
+/// A protocol that is not defined for this model, or a bug, with the pass and the graphs.
+pub fn compile(config: &ModelConfig, protocols: &[Protocol]) -> Result<Compilation, CompileError> {
+    let kept = if protocols.contains(&Protocol::Hiergen) { KeptCaches::All } else { KeptCaches::Top };
+    let mut compilation = Compilation { graphs: IndexMap::new(), plans: IndexMap::new() };
+    compilation.insert(build::encode(config, kept)?)?;
+    for protocol in protocols {
+        let step = specialise(config, *protocol)?;
+        let plan = match distribute::distribute(&step, STATE) {
+            Ok(parts) => compilation.distributed(parts)?,
+            Err(NotDistributed::Declined(declined)) => {
+                compilation.undistributed(&step, *protocol, declined)?
+            }
+            Err(NotDistributed::Build(error)) => return Err(error.into()),
+        };
+        compilation.plans.insert(*protocol, plan);
+    }
+    compilation.insert(window_step(config)?)?;
+    compilation.insert(build::score(config)?)?;
+    Ok(compilation)
+}
+
+/// The step program of one protocol, canonical, verified, with counters closed and dead state gone.
+///
+/// # Errors
+/// As [`compile`].
+pub fn specialise(config: &ModelConfig, protocol: Protocol) -> Result<Graph, CompileError> {
+    let mut step = build::step_program(config)?;
+    step.verify()?;
+    let passes: Vec<Box<dyn Pass>> =
+        vec![Box::new(ChooseProtocol(protocol)), Box::new(CloseCounters), Box::new(LowerCaches)];
+    pipeline::run(&mut step, &passes)?;
+    pipeline::run_to_fixpoint(&mut step, &canonical())?;
+    Ok(step)
+}
+
+fn window_step(config: &ModelConfig) -> Result<Graph, CompileError> {
+    let mut step = build::window_step(config)?;
+    step.verify()?;
+    let passes: Vec<Box<dyn Pass>> = vec![Box::new(LowerCaches)];
+    pipeline::run(&mut step, &passes)?;
+    let mut roots: Vec<(String, NodeId)> =
+        step.outputs().iter().map(|output| (output.name.to_string(), output.node)).collect();
+    roots.extend(straighten::next_states(&step, &step.delays()));
+    Ok(straighten::straighten(&step, "expand_step", &roots, &[])?)
+}
+
+/// Outputs beside the state: what callers of a step want of it.
+fn is_state(name: &str) -> bool {
+    name.starts_with("next.")
+}
+
+impl Compilation {
+    /// Optimises a straight graph and adds it under its name.
+    fn insert(&mut self, mut graph: Graph) -> Result<String, CompileError> {
+        graph.verify()?;
+        pipeline::run_to_fixpoint(&mut graph, &canonical())?;
+        let name = graph.name().to_owned();
+        self.graphs.insert(name.clone(), graph);
+        Ok(name)
+    }
+
+    fn distributed(&mut self, parts: distribute::Distributed) -> Result<Plan, CompileError> {
+        let coarse = self.insert(parts.coarse)?;
+        let wide = &parts.expand;
+        wide.verify()?;
+        let expand = self.insert(wide.subgraph("expand", |name| is_state(name) || name == "ids")?)?;
+        let keep = |name: &str| is_state(name) || name == "ids" || name == "logits";
+        let logits = self.insert(wide.subgraph("expand_logits", keep)?)?;
+        let keep = |name: &str| is_state(name) || name == "conditions";
+        let prepare = self.insert(wide.subgraph("expand_prepare", keep)?)?;
+        Ok(Plan::Distributed { coarse, expand, logits, prepare, certificate: parts.certificate })
+    }
+
+    fn undistributed(
+        &mut self,
+        step: &Graph,
+        protocol: Protocol,
+        declined: Declined,
+    ) -> Result<Plan, CompileError> {
+        let suffix = match protocol {
+            Protocol::Hiergen => String::new(),
+            Protocol::Recgen => format!("_{protocol}"),
+        };
+        let cut = Cut::of(step);
+        let mut variant = |name: &str, outputs: &[&str]| -> Result<String, CompileError> {
+            let wanted = step.outputs().iter().filter(|output| outputs.contains(&&*output.name));
+            let mut roots: Vec<(String, NodeId)> =
+                wanted.map(|output| (output.name.to_string(), output.node)).collect();
+            roots.extend(cut.before.iter().cloned());
+            self.insert(straighten::straighten(step, &format!("{name}{suffix}"), &roots, &[])?)
+        };
+        let decode = variant("decode", &["ids"])?;
+        let logits = variant("decode_logits", &["ids", "logits"])?;
+        let prepare =
+            if cut.before_reads_samples { None } else { Some(variant("decode_prepare", &["conditions"])?) };
+        let reencode = match (cut.after.is_empty(), step.output("ids")) {
+            (false, Some(ids)) => {
+                let name = format!("reencode{suffix}");
+                Some(self.insert(straighten::straighten(step, &name, &cut.after, &[(ids, "ids")])?)?)
+            }
+            _ => None,
+        };
+        Ok(Plan::Undistributed { decode, logits, prepare, reencode, declined })
+    }
+}
+
+/// The next states of a step, divided by whether they can be computed from the ids alone.
+struct Cut {
+    before: Vec<(String, NodeId)>,
+    after: Vec<(String, NodeId)>,
+    /// Whether a state of `before` depends on a sample of the same step.
+    before_reads_samples: bool,
+}
+
+impl Cut {
+    fn of(step: &Graph) -> Self {
+        let states = straighten::next_states(step, &step.delays());
+        let samples = step.select(|op| matches!(op, Op::Sample { .. }));
+        let reads_samples = |states: &[(String, NodeId)], stops: &[NodeId]| {
+            let needed = straighten::within_step(step, states.iter().map(|(_, id)| *id), stops);
+            samples.iter().any(|sample| needed.contains(sample))
+        };
+        let ids: Vec<NodeId> = step.output("ids").into_iter().collect();
+        let reads_ids = |(_, id): &(String, NodeId)| {
+            let needed = straighten::within_step(step, [*id], &[]);
+            ids.iter().any(|ids| needed.contains(ids))
+        };
+        let (after, before): (Vec<_>, Vec<_>) = states.iter().cloned().partition(reads_ids);
+        // Behind the ids nothing else of the step may be read: a sample on another way would be drawn twice.
+        let (before, after) =
+            if reads_samples(&after, &ids) { (states, Vec::new()) } else { (before, after) };
+        let before_reads_samples = reads_samples(&before, &[]);
+        Cut { before, after, before_reads_samples }
+    }
+}
+
+#[cfg(test)]
+mod tests;

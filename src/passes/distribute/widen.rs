@@ -1,0 +1,205 @@
+//! The expansion of many meta-contexts at once: the steps become rows of the batch (row-major, batch outside, meta
+//! inside), delays become shifts along the meta axis, per-step inputs gain that axis. Refuses any operation that is
+//! not row-wise.
+
+use super::{Declined, NotDistributed, Split, row_wise};
+use crate::graph::{BuildError, Graph, NodeId, Scope};
+use crate::ir::attr::{BinaryFn, Role};
+use crate::ir::dim::{Dim, Symbol};
+use crate::ir::op::Op;
+use crate::ir::shape::{Shape, Type};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+pub(super) fn widen(split: &Split<'_>) -> Result<Graph, NotDistributed> {
+    let mut widener = Widener { split, wide: Graph::new("expand"), map: HashMap::new() };
+    for (id, name) in &split.cut {
+        let input = widener.per_step(*id, &name.as_str().into())?;
+        widener.map.insert(*id, input);
+    }
+    for id in order(split) {
+        let wide = widener.node(id)?;
+        widener.map.insert(id, wide);
+    }
+    for output in split.graph.outputs() {
+        let wide = widener.map[&output.node];
+        let folded = widener.fold_into_rows(output.node, wide)?;
+        widener.wide.set_output(&output.name, folded);
+    }
+    widener.last_states()?;
+    Ok(widener.wide)
+}
+
+/// Nodes of the expansion and the fixed and input nodes they read, operands first; a delay follows its next state.
+fn order(split: &Split<'_>) -> Vec<NodeId> {
+    let graph = split.graph;
+    let mut done: HashSet<NodeId> = split.cut.iter().map(|(id, _)| *id).collect();
+    let mut order = Vec::new();
+    let roots = split.rest.iter().copied().chain(graph.outputs().iter().map(|output| output.node));
+    for root in roots {
+        // Depth first with an explicit stack: a node is placed when it is met the second time.
+        let mut stack = vec![(root, false)];
+        while let Some((id, operands_done)) = stack.pop() {
+            if operands_done {
+                if done.insert(id) {
+                    order.push(id);
+                }
+            } else if !done.contains(&id) {
+                stack.push((id, true));
+                stack.extend(graph.operands(id).into_iter().rev().map(|operand| (operand, false)));
+            }
+        }
+    }
+    order
+}
+
+struct Widener<'s, 'g> {
+    split: &'s Split<'g>,
+    wide: Graph,
+    map: HashMap<NodeId, NodeId>,
+}
+
+impl Widener<'_, '_> {
+    fn node(&mut self, id: NodeId) -> Result<NodeId, NotDistributed> {
+        let graph = self.split.graph;
+        let scope = graph.scope(id).clone();
+        match graph.op(id) {
+            Op::Input { name, role: Role::PerStep, .. } => Ok(self.per_step(id, name)?),
+            Op::Input { name, ty, role: Role::Counter } => Ok(self.counter(name, ty, &scope)?),
+            Op::Input { name, ty, role: Role::Invariant | Role::Argument } => {
+                let op = Op::Input { name: name.clone(), ty: ty.clone(), role: Role::Argument };
+                Ok(self.wide.add(op, &[], &scope)?)
+            }
+            Op::Delay { name, ty } => Ok(self.shift(id, name, ty, &scope)?),
+            op if self.split.fixed.contains(&id) => {
+                let operands: Vec<NodeId> =
+                    graph.operands(id).iter().map(|operand| self.map[operand]).collect();
+                Ok(self.wide.add(op.clone(), &operands, &scope)?)
+            }
+            op => {
+                let types: Vec<Type> = graph.operands(id).iter().map(|o| graph.ty(*o).clone()).collect();
+                row_wise::row_wise(op, &types, graph.ty(id)).map_err(|reason| {
+                    let reason = format!(
+                        "{scope}: `{}` cannot run many steps as rows: {reason}",
+                        op.kind().def().name
+                    );
+                    NotDistributed::Declined(Declined::without_path(&scope.to_string(), reason))
+                })?;
+                let operands: Vec<NodeId> =
+                    graph.operands(id).iter().map(|operand| self.map[operand]).collect();
+                let wide = self.wide.add(widened(op), &operands, &scope)?;
+                if let Some(label) = graph.label(id) {
+                    self.wide.set_label(wide, label);
+                }
+                Ok(wide)
+            }
+        }
+    }
+
+    /// A value of every step as an input `[batch, meta*d_1, ..]`, laid out as rows `[batch*meta, d_1, ..]`.
+    fn per_step(&mut self, id: NodeId, name: &Arc<str>) -> Result<NodeId, BuildError> {
+        let ty = self.split.graph.ty(id).clone();
+        let scope = self.split.graph.scope(id).clone();
+        let mut dims = ty.shape.0.clone();
+        match dims.get_mut(1) {
+            Some(dim) => *dim = dim.times(&Symbol::Meta.into()),
+            None => dims.push(Symbol::Meta.into()),
+        }
+        let op = Op::Input { name: name.clone(), ty: Type::new(ty.dtype, Shape(dims)), role: Role::Argument };
+        let input = self.wide.add(op, &[], &scope)?;
+        self.wide.add(Op::Reshape { shape: rows(&ty.shape) }, &[input], &scope)
+    }
+
+    /// A counter of steps: the given value plus the step index, as rows.
+    fn counter(&mut self, name: &Arc<str>, ty: &Type, scope: &Scope) -> Result<NodeId, BuildError> {
+        let op = Op::Input { name: name.clone(), ty: ty.clone(), role: Role::Argument };
+        let first = self.wide.add(op, &[], scope)?;
+        let (batch, meta): (Dim, Dim) = (Symbol::Batch.into(), Symbol::Meta.into());
+        let column = Shape(vec![batch.clone(), Dim::from(1)]);
+        let first = self.wide.add(Op::Reshape { shape: column }, &[first], scope)?;
+        // Any cut value has the meta axis; its values are not read.
+        let Some((cut, _)) = self.split.cut.first() else { return Ok(first) };
+        let like = self.map[cut];
+        let dims = self.split.graph.ty(*cut).shape.0.clone();
+        let stacked = [batch, meta].into_iter().chain(dims.into_iter().skip(1)).collect();
+        let like = self.wide.add(Op::Reshape { shape: stacked }, &[like], scope)?;
+        let index = self.wide.add(Op::Iota { axis: 1 }, &[like], scope)?;
+        let all = self.wide.add(Op::Binary { function: BinaryFn::Add }, &[first, index], scope)?;
+        self.wide.add(Op::Reshape { shape: rows(&ty.shape) }, &[all], scope)
+    }
+
+    /// The value of the step before: the next states one place later, the carry-in first.
+    fn shift(&mut self, id: NodeId, name: &Arc<str>, ty: &Type, scope: &Scope) -> Result<NodeId, BuildError> {
+        let op = Op::Input { name: name.clone(), ty: ty.clone(), role: Role::Argument };
+        let init = self.wide.add(op, &[], scope)?;
+        let init = self.wide.add(Op::Reshape { shape: steps(&ty.shape, &Dim::from(1)) }, &[init], scope)?;
+        let next = self.stacked_next(id, ty, scope)?;
+        let shifted = self.wide.add(Op::Shift, &[next, init], scope)?;
+        self.wide.add(Op::Reshape { shape: rows(&ty.shape) }, &[shifted], scope)
+    }
+
+    /// Next states of a delay as `[batch, meta, ..]`.
+    fn stacked_next(&mut self, delay: NodeId, ty: &Type, scope: &Scope) -> Result<NodeId, BuildError> {
+        let next = self.split.graph.operands(delay)[0];
+        let shape = steps(&ty.shape, &Symbol::Meta.into());
+        self.wide.add(Op::Reshape { shape }, &[self.map[&next]], scope)
+    }
+
+    /// The state after the last step of every shifted delay, as output `next.X`.
+    fn last_states(&mut self) -> Result<(), BuildError> {
+        for id in self.split.rest.clone() {
+            let Op::Delay { name, ty } = self.split.graph.op(id).clone() else { continue };
+            let scope = self.split.graph.scope(id).clone();
+            let stacked = self.stacked_next(id, &ty, &scope)?;
+            let op = Op::Slice { axis: 1, start: 1, len: 1, from_end: true };
+            let last = self.wide.add(op, &[stacked], &scope)?;
+            let last = self.wide.add(Op::Reshape { shape: ty.shape.clone() }, &[last], &scope)?;
+            self.wide.set_output(&format!("next.{name}"), last);
+        }
+        Ok(())
+    }
+
+    /// An output of every step `[batch, d_1, ..]` as `[batch, meta*d_1, ..]`; one whose first axis is more than the
+    /// batch stays as rows.
+    fn fold_into_rows(&mut self, id: NodeId, wide: NodeId) -> Result<NodeId, BuildError> {
+        let mut dims = self.split.graph.ty(id).shape.0.clone();
+        if dims.first() != Some(&Symbol::Batch.into()) {
+            return Ok(wide);
+        }
+        match dims.get_mut(1) {
+            Some(dim) => *dim = dim.times(&Symbol::Meta.into()),
+            None => dims.push(Symbol::Meta.into()),
+        }
+        let scope = self.split.graph.scope(id).clone();
+        self.wide.add(Op::Reshape { shape: Shape(dims) }, &[wide], &scope)
+    }
+}
+
+/// The shape with steps as rows: `batch` becomes `batch*meta`.
+fn rows(shape: &Shape) -> Shape {
+    shape.substitute(Symbol::Batch, &Dim::from(Symbol::Batch).times(&Symbol::Meta.into()))
+}
+
+/// `[k*batch, d_1, ..]` as `[batch, count, k*d_1, ..]`, which has the same elements in the same order.
+fn steps(shape: &Shape, count: &Dim) -> Shape {
+    let factor =
+        shape.0.first().and_then(|dim| dim.without_factor(Symbol::Batch)).unwrap_or_else(|| Dim::from(1));
+    let mut dims = vec![Dim::from(Symbol::Batch), count.clone()];
+    let rest = shape.0.get(1..).unwrap_or_default();
+    match rest.split_first() {
+        Some((first, rest)) => {
+            dims.push(first.times(&factor));
+            dims.extend_from_slice(rest);
+        }
+        None => dims.push(factor),
+    }
+    Shape(dims)
+}
+
+/// The operation on rows of many steps.
+fn widened(op: &Op) -> Op {
+    match op {
+        Op::Reshape { shape } => Op::Reshape { shape: rows(shape) },
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,150 @@
+//! Runs passes. Owns verification after every pass, the honesty check (a pass that reports no rewrites must not have
+//! changed the graph) and the bound on fixpoints; on a break it names the pass and what ran before.
+
+use super::{Pass, PassError};
+use crate::graph::{Graph, VerifyError};
+use std::fmt::Write as _;
+
+/// Rounds after which a pipeline that still finds work is taken for one that never settles.
+const MAX_ROUNDS: usize = 32;
+
+/// A pipeline that broke, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("pass `{pass}` on graph `{graph}` (after {}): {fault}", history(.before))]
+pub struct PipelineError {
+    /// The pass that broke.
+    pub pass: &'static str,
+    /// Name of the graph.
+    pub graph: String,
+    /// Passes that ran before it, in order.
+    pub before: Vec<&'static str>,
+    /// What happened.
+    pub fault: Fault,
+    /// Text of the graph before the pass.
+    pub text_before: String,
+    /// Text of the graph after the pass, as far as it came.
+    pub text_after: String,
+}
+
+fn history(before: &[&'static str]) -> String {
+    if before.is_empty() { "nothing".to_owned() } else { before.join(", ") }
+}
+
+/// What a pass did wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The graph does not have the form the pass needs.
+    #[error("{at}: {reason}")]
+    Form {
+        /// Scope of the node.
+        at: String,
+        /// What is missing.
+        reason: &'static str,
+    },
+    /// The pass failed.
+    #[error(transparent)]
+    Failed(#[from] PassError),
+    /// The pass left an invalid graph.
+    #[error("left an invalid graph: {0}")]
+    Invalid(#[from] VerifyError),
+    /// The pass reported no rewrites but changed the graph.
+    #[error("reported no rewrites but changed the graph")]
+    Dishonest,
+    /// The pipeline still found work after many rounds.
+    #[error("still rewriting after {MAX_ROUNDS} rounds")]
+    Unsettled,
+}
+
+/// Rewrites made by one pass in one run of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Name of the pass.
+    pub pass: &'static str,
+    /// What it did.
+    pub rewrites: super::Rewrites,
+}
+
+/// Runs `passes` once, in order.
+///
+/// # Errors
+/// Names the pass that broke, with the graphs before and after.
+pub fn run(graph: &mut Graph, passes: &[Box<dyn Pass>]) -> Result<Vec<Record>, Box<PipelineError>> {
+    let mut records: Vec<Record> = Vec::new();
+    for pass in passes {
+        let before = graph.clone();
+        let fault = match apply(graph, pass.as_ref(), &before) {
+            Ok(rewrites) => {
+                records.push(Record { pass: pass.name(), rewrites });
+                continue;
+            }
+            Err(fault) => fault,
+        };
+        return Err(Box::new(PipelineError {
+            pass: pass.name(),
+            graph: graph.name().to_owned(),
+            before: records.iter().map(|record| record.pass).collect(),
+            fault,
+            text_before: fingerprint(&before),
+            text_after: fingerprint(graph),
+        }));
+    }
+    Ok(records)
+}
+
+/// Runs `passes` in rounds until none finds work.
+///
+/// # Errors
+/// As [`run`]; also when the rounds do not settle.
+pub fn run_to_fixpoint(
+    graph: &mut Graph,
+    passes: &[Box<dyn Pass>],
+) -> Result<Vec<Record>, Box<PipelineError>> {
+    let mut records = Vec::new();
+    for _ in 0..MAX_ROUNDS {
+        let round = run(graph, passes)?;
+        let settled = round.iter().all(|record| record.rewrites.count == 0);
+        records.extend(round);
+        if settled {
+            return Ok(records);
+        }
+    }
+    Err(Box::new(PipelineError {
+        pass: passes.last().map_or("", |pass| pass.name()),
+        graph: graph.name().to_owned(),
+        before: records.iter().map(|record| record.pass).collect(),
+        fault: Fault::Unsettled,
+        text_before: String::new(),
+        text_after: fingerprint(graph),
+    }))
+}
+
+fn apply(graph: &mut Graph, pass: &dyn Pass, before: &Graph) -> Result<super::Rewrites, Fault> {
+    if let Some((node, reason)) = pass.requires().broken_by(graph) {
+        return Err(Fault::Form { at: graph.scope(node).to_string(), reason });
+    }
+    let rewrites = pass.run(graph)?;
+    graph.sweep();
+    graph.verify()?;
+    if rewrites.count == 0 && fingerprint(graph) != fingerprint(before) {
+        return Err(Fault::Dishonest);
+    }
+    Ok(rewrites)
+}
+
+/// A text that differs whenever anything a pass could change differs.
+fn fingerprint(graph: &Graph) -> String {
+    let mut text = String::new();
+    for id in graph.nodes() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{id:?} {:?} {:?} {:?} {}",
+            graph.op(id),
+            graph.operands(id),
+            graph.label(id),
+            graph.scope(id)
+        );
+    }
+    let _ = write!(text, "{:?}", graph.outputs());
+    text
+}
