@@ -54,7 +54,8 @@ fn teacher_forced_forward_matches_every_golden() {
         for k in 0..expected.prompts() {
             let mut seen: BTreeMap<String, Tensor> = BTreeMap::new();
             let outputs = Interpreter::new(verified, &weights)
-                .run_observed(&prompt(&expected, k, config.meta_tokens()), |id, value| {
+                .expect("prepares")
+                .run_observed(&prompt(&expected, k, config.meta_tokens()), &mut |id, value| {
                     if let Some(label) = labelled(&graph, id) {
                         seen.insert(label, value.clone());
                     }
@@ -66,7 +67,12 @@ fn teacher_forced_forward_matches_every_golden() {
             assert_close(&format!("{what} logits"), logits, expected.floats(k, "fwd_logits"), tolerance);
             for l in 1..=config.depth() {
                 let state = seen[&format!("encoder.{l}")].as_floats().expect("floats");
-                assert_close(&format!("{what} X{l}"), state, expected.floats(k, &format!("fwd_X{l}")), tolerance);
+                assert_close(
+                    &format!("{what} X{l}"),
+                    state,
+                    expected.floats(k, &format!("fwd_X{l}")),
+                    tolerance,
+                );
                 let below = seen[&format!("decoder.{}", l - 1)].as_floats().expect("floats");
                 let key = format!("fwd_Xhat{}", l - 1);
                 assert_close(&format!("{what} {key}"), below, expected.floats(k, &key), tolerance);
@@ -76,10 +82,18 @@ fn teacher_forced_forward_matches_every_golden() {
 }
 
 /// State after prefill, caches grown to hold `steps` more meta-contexts.
-fn prefilled(checkpoint: &Checkpoint, weights: &BTreeMap<String, Tensor>, given: &Values, steps: usize) -> Values {
+fn prefilled(
+    checkpoint: &Checkpoint,
+    weights: &BTreeMap<String, Tensor>,
+    given: &Values,
+    steps: usize,
+) -> Values {
     let config = &checkpoint.config;
     let graph = build::encode(config, KeptCaches::All).expect("builds");
-    let mut state = Interpreter::new(graph.verify().expect("verifies"), weights).run(given).expect("runs");
+    let mut state = Interpreter::new(graph.verify().expect("verifies"), weights)
+        .expect("prepares")
+        .run(given)
+        .expect("runs");
     let meta = given["lengths"].as_ints().expect("ints")[0] as usize;
     for (name, value) in &mut state {
         let Some((l, _)) = name.strip_prefix("level").and_then(|rest| rest.split_once('.')) else { continue };
@@ -141,7 +155,8 @@ fn generate(
     values.insert("top_p".to_owned(), one(1.0));
     values.insert("top_k".to_owned(), Tensor::ints(&[1], vec![1]).expect("counts agree"));
     let uniforms = vec![0.5; config.meta_tokens()];
-    values.insert("uniforms".to_owned(), Tensor::floats(&[1, uniforms.len()], uniforms).expect("counts agree"));
+    values
+        .insert("uniforms".to_owned(), Tensor::floats(&[1, uniforms.len()], uniforms).expect("counts agree"));
     let (mut found_tokens, mut found_logits, mut tops) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..steps {
         tops.extend_from_slice(state["top_state"].as_floats().expect("floats"));
@@ -154,7 +169,8 @@ fn generate(
             })
             .collect();
         let verified = step.verify().expect("verifies");
-        let outputs = Interpreter::new(verified, weights).step(&mut state, &inputs).expect("steps");
+        let outputs =
+            Interpreter::new(verified, weights).expect("prepares").step(&mut state, &inputs).expect("steps");
         found_tokens.extend_from_slice(outputs["ids"].as_ints().expect("ints"));
         found_logits.extend_from_slice(outputs["logits"].as_floats().expect("floats"));
         let longer = values["lengths"].as_ints().expect("ints")[0] + 1;
