@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use tract_onnx::prelude::{Framework, InferenceModelExt, IntoTValue, TVec, TValue, Tensor as TractTensor};
+use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, IntoTValue, TVec, TValue, Tensor as TractTensor};
 
 pub type Weights = BTreeMap<String, Tensor>;
 

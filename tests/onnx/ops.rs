@@ -85,7 +85,7 @@ fn elementwise_operations_broadcast() {
     build.output("where", Op::Where, &[less, a, b]);
     build.output("swiglu", Op::SwiGlu, &[a, a]);
     let mut spread = Spread(1);
-    let mut run = |batch| {
+    let mut run = |batch: usize| {
         tensors([("a", spread.floats(&[batch, 3, 4], -3.0, 3.0)), ("b", spread.floats(&[3, 1], -3.0, 3.0))])
     };
     build.check(&[run(1), run(3)]);
@@ -114,7 +114,7 @@ fn symbolic_axes_fold_and_unfold() {
     build.output("heads", Op::Reshape { shape: shape("batch, 4*meta, 2, 3") }, &[x]);
     build.output("back", Op::Reshape { shape: shape("batch, 2*meta, 12") }, &[folded]);
     let mut spread = Spread(2);
-    let mut run = |batch, meta| tensors([("x", spread.floats(&[batch, 4 * meta, 6], -1.0, 1.0))]);
+    let mut run = |batch: usize, meta: usize| tensors([("x", spread.floats(&[batch, 4 * meta, 6], -1.0, 1.0))]);
     build.check(&[run(1, 1), run(3, 2)]);
 }
 
@@ -131,7 +131,7 @@ fn slices_and_concatenations_move_entries() {
     build.output("count", Op::Iota { axis: 1 }, &[joined]);
     build.output("three", Op::Concat { axis: 2 }, &[x, x, x]);
     let mut spread = Spread(3);
-    let mut run = |batch, meta| {
+    let mut run = |batch: usize, meta: usize| {
         let x = spread.floats(&[batch, meta, 6], -1.0, 1.0);
         tensors([("x", x), ("y", spread.floats(&[batch, 1, 6], -1.0, 1.0))])
     };
@@ -149,7 +149,7 @@ fn tables_and_rows_are_gathered() {
     // The same weight as table and as linear map: a tied head.
     build.output("logits", Op::Linear, &[embedded, table]);
     let mut spread = Spread(4);
-    let mut run = |batch, meta| {
+    let mut run = |batch: usize, meta: usize| {
         let ids = spread.ints(&[batch, 2 * meta], 11);
         let x = spread.floats(&[batch, meta, 5], -1.0, 1.0);
         tensors([("ids", ids), ("x", x), ("index", spread.ints(&[batch, 2], meta))])
@@ -167,7 +167,7 @@ fn norms_and_linear_maps_take_any_leading_axes() {
     build.output("plain", Op::Linear, &[normed, weight]);
     build.output("biased", Op::Linear, &[x, weight, bias]);
     let mut spread = Spread(5);
-    let mut run = |batch, meta| tensors([("x", spread.floats(&[batch, 2 * meta, 6], -2.0, 2.0))]);
+    let mut run = |batch: usize, meta: usize| tensors([("x", spread.floats(&[batch, 2 * meta, 6], -2.0, 2.0))]);
     build.check(&[run(1, 1), run(2, 3)]);
 }
 
@@ -184,7 +184,7 @@ fn rope_takes_constant_counted_and_given_positions() {
     build.output("counted", op(), &[y, counted]);
     build.output("given", op(), &[y, given]);
     let mut spread = Spread(6);
-    let mut run = |batch, meta| {
+    let mut run = |batch: usize, meta: usize| {
         let x = spread.floats(&[batch, 2, 3, 6], -1.0, 1.0);
         let y = spread.floats(&[batch, 2, meta, 6], -1.0, 1.0);
         let positions = spread.ints(&[batch, meta], 50);
@@ -293,15 +293,15 @@ fn causal_attention_is_aligned_at_the_end() {
     }
 }
 
-/// Logits of `batch * 2 * meta` rows with ties, sampled by `batch` requests.
+/// Logits of `6 * meta` tokens per request, with ties.
 fn sample_run(spread: &mut Spread, meta: usize, requests: [&[f64]; 3]) -> Tensors {
     let batch = requests[0].len();
-    let rows = batch * 2 * meta;
-    let logits: Vec<f64> = (0..rows * 3 * 9).map(|_| (spread.unit() * 12.0).floor() / 2.0).collect();
+    let tokens = 6 * meta;
+    let logits: Vec<f64> = (0..batch * tokens * 9).map(|_| (spread.unit() * 12.0).floor() / 2.0).collect();
     let top_k: Vec<i64> = requests[1].iter().map(|k| *k as i64).collect();
     tensors([
-        ("logits", Tensor::floats(&[rows, 3, 9], logits).expect("counts agree")),
-        ("uniforms", spread.floats(&[rows, 3], 0.0, 1.0)),
+        ("logits", Tensor::floats(&[batch, tokens, 9], logits).expect("counts agree")),
+        ("uniforms", spread.floats(&[batch, tokens], 0.0, 1.0)),
         ("temperature", floats(requests[0])),
         ("top_k", ints(&top_k)),
         ("top_p", floats(requests[2])),
@@ -311,8 +311,11 @@ fn sample_run(spread: &mut Spread, meta: usize, requests: [&[f64]; 3]) -> Tensor
 #[test]
 fn samples_equal_the_reference_with_ties() {
     let mut build = Build::new("sample");
-    let logits = build.input("logits", "f32[2*batch*meta, 3, 9]");
-    let uniforms = build.input("uniforms", "f32[2*batch*meta, 3]");
+    // tract takes no product of symbols as a size of an input, so the rows are folded inside, as in `expand`.
+    let logits = build.input("logits", "f32[batch, 6*meta, 9]");
+    let logits = build.add(Op::Reshape { shape: shape("2*batch*meta, 3, 9") }, &[logits]);
+    let uniforms = build.input("uniforms", "f32[batch, 6*meta]");
+    let uniforms = build.add(Op::Reshape { shape: shape("2*batch*meta, 3") }, &[uniforms]);
     let temperature = build.input("temperature", "f32[batch]");
     let top_k = build.input("top_k", "i64[batch]");
     let top_p = build.input("top_p", "f32[batch]");
