@@ -188,7 +188,7 @@ impl Dim {
             }
         }
         let symbol = unknown?;
-        (known > 0 && size % known == 0).then(|| (symbol, size / known))
+        (known > 0 && size.is_multiple_of(known)).then(|| (symbol, size / known))
     }
 
     /// Parses the text form, e.g. `batch*meta*4 + 2`.
@@ -217,7 +217,9 @@ impl fmt::Display for Dim {
             return f.write_str("0");
         }
         // Longest products first: `batch*meta + 1` reads better than `1 + batch*meta`.
-        for (index, (monomial, coefficient)) in self.terms.iter().rev().enumerate() {
+        let mut terms: Vec<(&Monomial, &u64)> = self.terms.iter().collect();
+        terms.sort_by_key(|(monomial, _)| std::cmp::Reverse(monomial.len()));
+        for (index, (monomial, coefficient)) in terms.into_iter().enumerate() {
             if index > 0 {
                 f.write_str(" + ")?;
             }

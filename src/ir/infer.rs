@@ -311,7 +311,10 @@ fn sample(operands: &[Type], candidates: usize) -> Inferred {
     float(logits, "sample")?;
     rank(logits, 3, "logits")?;
     let rows = Shape(logits.shape.0[..2].to_vec());
+    float(uniforms, "uniforms")?;
     expect(uniforms, "uniforms", &rows)?;
+    float(&operands[2], "temperature")?;
+    float(&operands[4], "top-p")?;
     int(&operands[3], "top-k")?;
     let requests = operands[2].shape.clone();
     rank(&operands[2], 1, "temperature")?;

@@ -37,11 +37,7 @@ impl Literal {
     }
 
     fn checked(dtype: Dtype, shape: &[usize], bits: Arc<[u64]>) -> Option<Self> {
-        (shape.iter().product::<usize>() == bits.len()).then(|| Literal {
-            dtype,
-            shape: shape.to_vec(),
-            bits,
-        })
+        (element_count(shape) == Some(bits.len())).then(|| Literal { dtype, shape: shape.to_vec(), bits })
     }
 
     /// The same elements as another type; floats to floats, or anything from a tensor of that kind.
@@ -146,6 +142,12 @@ impl Data {
     }
 }
 
+/// Elements of a tensor `[shape]`; `None` if there are more than can be counted.
+#[must_use]
+pub fn element_count(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |count, size| count.checked_mul(*size))
+}
+
 /// A value of the reference semantics, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
@@ -159,14 +161,14 @@ impl Tensor {
     /// Floats `[shape]`; `None` if the count differs.
     #[must_use]
     pub fn floats(shape: &[usize], values: Vec<f64>) -> Option<Self> {
-        (shape.iter().product::<usize>() == values.len())
+        (element_count(shape) == Some(values.len()))
             .then(|| Tensor { shape: shape.to_vec(), data: Data::float(values) })
     }
 
     /// Integers `[shape]`; `None` if the count differs.
     #[must_use]
     pub fn ints(shape: &[usize], values: Vec<i64>) -> Option<Self> {
-        (shape.iter().product::<usize>() == values.len())
+        (element_count(shape) == Some(values.len()))
             .then(|| Tensor { shape: shape.to_vec(), data: Data::int(values) })
     }
 

@@ -1,0 +1,173 @@
+//! `photon.json`: what a bundle contains and what it was made from. Owns the format; a function of input, options and
+//! version only, so no paths outside the bundle, no times and no measurements.
+
+use super::hash::Blake3;
+use crate::graph::{NodeId, Verified};
+use crate::ir::op::Op;
+use crate::passes::choose_protocol::Protocol;
+use crate::passes::compile::Plan;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Version of the bundle format written and read.
+pub const FORMAT: u32 = 1;
+
+/// Everything known about a bundle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the format, [`FORMAT`].
+    pub format: u32,
+    /// Version of photonc that wrote it.
+    pub photonc: String,
+    /// What it was made from.
+    pub source: SourceRecord,
+    /// The model.
+    pub model: ModelRecord,
+    /// Element type of the exported weights and activations.
+    pub precision: String,
+    /// How each protocol generates, with the certificate of its split or the reason there is none.
+    pub protocols: IndexMap<Protocol, Plan>,
+    /// Graphs by name.
+    pub graphs: IndexMap<String, GraphRecord>,
+    /// ONNX models by target and graph.
+    pub onnx: BTreeMap<String, BTreeMap<String, FileRecord>>,
+    /// Weights files by path inside the bundle.
+    pub weight_files: BTreeMap<String, FileRecord>,
+    /// Where each weight stands, by canonical name.
+    pub weights: BTreeMap<String, WeightRecord>,
+    /// Files carried from the checkpoint unchanged, by name.
+    pub carried: BTreeMap<String, FileRecord>,
+}
+
+/// What a bundle was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    /// Hashes of the checkpoint's files by file name.
+    pub files: BTreeMap<String, Blake3>,
+    /// Name of the dialect it was read as.
+    pub dialect: String,
+}
+
+/// The model, with every choice resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Configuration in the canonical form.
+    pub config: Value,
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Tokens of a meta-context.
+    pub meta_tokens: usize,
+    /// Longest sequence, prompt and generated tokens together, in tokens; bounds the caches.
+    pub max_tokens: usize,
+}
+
+/// A file of the bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Path inside the bundle.
+    pub file: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Hash of the contents.
+    pub blake3: Blake3,
+}
+
+/// A graph: its text and its signature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraphRecord {
+    /// The canonical text.
+    #[serde(flatten)]
+    pub text: FileRecord,
+    /// Inputs in the graph's order.
+    pub inputs: Vec<PortRecord>,
+    /// Outputs in the graph's order.
+    pub outputs: Vec<PortRecord>,
+}
+
+/// An input or output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRecord {
+    /// Name.
+    pub name: String,
+    /// Element type: `f32`, `i64`, ...
+    pub dtype: String,
+    /// Dimensions: numbers, or polynomials in `batch`, `meta` and `capacity`.
+    pub shape: Vec<String>,
+    /// What it holds and in which unit.
+    pub meaning: String,
+}
+
+/// Where a weight stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightRecord {
+    /// Path of the weights file inside the bundle.
+    pub file: String,
+    /// Name in that file.
+    pub tensor: String,
+    /// Element type: `f32`, `bf16`, ...
+    pub dtype: String,
+    /// Sizes of the axes.
+    pub shape: Vec<usize>,
+    /// Offset of the first byte in the file.
+    pub offset_bytes: u64,
+    /// Number of bytes.
+    pub length_bytes: u64,
+}
+
+impl GraphRecord {
+    /// The record of a graph whose text was written as `text`.
+    #[must_use]
+    pub fn new(graph: Verified<'_>, text: FileRecord) -> Self {
+        let port = |name: &str, id: NodeId| {
+            let ty = graph.ty(id);
+            PortRecord {
+                name: name.to_owned(),
+                dtype: ty.dtype.name().to_owned(),
+                shape: ty.shape.0.iter().map(ToString::to_string).collect(),
+                meaning: meaning(name).to_owned(),
+            }
+        };
+        let inputs = graph.inputs().into_iter().filter_map(|id| match graph.op(id) {
+            Op::Input { name, .. } => Some(port(name, id)),
+            _ => None,
+        });
+        GraphRecord {
+            text,
+            inputs: inputs.collect(),
+            outputs: graph.outputs().iter().map(|output| port(&output.name, output.node)).collect(),
+        }
+    }
+}
+
+/// What a port of that name holds, for readers of the manifest.
+fn meaning(name: &str) -> &'static str {
+    let (base, next) = match name.strip_prefix("next.") {
+        Some(base) => (base, true),
+        None => (name, false),
+    };
+    match base {
+        "ids" => "token ids",
+        "lengths" => "meta-contexts in use, per row",
+        "top_state" => "state of the newest top-level unit",
+        "reconstruction" => "decoder outputs that condition the level below",
+        "conditions" => "prefix vectors of the level-1 windows",
+        "uniforms" => "uniform numbers in [0, 1), one per token",
+        "temperature" => "divides the logits; 0 is greedy",
+        "top_k" => "candidates kept, 1 or more",
+        "top_p" => "mass kept, above 0 and up to 1",
+        "logits" => "unnormalised log-probabilities of the token at that place",
+        "position" => "position in the level-1 window",
+        "vector" => "vector at that position of the level-1 window",
+        _ if base.starts_with("carry.") => "newest reconstruction of a lower level",
+        _ if base.ends_with(".key") || base.ends_with(".value") => {
+            if next {
+                "new slice of a cache, for the slots after the row's length"
+            } else {
+                "cache; slots past the row's length may hold anything"
+            }
+        }
+        _ => "",
+    }
+}

@@ -1,0 +1,23 @@
+//! What export writes and runtime reads: one directory with a manifest, graphs, weights and hashes. Owns its layout,
+//! its atomic replacement and its integrity; refuses to know how graphs are exported or run.
+
+mod error;
+mod hash;
+mod layout;
+mod manifest;
+mod read;
+mod staging;
+mod stream;
+mod weights;
+mod write;
+
+pub use error::BundleError;
+pub use hash::{Blake3, hash_file};
+pub use layout::Layout;
+pub use manifest::{
+    FORMAT, FileRecord, GraphRecord, Manifest, ModelRecord, PortRecord, SourceRecord, WeightRecord,
+};
+pub use read::Bundle;
+pub use stream::FileWriter;
+pub use weights::{Converted, StoredTensor};
+pub use write::BundleWriter;

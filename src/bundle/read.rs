@@ -1,0 +1,215 @@
+//! Reading a bundle. Owns the checks on opening: format, paths, hashes of everything but the weights, whose hashes
+//! `verify_weights` compares on demand.
+
+use super::error::BundleError;
+use super::hash::{Blake3, hash_file};
+use super::layout::Layout;
+use super::manifest::{FORMAT, FileRecord, GraphRecord, Manifest, WeightRecord};
+use super::write::inside;
+use crate::ir::dtype::Dtype;
+use crate::ir::tensor::Tensor;
+use half::{bf16, f16};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+/// An opened bundle.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    root: PathBuf,
+    manifest: Manifest,
+}
+
+impl Bundle {
+    /// Opens the bundle at `root` and checks every file but the weights against its manifest; of the weights only the
+    /// sizes.
+    ///
+    /// # Errors
+    /// No bundle there, one of another format, or files that are missing or changed.
+    pub fn open(root: &Path) -> Result<Self, BundleError> {
+        let path = root.join(Layout::MANIFEST);
+        let missing = || BundleError::Missing {
+            path: root.to_owned(),
+            what: format!("{}, so it is not a bundle", Layout::MANIFEST),
+            action: "make one with `photonc export MODEL -o BUNDLE`",
+        };
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing()),
+            Err(error) => return Err(BundleError::io(&path, "read")(error)),
+        };
+        let bundle = Bundle { root: root.to_owned(), manifest: parse(&path, &text)? };
+        bundle.check_files()?;
+        Ok(bundle)
+    }
+
+    /// Everything known about the bundle.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Directory of the bundle.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The record of a graph.
+    ///
+    /// # Errors
+    /// No such graph.
+    pub fn graph(&self, name: &str) -> Result<&GraphRecord, BundleError> {
+        self.manifest.graphs.get(name).ok_or_else(|| self.missing(format!("graph `{name}`")))
+    }
+
+    /// The text of a graph.
+    ///
+    /// # Errors
+    /// No such graph, or its file cannot be read or has changed.
+    pub fn graph_text(&self, name: &str) -> Result<String, BundleError> {
+        let path = inside(&self.root, &self.graph(name)?.text.file)?;
+        fs::read_to_string(&path).map_err(BundleError::io(&path, "read"))
+    }
+
+    /// Path of a graph's ONNX model for a target.
+    ///
+    /// # Errors
+    /// No such target or graph.
+    pub fn onnx(&self, target: &str, name: &str) -> Result<PathBuf, BundleError> {
+        let record = self.manifest.onnx.get(target).and_then(|graphs| graphs.get(name));
+        let record = record.ok_or_else(|| self.missing(format!("ONNX model of `{name}` for `{target}`")))?;
+        inside(&self.root, &record.file)
+    }
+
+    /// Path of a file carried from the checkpoint, such as `tokenizer.json`, if it had one.
+    #[must_use]
+    pub fn carried(&self, name: &str) -> Option<PathBuf> {
+        self.manifest.carried.get(name).and_then(|record| inside(&self.root, &record.file).ok())
+    }
+
+    /// A weight by canonical name.
+    ///
+    /// # Errors
+    /// No such weight, or its bytes cannot be read.
+    pub fn weight(&self, name: &str) -> Result<Tensor, BundleError> {
+        let record =
+            self.manifest.weights.get(name).ok_or_else(|| self.missing(format!("weight `{name}`")))?;
+        let path = inside(&self.root, &record.file)?;
+        let invalid = |message: String| BundleError::Manifest { path: self.manifest_path(), message };
+        let dtype = check_weight(name, record).map_err(invalid)?;
+        let file = File::open(&path).map_err(BundleError::io(&path, "open"))?;
+        let length = usize::try_from(record.length_bytes)
+            .map_err(|_| invalid(format!("weight `{name}`: too large")))?;
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, record.offset_bytes).map_err(BundleError::io(&path, "read"))?;
+        Tensor::floats(&record.shape, floats(dtype, &bytes))
+            .ok_or_else(|| invalid(format!("weight `{name}`: shape {:?} does not fit", record.shape)))
+    }
+
+    /// Reads every weights file and compares its hash.
+    ///
+    /// # Errors
+    /// The first file that differs.
+    pub fn verify_weights(&self) -> Result<(), BundleError> {
+        for record in self.manifest.weight_files.values() {
+            let path = inside(&self.root, &record.file)?;
+            let (found, _) = hash_file(&path)?;
+            same_hash(&path, &found, record)?;
+        }
+        Ok(())
+    }
+
+    fn manifest_path(&self) -> PathBuf {
+        self.root.join(Layout::MANIFEST)
+    }
+
+    fn missing(&self, what: String) -> BundleError {
+        BundleError::Missing { path: self.root.clone(), what, action: "export the model again with it" }
+    }
+
+    fn check_files(&self) -> Result<(), BundleError> {
+        let graphs = self.manifest.graphs.values().map(|graph| &graph.text);
+        let onnx = self.manifest.onnx.values().flat_map(|target| target.values());
+        for record in graphs.chain(onnx).chain(self.manifest.carried.values()) {
+            let path = inside(&self.root, &record.file)?;
+            let (found, _) = hash_file(&path)?;
+            same_hash(&path, &found, record)?;
+        }
+        for record in self.manifest.weight_files.values() {
+            let path = inside(&self.root, &record.file)?;
+            let found = fs::metadata(&path).map_err(BundleError::io(&path, "inspect"))?.len();
+            if found != record.bytes {
+                return Err(BundleError::Truncated { path, found, expected: record.bytes });
+            }
+        }
+        for (name, record) in &self.manifest.weights {
+            let error = |message| BundleError::Manifest { path: self.manifest_path(), message };
+            check_weight(name, record).map_err(error)?;
+            let size = self.manifest.weight_files.get(&record.file).map(|file| file.bytes);
+            let end = record.offset_bytes.checked_add(record.length_bytes);
+            if !matches!((end, size), (Some(end), Some(size)) if end <= size) {
+                let message = format!("weight `{name}`: not inside `{}` of the weights files", record.file);
+                return Err(error(message));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<Manifest, BundleError> {
+    let error = |message: String| BundleError::Manifest { path: path.to_owned(), message };
+    let value: serde_json::Value =
+        serde_json::from_slice(text).map_err(|source| error(format!("not JSON: {source}")))?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(format) if format == u64::from(FORMAT) => {}
+        Some(format) => {
+            let writer = value.get("photonc").and_then(serde_json::Value::as_str).unwrap_or("unknown");
+            return Err(error(format!(
+                "bundle format {format} (photonc {writer}), this photonc reads {FORMAT}; export the model again"
+            )));
+        }
+        None => return Err(error("not a bundle's manifest: it has no `format`".to_owned())),
+    }
+    let manifest: Manifest = serde_json::from_value(value).map_err(|source| error(source.to_string()))?;
+    if manifest.model.meta_tokens == 0 || manifest.model.vocab_size == 0 {
+        return Err(error("`meta_tokens` and `vocab_size` must be positive".to_owned()));
+    }
+    Ok(manifest)
+}
+
+fn check_weight(name: &str, record: &WeightRecord) -> Result<Dtype, String> {
+    let dtype = Dtype::from_name(&record.dtype)
+        .filter(|dtype| dtype.is_float())
+        .ok_or_else(|| format!("weight `{name}`: type `{}` is no floating-point type", record.dtype))?;
+    let elements = record.shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size as u64));
+    let bytes = elements.and_then(|elements| elements.checked_mul(dtype.size_bytes() as u64));
+    if bytes != Some(record.length_bytes) {
+        return Err(format!(
+            "weight `{name}`: {} bytes for {}{:?}",
+            record.length_bytes, record.dtype, record.shape
+        ));
+    }
+    Ok(dtype)
+}
+
+fn same_hash(path: &Path, found: &Blake3, record: &FileRecord) -> Result<(), BundleError> {
+    if *found == record.blake3 {
+        return Ok(());
+    }
+    Err(BundleError::Hash {
+        path: path.to_owned(),
+        found: found.to_string(),
+        expected: record.blake3.to_string(),
+    })
+}
+
+fn floats(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {
+    match dtype {
+        Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f64()).collect(),
+        Dtype::Bf16 => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f64()).collect(),
+        Dtype::F32 | Dtype::I64 | Dtype::Bool => {
+            bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
+        }
+    }
+}

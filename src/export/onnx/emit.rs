@@ -1,0 +1,314 @@
+//! The ONNX graph under construction. Owns names of nodes and values, initialisers (equal constants once), and the
+//! memory of values that several operations share.
+
+use super::proto;
+use super::{ExportError, WeightLocation, Weights};
+use crate::graph::{NodeId, Verified};
+use crate::ir::dim::Dim;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::Op;
+use crate::ir::shape::Type;
+use crate::ir::tensor::{Data, Literal, Tensor};
+use std::collections::{HashMap, HashSet};
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+
+/// A value that is computed once and shared; sizes are keyed by their dimension, equal wherever they are read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Shared {
+    /// `i64 [1]`: a dimension.
+    Size(Dim),
+    /// `i64 []`: a dimension.
+    ScalarSize(Dim),
+    /// `i64 [d]`: 0, 1, ..
+    Range(Dim),
+    /// The weight `[N, K]` as `[K, N]`.
+    Transposed(String),
+    /// Cosine or sine table of positions (a value name) at a base, for heads of a width and a number of rows.
+    Table(&'static str, String, u64, usize, Dim),
+    /// What queries and values see: a part of a mask, by its description.
+    Mask(String),
+}
+
+/// An ONNX graph that grows node by node.
+pub(super) struct Emitter<'a> {
+    pub(super) graph: Verified<'a>,
+    weights: &'a Weights<'a>,
+    /// Name of the ONNX value of every lowered node.
+    pub(super) values: HashMap<NodeId, String>,
+    nodes: Vec<NodeProto>,
+    initializers: Vec<TensorProto>,
+    initialized: HashSet<String>,
+    value_info: Vec<ValueInfoProto>,
+    counters: HashMap<String, usize>,
+    shared: HashMap<Shared, String>,
+    /// Values that must keep their name.
+    fixed: HashSet<String>,
+    /// A value and axis for every dimension seen so far, first seen first.
+    pub(super) sizes: Vec<(Dim, String, usize)>,
+    /// Scope of the node being lowered.
+    pub(super) scope: String,
+}
+
+impl<'a> Emitter<'a> {
+    pub(super) fn new(graph: Verified<'a>, weights: &'a Weights<'a>) -> Self {
+        Emitter {
+            graph,
+            weights,
+            values: HashMap::new(),
+            nodes: Vec::new(),
+            initializers: Vec::new(),
+            initialized: HashSet::new(),
+            value_info: Vec::new(),
+            counters: HashMap::new(),
+            shared: HashMap::new(),
+            fixed: HashSet::new(),
+            sizes: Vec::new(),
+            scope: String::new(),
+        }
+    }
+
+    /// Lowers every node that an output needs.
+    pub(super) fn lower_graph(mut self) -> Result<GraphProto, ExportError> {
+        let graph = self.graph;
+        let needed = graph.ancestors(graph.outputs().iter().map(|output| output.node));
+        let inputs = graph.inputs();
+        for id in &inputs {
+            self.declare_input(*id)?;
+        }
+        for id in graph.order().into_iter().filter(|id| needed.contains(id)) {
+            self.scope = graph.scope(id).to_string();
+            self.check_precision(id)?;
+            let value = self.lower(id)?;
+            let value = self.name_outputs(id, value);
+            self.note_sizes(&value, graph.ty(id));
+            self.values.insert(id, value);
+        }
+        self.check_inputs(&inputs)?;
+        let info = |id: &NodeId, name: &str| proto::value_info(name, graph.ty(*id));
+        Ok(GraphProto {
+            input: inputs.iter().map(|id| info(id, &self.values[id])).collect(),
+            output: graph.outputs().iter().map(|output| info(&output.node, &output.name)).collect(),
+            node: self.nodes,
+            initializer: self.initializers,
+            value_info: self.value_info,
+            ..GraphProto::default()
+        })
+    }
+
+    fn declare_input(&mut self, id: NodeId) -> Result<(), ExportError> {
+        let graph = self.graph;
+        if let Op::Input { name, ty, .. } = graph.op(id) {
+            self.scope = graph.scope(id).to_string();
+            self.check_precision(id)?;
+            self.note_sizes(name, ty);
+            self.fixed.insert(name.to_string());
+            self.values.insert(id, name.to_string());
+        }
+        Ok(())
+    }
+
+    fn check_precision(&self, id: NodeId) -> Result<(), ExportError> {
+        let ty = self.graph.ty(id);
+        match ty.dtype {
+            Dtype::F32 | Dtype::I64 | Dtype::Bool => Ok(()),
+            Dtype::F16 | Dtype::Bf16 => Err(ExportError::Precision {
+                scope: self.scope.clone(),
+                op: self.graph.op(id).kind().def().name,
+                ty: ty.to_string(),
+            }),
+        }
+    }
+
+    fn check_inputs(&self, inputs: &[NodeId]) -> Result<(), ExportError> {
+        let read: HashSet<&str> =
+            self.nodes.iter().flat_map(|node| node.input.iter().map(String::as_str)).collect();
+        match inputs.iter().find(|id| !read.contains(self.values[id].as_str())) {
+            None => Ok(()),
+            Some(id) => Err(ExportError::UnusedInput {
+                graph: self.graph.name().to_owned(),
+                name: self.values[id].clone(),
+            }),
+        }
+    }
+
+    /// Gives a lowered value the names of the outputs it is; a value that has to keep its name is copied.
+    fn name_outputs(&mut self, id: NodeId, value: String) -> String {
+        let graph = self.graph;
+        let mut value = value;
+        for output in graph.outputs().iter().filter(|output| output.node == id) {
+            let last = self.nodes.last_mut().and_then(|node| node.output.first_mut());
+            match last {
+                Some(last) if *last == value && !self.fixed.contains(&value) => {
+                    *last = output.name.to_string();
+                    value = output.name.to_string();
+                }
+                _ => {
+                    let copy = self.node("Identity", &[&value], vec![]);
+                    if let Some(node) = self.nodes.last_mut() {
+                        node.output = vec![output.name.to_string()];
+                    }
+                    debug_assert!(!self.fixed.contains(&copy), "a fresh name is not fixed");
+                }
+            }
+            self.fixed.insert(output.name.to_string());
+        }
+        let produced = self.nodes.last().is_some_and(|node| node.output.contains(&value));
+        if produced && self.fixed.insert(value.clone()) {
+            self.value_info.push(proto::value_info(&value, graph.ty(id)));
+        }
+        value
+    }
+
+    fn note_sizes(&mut self, value: &str, ty: &Type) {
+        for (axis, dim) in ty.shape.0.iter().enumerate() {
+            if dim.as_const().is_none() && self.sizes.iter().all(|(known, _, _)| known != dim) {
+                self.sizes.push((dim.clone(), value.to_owned(), axis));
+            }
+        }
+    }
+
+    /// Adds a node with one result; returns the name of the result.
+    pub(super) fn node(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
+        let [value] = self.node_with(op, inputs, attributes);
+        value
+    }
+
+    /// Adds a node with `N` results.
+    pub(super) fn node_with<const N: usize>(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        attribute: Vec<AttributeProto>,
+    ) -> [String; N] {
+        let path = if self.scope.is_empty() { op.to_owned() } else { format!("{}/{op}", self.scope) };
+        let count = self.counters.entry(path.clone()).or_insert(0);
+        let name = if *count == 0 { path } else { format!("{path}_{count}") };
+        *count += 1;
+        let outputs: [String; N] =
+            std::array::from_fn(|slot| if slot == 0 { name.clone() } else { format!("{name}:{slot}") });
+        self.nodes.push(NodeProto {
+            input: inputs.iter().map(|input| (*input).to_owned()).collect(),
+            output: outputs.to_vec(),
+            name,
+            op_type: op.to_owned(),
+            attribute,
+            ..NodeProto::default()
+        });
+        outputs
+    }
+
+    /// The shared value of that key, made on first use.
+    pub(super) fn shared(
+        &mut self,
+        key: Shared,
+        make: impl FnOnce(&mut Self) -> Result<String, ExportError>,
+    ) -> Result<String, ExportError> {
+        if let Some(value) = self.shared.get(&key) {
+            return Ok(value.clone());
+        }
+        let value = make(self)?;
+        self.fixed.insert(value.clone());
+        self.shared.insert(key, value.clone());
+        Ok(value)
+    }
+
+    /// An initialiser with these elements; equal ones share a name made of type, shape and elements.
+    pub(super) fn literal(&mut self, value: &Literal) -> String {
+        let mut tensor = proto::constant(value);
+        let name = constant_name(value, &tensor.raw_data);
+        if self.initialized.insert(name.clone()) {
+            tensor.name.clone_from(&name);
+            self.initializers.push(tensor);
+            self.fixed.insert(name.clone());
+        }
+        name
+    }
+
+    /// An initialiser `i64 [values]`.
+    pub(super) fn ints(&mut self, values: &[i64]) -> String {
+        self.int_tensor(&[values.len()], values)
+    }
+
+    /// An initialiser `i64 []`.
+    pub(super) fn int(&mut self, value: i64) -> String {
+        self.int_tensor(&[], &[value])
+    }
+
+    /// An initialiser `i64 [shape]`; the values are as many as the shape says.
+    pub(super) fn int_tensor(&mut self, shape: &[usize], values: &[i64]) -> String {
+        let zeros = || Literal::from_tensor(Dtype::I64, &Tensor::zeros(Dtype::I64, shape));
+        Literal::ints(shape, values).or_else(zeros).map_or_else(String::new, |value| self.literal(&value))
+    }
+
+    /// An initialiser `f32 [shape]`; the values are as many as the shape says.
+    pub(super) fn float_tensor(&mut self, shape: &[usize], values: &[f64]) -> String {
+        let zeros = || Literal::from_tensor(Dtype::F32, &Tensor::zeros(Dtype::F32, shape));
+        Literal::floats(Dtype::F32, shape, values)
+            .or_else(zeros)
+            .map_or_else(String::new, |value| self.literal(&value))
+    }
+
+    /// An initialiser `bool [shape]`; the values are as many as the shape says.
+    pub(super) fn bool_tensor(&mut self, shape: &[usize], values: &[bool]) -> String {
+        let zeros = || Literal::from_tensor(Dtype::Bool, &Tensor::zeros(Dtype::Bool, shape));
+        Literal::bools(shape, values).or_else(zeros).map_or_else(String::new, |value| self.literal(&value))
+    }
+
+    /// An initialiser `f32 []`.
+    pub(super) fn float(&mut self, value: f64) -> String {
+        self.float_tensor(&[], &[value])
+    }
+
+    /// An initialiser whose elements lie in a weight store.
+    pub(super) fn weight(&mut self, name: &str, ty: &Type) -> Result<String, ExportError> {
+        if !self.initialized.insert(name.to_owned()) {
+            return Ok(name.to_owned());
+        }
+        let scope = self.scope.clone();
+        let at = (self.weights)(name)
+            .ok_or_else(|| ExportError::UnknownWeight { scope: scope.clone(), name: name.to_owned() })?;
+        let sizes = ty
+            .shape
+            .as_const()
+            .ok_or_else(|| ExportError::UnknownDim { scope: scope.clone(), dim: ty.shape.to_string() })?;
+        check_location(name, &at)?;
+        let expected = (sizes.iter().product::<usize>() * ty.dtype.size_bytes()) as u64;
+        if at.length_bytes != expected {
+            return Err(ExportError::WeightSize {
+                scope,
+                name: name.to_owned(),
+                ty: ty.to_string(),
+                found: at.length_bytes,
+                expected,
+            });
+        }
+        self.initializers.push(proto::external(name, ty.dtype, &sizes, &at));
+        self.fixed.insert(name.to_owned());
+        Ok(name.to_owned())
+    }
+}
+
+fn check_location(name: &str, at: &WeightLocation) -> Result<(), ExportError> {
+    let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']);
+    if at.file.split('/').all(plain) {
+        Ok(())
+    } else {
+        Err(ExportError::WeightPath { name: name.to_owned(), file: at.file.clone() })
+    }
+}
+
+/// Type, shape and elements: short ones in words, long ones by their hash.
+fn constant_name(value: &Literal, bytes: &[u8]) -> String {
+    let sizes: Vec<String> = value.shape().iter().map(usize::to_string).collect();
+    let head = format!("const/{}[{}]", value.dtype(), sizes.join(","));
+    if value.len() > 8 {
+        return format!("{head}#{}", &blake3::hash(bytes).to_hex()[..16]);
+    }
+    let items: Vec<String> = match value.to_tensor().data {
+        #[expect(clippy::cast_possible_truncation, reason = "f32 is the target's precision")]
+        Data::Float(values) => values.iter().map(|value| format!("{:?}", *value as f32)).collect(),
+        Data::Int(values) => values.iter().map(i64::to_string).collect(),
+        Data::Bool(values) => values.iter().map(bool::to_string).collect(),
+    };
+    format!("{head}({})", items.join(","))
+}

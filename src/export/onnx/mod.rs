@@ -1,0 +1,139 @@
+//! ONNX models of target `portable`: f32, with constructs that ONNX Runtime, tract and TensorRT all accept. Owns the
+//! choice of ONNX operators; refuses graphs with state of their own (delays, cache appends) and folds no constants.
+//!
+//! Weights are initialisers with external data: the model holds names, offsets and shapes, never their bytes, so its
+//! size and the memory of an export do not grow with the weights. All three runtimes and `onnx.checker` refuse data
+//! outside the folder of the `.onnx` file, so the stores lie in that folder or below it.
+
+mod attention;
+mod elementwise;
+mod emit;
+mod linear;
+mod lower;
+mod mask;
+mod proto;
+mod rope;
+mod sample;
+mod shapes;
+pub mod text;
+
+use crate::graph::Verified;
+use emit::Emitter;
+use prost::Message as _;
+use tract_onnx::pb::{GraphProto, ModelProto, OperatorSetIdProto};
+
+/// Opset of every exported model: the first with `RMSNormalization` and `RotaryEmbedding`.
+pub const OPSET: i64 = 23;
+
+/// IR version of every exported model: the highest that all three runtimes read.
+pub const IR_VERSION: i64 = 10;
+
+/// Where the elements of a weight lie: f32, little-endian, row-major, without gaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightLocation {
+    /// File, relative to the folder of the `.onnx` file, with `/` between its parts and no `..`.
+    pub file: String,
+    /// First byte in the file.
+    pub offset_bytes: u64,
+    /// Size of the weight.
+    pub length_bytes: u64,
+}
+
+/// Where weights lie, by canonical name; `None` for an unknown weight.
+pub type Weights<'a> = dyn Fn(&str) -> Option<WeightLocation> + 'a;
+
+/// Why a graph could not be exported, with its place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExportError {
+    /// An operation that only exists before lowering.
+    #[error("{scope}: `{op}` has no ONNX counterpart, lower it before export")]
+    NotLowered {
+        /// Where in the model.
+        scope: String,
+        /// Name of the operation.
+        op: &'static str,
+    },
+    /// A value of a type that the target does not compute in.
+    #[error(
+        "{scope}: `{op}` yields {ty}, expected f32, i64 or bool (target portable): lower precision after export"
+    )]
+    Precision {
+        /// Where in the model.
+        scope: String,
+        /// Name of the operation.
+        op: &'static str,
+        /// Type of the value.
+        ty: String,
+    },
+    /// An input that no node reads: runtimes drop such inputs or refuse them.
+    #[error("input `{name}` of graph `{graph}` is read by no node, remove it or use it")]
+    UnusedInput {
+        /// Name of the graph.
+        graph: String,
+        /// Name of the input.
+        name: String,
+    },
+    /// A weight that the store does not have.
+    #[error("{scope}: weight `{name}` is in no weight store")]
+    UnknownWeight {
+        /// Where in the model.
+        scope: String,
+        /// Canonical name.
+        name: String,
+    },
+    /// A weight whose stored size does not fit its type.
+    #[error("{scope}: weight `{name}` is stored in {found} bytes, expected {expected} ({ty})")]
+    WeightSize {
+        /// Where in the model.
+        scope: String,
+        /// Canonical name.
+        name: String,
+        /// Type in the graph.
+        ty: String,
+        /// Stored bytes.
+        found: u64,
+        /// Bytes of that type.
+        expected: u64,
+    },
+    /// A weight file that runtimes would refuse.
+    #[error("weight `{name}` lies in `{file}`, expected a relative path inside the folder of the ONNX file")]
+    WeightPath {
+        /// Canonical name.
+        name: String,
+        /// The path found.
+        file: String,
+    },
+    /// A size that no input of the graph determines.
+    #[error("{scope}: dimension `{dim}` follows from the size of no earlier value")]
+    UnknownDim {
+        /// Where in the model.
+        scope: String,
+        /// The dimension.
+        dim: String,
+    },
+}
+
+/// The ONNX model of a graph. Names of inputs and outputs are those of the graph; every node's name starts with its
+/// scope; symbolic dimensions are `dim_param` texts without spaces. Equal arguments give equal models.
+///
+/// # Errors
+/// The graph holds operations without ONNX counterpart, types other than f32, i64 and bool, an input that nothing
+/// reads, or weights that `weights` does not place.
+pub fn export(graph: Verified<'_>, doc: &str, weights: &Weights<'_>) -> Result<ModelProto, ExportError> {
+    let parts = Emitter::new(graph, weights).lower_graph()?;
+    Ok(ModelProto {
+        ir_version: IR_VERSION,
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        producer_name: "photonc".to_owned(),
+        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        doc_string: doc.to_owned(),
+        graph: Some(GraphProto { name: graph.name().to_owned(), doc_string: doc.to_owned(), ..parts }),
+        ..ModelProto::default()
+    })
+}
+
+/// The bytes of a `.onnx` file. Equal models give equal bytes.
+#[must_use]
+pub fn to_bytes(model: &ModelProto) -> Vec<u8> {
+    model.encode_to_vec()
+}

@@ -1,0 +1,93 @@
+//! Rotary position embedding: tables of cosines and sines, once for all users of the same positions.
+
+use super::ExportError;
+use super::emit::{Emitter, Shared};
+use super::proto;
+use crate::graph::NodeId;
+use crate::ir::dim::Dim;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::Op;
+use crate::ir::tensor::Literal;
+
+impl Emitter<'_> {
+    /// `[B, H, n, d], i64 [n] or [B, n] -> [B, H, n, d]`.
+    pub(super) fn rope(&mut self, operands: &[NodeId], theta: f64) -> Result<String, ExportError> {
+        let cos = self.table("Cos", operands, theta)?;
+        let sin = self.table("Sin", operands, theta)?;
+        let x = self.values[&operands[0]].clone();
+        Ok(self.node("RotaryEmbedding", &[&x, &cos, &sin], vec![]))
+    }
+
+    /// `f32 [B, n, d / 2]`, which `RotaryEmbedding` wants in full without position ids.
+    fn table(&mut self, op: &'static str, operands: &[NodeId], theta: f64) -> Result<String, ExportError> {
+        let graph = self.graph;
+        let [x, positions] = [operands[0], operands[1]];
+        let shape = &graph.ty(x).shape.0;
+        let (rows, width) = (shape[0].clone(), shape[3].as_const().unwrap_or(2));
+        let name = self.values[&positions].clone();
+        let per_row = graph.ty(positions).shape.rank() == 2;
+        let key = Shared::Table(op, name.clone(), theta.to_bits(), width, rows.clone());
+        self.shared(key, |emitter| {
+            let table = match graph.op(positions) {
+                Op::Const { value } => emitter.constant_table(op, value, theta, width),
+                _ => emitter.computed_table(op, &name, theta, width)?,
+            };
+            if per_row || rows.as_const() == Some(1) {
+                return Ok(table);
+            }
+            emitter.expand_rows(&table, &rows)
+        })
+    }
+
+    /// `[1, n, d / 2]` as `[rows, n, d / 2]`.
+    fn expand_rows(&mut self, table: &str, rows: &Dim) -> Result<String, ExportError> {
+        let (rows, ones) = (self.size(rows)?, self.ints(&[1, 1]));
+        let shape = self.concat(&[&rows, &ones], 0);
+        Ok(self.node("Expand", &[table, &shape], vec![]))
+    }
+
+    /// Computed here in binary64: `[1, n, d / 2]`, or `[B, n, d / 2]` of positions per row.
+    fn constant_table(&mut self, op: &str, positions: &Literal, theta: f64, width: usize) -> String {
+        let frequencies = frequencies(theta, width);
+        let mut shape = positions.shape().to_vec();
+        if shape.len() == 1 {
+            shape.insert(0, 1);
+        }
+        shape.push(frequencies.len());
+        let tensor = positions.to_tensor();
+        let mut values = Vec::new();
+        for position in tensor.as_ints().unwrap_or_default() {
+            #[expect(clippy::cast_precision_loss, reason = "positions are far below 2^53")]
+            let position = *position as f64;
+            let angles = frequencies.iter().map(|frequency| position * frequency);
+            values.extend(angles.map(|angle| if op == "Cos" { angle.cos() } else { angle.sin() }));
+        }
+        self.float_tensor(&shape, &values)
+    }
+
+    /// From positions known at run time: `[1, n, d / 2]`, or `[B, n, d / 2]` of positions per row.
+    fn computed_table(
+        &mut self,
+        op: &'static str,
+        positions: &str,
+        theta: f64,
+        width: usize,
+    ) -> Result<String, ExportError> {
+        let key = Shared::Table("Angle", positions.to_owned(), theta.to_bits(), width, Dim::from(1));
+        let angle = self.shared(key, |emitter| {
+            let float = i64::from(proto::data_type(Dtype::F32));
+            let positions = emitter.node("Cast", &[positions], vec![proto::int("to", float)]);
+            let column = emitter.unsqueeze(&positions, &[-1]);
+            let frequencies = frequencies(theta, width);
+            let row = emitter.float_tensor(&[1, 1, frequencies.len()], &frequencies);
+            Ok(emitter.node("Mul", &[&column, &row], vec![]))
+        })?;
+        Ok(self.node(op, &[&angle], vec![]))
+    }
+}
+
+/// `theta^(-2t/d)` for `t` below `d / 2`.
+#[expect(clippy::cast_precision_loss, reason = "head widths are far below 2^53")]
+fn frequencies(theta: f64, width: usize) -> Vec<f64> {
+    (0..width / 2).map(|t| theta.powf(-2.0 * t as f64 / width as f64)).collect()
+}

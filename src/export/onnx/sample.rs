@@ -1,0 +1,116 @@
+//! Sampling inside the graph: greedy, top-k and top-p by one uniform number per token.
+
+use super::ExportError;
+use super::emit::Emitter;
+use super::proto;
+use crate::graph::NodeId;
+use crate::ir::dim::Dim;
+use crate::ir::dtype::Dtype;
+use crate::ir::shape::Shape;
+
+/// Candidates of `B` requests, `Q` tokens each, best first.
+struct Candidates {
+    /// `f32 [B, Q, c]`.
+    logits: String,
+    /// `i64 [B, Q, c]`.
+    ids: String,
+    /// `c`.
+    count: usize,
+}
+
+impl Emitter<'_> {
+    /// `[R, n, V], [R, n], [B], i64 [B], [B] -> i64 [R, n]`. Rows of a request are folded into one axis, so that its
+    /// parameters broadcast and are never repeated.
+    pub(super) fn sample(&mut self, operands: &[NodeId], count: usize) -> Result<String, ExportError> {
+        let graph = self.graph;
+        let names: Vec<String> = operands.iter().map(|operand| self.values[operand].clone()).collect();
+        let (logits, uniforms) = (&graph.ty(operands[0]).shape, &graph.ty(operands[1]).shape);
+        let requests = graph.ty(operands[2]).shape.0[0].clone();
+        let per_request = uniforms.elements().divided_by(&requests).unwrap_or_default();
+        let folded = |last: usize| Shape(vec![requests.clone(), per_request.clone(), Dim::from(last)]);
+
+        let k = self.ints(&[proto::to_i64(count)]);
+        let attributes = vec![proto::int("axis", -1), proto::int("largest", 1), proto::int("sorted", 1)];
+        let [best, ids] = self.node_with("TopK", &[&names[0], &k], attributes);
+        let mut found = logits.clone();
+        if let Some(last) = found.0.last_mut() {
+            *last = Dim::from(count);
+        }
+        let candidates = Candidates {
+            logits: self.reshape(&best, &found, &folded(count))?,
+            ids: self.reshape(&ids, &found, &folded(count))?,
+            count,
+        };
+        let uniforms_folded = self.reshape(&names[1], uniforms, &folded(1))?;
+        let chosen = self.choose(&candidates, &uniforms_folded, [&names[2], &names[3], &names[4]]);
+        let token = self.node("GatherElements", &[&candidates.ids, &chosen], vec![proto::int("axis", 2)]);
+        self.reshape(&token, &folded(1), uniforms)
+    }
+
+    /// `i64 [B, Q, 1]`: the place of the chosen candidate.
+    fn choose(&mut self, candidates: &Candidates, uniforms: &str, parameters: [&str; 3]) -> String {
+        let [temperature, top_k, top_p] = parameters.map(|name| self.unsqueeze(name, &[1, 2]));
+        let zero = self.float(0.0);
+        let is_sampled = self.node("Greater", &[&temperature, &zero], vec![]);
+        let in_k = self.in_top_k(candidates.count, &top_k);
+        let mass = self.mass(candidates, &temperature, &is_sampled, &in_k);
+
+        let axis = self.int(2);
+        let reached = self.node("CumSum", &[&mass, &axis], vec![]);
+        let before = self.node("Sub", &[&reached, &mass], vec![]);
+        let is_first = self.first_candidate(candidates.count);
+        let in_p = self.node("Less", &[&before, &top_p], vec![]);
+        let in_p = self.node("Or", &[&in_p, &is_first], vec![]);
+        let kept = self.node("And", &[&in_p, &in_k], vec![]);
+
+        let kept_mass = self.node("Where", &[&kept, &mass, &zero], vec![]);
+        let total = self.sum_last(&kept_mass);
+        let threshold = self.node("Mul", &[uniforms, &total], vec![]);
+        let passed = self.node("LessOrEqual", &[&reached, &threshold], vec![]);
+        let passed = self.node("And", &[&passed, &kept], vec![]);
+        let (place, kept) = (self.count_last(&passed), self.count_last(&kept));
+        let one = self.int(1);
+        let last = self.node("Sub", &[&kept, &one], vec![]);
+        let place = self.node("Min", &[&place, &last], vec![]);
+        let first = self.int(0);
+        self.node("Where", &[&is_sampled, &place, &first], vec![])
+    }
+
+    /// Probabilities of the first `top_k` candidates, 0 for the others.
+    fn mass(&mut self, candidates: &Candidates, temperature: &str, is_sampled: &str, in_k: &str) -> String {
+        let one = self.float(1.0);
+        let divisor = self.node("Where", &[is_sampled, temperature, &one], vec![]);
+        // Subtracting before dividing keeps a tiny temperature from overflowing.
+        let best = self.slice(&candidates.logits, 2, 0, 1, false);
+        let below = self.node("Sub", &[&candidates.logits, &best], vec![]);
+        let scaled = self.node("Div", &[&below, &divisor], vec![]);
+        let never = self.float(f64::NEG_INFINITY);
+        let kept = self.node("Where", &[in_k, &scaled, &never], vec![]);
+        self.node("Softmax", &[&kept], vec![proto::int("axis", -1)])
+    }
+
+    /// `bool [B, 1, c]`: candidate `i < top_k`.
+    fn in_top_k(&mut self, count: usize, top_k: &str) -> String {
+        let places: Vec<i64> = (0..proto::to_i64(count)).collect();
+        let places = self.ints(&places);
+        self.node("Less", &[&places, top_k], vec![])
+    }
+
+    /// `bool [c]`: the first candidate, which every top-p keeps.
+    fn first_candidate(&mut self, count: usize) -> String {
+        let flags: Vec<bool> = (0..count).map(|place| place == 0).collect();
+        self.bool_tensor(&[count], &flags)
+    }
+
+    fn sum_last(&mut self, x: &str) -> String {
+        let axes = self.ints(&[2]);
+        self.node("ReduceSum", &[x, &axes], vec![proto::int("keepdims", 1)])
+    }
+
+    /// How many are true along the last axis.
+    fn count_last(&mut self, flags: &str) -> String {
+        let int = i64::from(proto::data_type(Dtype::I64));
+        let flags = self.node("Cast", &[flags], vec![proto::int("to", int)]);
+        self.sum_last(&flags)
+    }
+}
