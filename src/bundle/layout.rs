@@ -25,13 +25,19 @@ impl Layout {
     /// ONNX model of a graph for a target.
     #[must_use]
     pub fn onnx(target: &str, name: &str) -> String {
-        format!("onnx/{target}/{name}.onnx")
+        format!("onnx/{name}.{target}.onnx")
     }
 
-    /// A weights file. ONNX Runtime reads nothing outside the model's own folder, so the weights of a target stand
-    /// beside its models.
+    /// A weights file. ONNX runtimes read nothing outside a model's own folder, so the weights that all targets share
+    /// stand below it.
     #[must_use]
-    pub fn weights(target: &str, file: &str) -> String {
-        format!("onnx/{target}/{file}")
+    pub fn weights(file: &str) -> String {
+        format!("onnx/weights/{file}")
+    }
+
+    /// The path of a weights file as an ONNX model of the bundle names it.
+    #[must_use]
+    pub fn beside_onnx(weights: &str) -> String {
+        weights.strip_prefix("onnx/").unwrap_or(weights).to_owned()
     }
 }

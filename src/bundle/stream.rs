@@ -87,7 +87,10 @@ impl FileWriter {
 
     fn try_reflink(&self, source: &File, size_bytes: u64) -> bool {
         let whole = source.metadata().is_ok_and(|meta| meta.len() == size_bytes);
-        whole && rustix::fs::ioctl_ficlone(&self.file, source).is_ok()
+        #[cfg(target_os = "linux")]
+        return whole && rustix::fs::ioctl_ficlone(&self.file, source).is_ok();
+        #[cfg(not(target_os = "linux"))]
+        return whole && false;
     }
 
     /// Makes the file durable.

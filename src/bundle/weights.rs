@@ -37,9 +37,9 @@ pub struct Converted {
 }
 
 impl FileWriter {
-    /// Writes the tensors of `source` as an f32 safetensors file. `tensors` come in file order without gaps and fill
-    /// the file behind its header, as a checked header promises. Every piece as stored goes through `check` with its
-    /// offset in the source.
+    /// Writes `tensors`, which come in file order, of a `source` of `size_bytes` bytes as an f32 safetensors file. What
+    /// lies between them is hashed with the rest of the source but not written. Every piece of a tensor as stored goes
+    /// through `check` with its offset in the source.
     ///
     /// # Errors
     /// The source is shorter, the device fails, or `check` refuses.
@@ -47,14 +47,14 @@ impl FileWriter {
         &mut self,
         source: &File,
         source_path: &Path,
+        size_bytes: u64,
         tensors: &[StoredTensor],
         check: impl Fn(u64, &[u8]) -> Result<(), BundleError> + Sync,
     ) -> Result<Converted, BundleError> {
-        let data_start = tensors.iter().map(|tensor| tensor.offset_bytes).min().unwrap_or(0);
         let (header, placed) = header(tensors);
         self.write(&header)?;
         let mut hasher = blake3::Hasher::new();
-        let pieces = pieces(data_start, tensors);
+        let pieces = pieces(size_bytes, tensors);
         let read = |index: usize, stored: &mut Vec<u8>| -> Result<(), BundleError> {
             let (_, offset, length) = pieces.get(index).copied().unwrap_or((None, 0, 0));
             stored.resize(length, 0);
@@ -91,8 +91,8 @@ impl FileWriter {
     }
 }
 
-/// Parts of the source in file order: its header (no type), then pieces of tensors.
-fn pieces(data_start: u64, tensors: &[StoredTensor]) -> Vec<(Option<Dtype>, u64, usize)> {
+/// Parts of the source in file order: pieces of tensors, and what lies around them (no type).
+fn pieces(size_bytes: u64, tensors: &[StoredTensor]) -> Vec<(Option<Dtype>, u64, usize)> {
     let mut pieces = Vec::new();
     let mut cut = |dtype: Option<Dtype>, start: u64, length: u64| {
         // Widening doubles the bytes, so half a piece keeps the buffers bounded.
@@ -104,10 +104,13 @@ fn pieces(data_start: u64, tensors: &[StoredTensor]) -> Vec<(Option<Dtype>, u64,
             done += part;
         }
     };
-    cut(None, 0, data_start);
+    let mut end = 0;
     for tensor in tensors {
+        cut(None, end, tensor.offset_bytes.saturating_sub(end));
         cut(Some(tensor.dtype), tensor.offset_bytes, tensor.length_bytes);
+        end = tensor.offset_bytes + tensor.length_bytes;
     }
+    cut(None, end, size_bytes.saturating_sub(end));
     pieces
 }
 

@@ -1,4 +1,9 @@
-//! From verified graphs to files for other runtimes. Owns formats; refuses to change what a graph computes: a graph
-//! that a format cannot hold must be lowered by passes first.
+//! From a checkpoint to a bundle: verified graphs as text and ONNX, weights once. Owns formats; refuses to change what
+//! a graph computes: a graph that a format cannot hold must be lowered by passes first.
 
+mod assemble;
+mod finite_check;
 pub mod onnx;
+mod store;
+
+pub use assemble::{ExportError, ExportOptions, ExportReport, Progress, export};

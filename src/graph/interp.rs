@@ -1,1 +1,228 @@
-//! interp
+//! The interpreter: runs a verified graph with the reference semantics, one node at a time in the graph's order.
+//!
+//! Owns binding of symbols, state between meta-context steps and the lifetime of values; refuses a graph whose
+//! protocol is not chosen yet. What an operation computes is `ir::eval`'s.
+
+mod bind;
+mod error;
+mod weights;
+
+use super::{NodeId, Scope, Verified};
+use crate::ir::dim::Bindings;
+use crate::ir::eval;
+use crate::ir::op::Op;
+use crate::ir::shape::Type;
+use crate::ir::tensor::Tensor;
+use indexmap::IndexMap;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use error::InterpError;
+pub use weights::{WeightCache, WeightError, WeightSource};
+
+/// Named tensors: inputs, outputs or states.
+pub type Tensors = IndexMap<String, Tensor>;
+
+/// Told every value right after it is computed, leaves included, in the graph's order.
+pub type Observer<'o> = dyn FnMut(NodeId, &Tensor) + 'o;
+
+/// One node, its operands by their place in the order.
+#[derive(Clone, Debug)]
+struct Instruction {
+    node: NodeId,
+    op: Op,
+    ty: Type,
+    scope: Scope,
+    operands: Vec<usize>,
+    /// Values nobody reads after this instruction.
+    release: Vec<usize>,
+}
+
+/// A verified graph made ready to run. It owns what it needs, so that it may outlive the graph; it holds no state and
+/// can run from several threads at once.
+#[derive(Clone, Debug)]
+pub struct Interpreter {
+    graph: String,
+    program: Vec<Instruction>,
+    weights: HashMap<Arc<str>, Tensor>,
+    inputs: Vec<(String, Type)>,
+    states: Vec<(String, Type)>,
+    /// Place of the next value of each state.
+    next: Vec<usize>,
+    outputs: Vec<(String, usize)>,
+}
+
+impl Interpreter {
+    /// Prepares `graph` and fetches its weights, each once.
+    ///
+    /// # Errors
+    /// A weight is missing or does not fit its type, or a protocol switch is unresolved.
+    pub fn new(graph: Verified<'_>, source: &dyn WeightSource) -> Result<Self, InterpError> {
+        let order = graph.order();
+        let place: HashMap<NodeId, usize> = order.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+        let mut prepared = Interpreter {
+            graph: graph.name().to_owned(),
+            program: Vec::with_capacity(order.len()),
+            weights: HashMap::new(),
+            inputs: Vec::new(),
+            states: Vec::new(),
+            next: Vec::new(),
+            outputs: graph.outputs().iter().map(|out| (out.name.to_string(), place[&out.node])).collect(),
+        };
+        for id in order {
+            let operands: Vec<usize> = graph.operands(id).iter().map(|operand| place[operand]).collect();
+            let (op, ty) = (graph.op(id).clone(), graph.ty(id).clone());
+            match &op {
+                Op::ProtocolSwitch => {
+                    return Err(InterpError::Unresolved { scope: graph.scope(id).to_string() });
+                }
+                Op::Weight { name, .. } => prepared.fetch(name, &ty, graph.scope(id), source)?,
+                _ => {}
+            }
+            let operands = if op.is_delay() { Vec::new() } else { operands };
+            let scope = graph.scope(id).clone();
+            prepared.program.push(Instruction { node: id, op, ty, scope, operands, release: Vec::new() });
+        }
+        for id in graph.inputs() {
+            if let Op::Input { name, ty, .. } = graph.op(id) {
+                prepared.inputs.push((name.to_string(), ty.clone()));
+            }
+        }
+        for id in graph.delays() {
+            if let (Op::Delay { name, ty }, [next]) = (graph.op(id), &graph.operands(id)[..]) {
+                prepared.states.push((name.to_string(), ty.clone()));
+                prepared.next.push(place[next]);
+            }
+        }
+        prepared.plan_releases();
+        Ok(prepared)
+    }
+
+    /// Names and types of the inputs, in order of declaration.
+    #[must_use]
+    pub fn inputs(&self) -> &[(String, Type)] {
+        &self.inputs
+    }
+
+    /// Names and types of the states, in order of declaration.
+    #[must_use]
+    pub fn states(&self) -> &[(String, Type)] {
+        &self.states
+    }
+
+    /// The outputs of a graph without delays.
+    ///
+    /// # Errors
+    /// The graph has delays, an input does not fit, or an operation has no value.
+    pub fn run(&self, inputs: &Tensors) -> Result<Tensors, InterpError> {
+        self.run_observed(inputs, &mut |_, _| {})
+    }
+
+    /// [`Interpreter::run`] that shows every value to `observer`.
+    ///
+    /// # Errors
+    /// As [`Interpreter::run`].
+    pub fn run_observed(
+        &self,
+        inputs: &Tensors,
+        observer: &mut Observer<'_>,
+    ) -> Result<Tensors, InterpError> {
+        if let Some((delay, _)) = self.states.first() {
+            return Err(InterpError::Stateful { graph: self.graph.clone(), delay: delay.clone() });
+        }
+        self.step_observed(&mut Tensors::new(), inputs, observer)
+    }
+
+    /// One meta-context step: the outputs, and every delay's next value in place of its state. An error leaves the
+    /// state as it was.
+    ///
+    /// # Errors
+    /// An input or a state does not fit, or an operation has no value.
+    pub fn step(&self, state: &mut Tensors, inputs: &Tensors) -> Result<Tensors, InterpError> {
+        self.step_observed(state, inputs, &mut |_, _| {})
+    }
+
+    /// [`Interpreter::step`] that shows every value to `observer`.
+    ///
+    /// # Errors
+    /// As [`Interpreter::step`].
+    pub fn step_observed(
+        &self,
+        state: &mut Tensors,
+        inputs: &Tensors,
+        observer: &mut Observer<'_>,
+    ) -> Result<Tensors, InterpError> {
+        let bindings = self.bind(state, inputs)?;
+        let mut values: Vec<Option<Tensor>> = vec![None; self.program.len()];
+        for (at, instruction) in self.program.iter().enumerate() {
+            let value = self.value(instruction, &values, state, inputs, &bindings)?;
+            observer(instruction.node, &value);
+            values[at] = Some(value);
+            for done in &instruction.release {
+                values[*done] = None;
+            }
+        }
+        let read = |at: usize| values[at].clone();
+        let outputs = self.outputs.iter().filter_map(|(name, at)| Some((name.clone(), read(*at)?))).collect();
+        for ((name, _), next) in self.states.iter().zip(&self.next) {
+            if let Some(next) = read(*next) {
+                state.insert(name.clone(), next);
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn value(
+        &self,
+        instruction: &Instruction,
+        values: &[Option<Tensor>],
+        state: &Tensors,
+        inputs: &Tensors,
+        bindings: &Bindings,
+    ) -> Result<Tensor, InterpError> {
+        let op = instruction.op.kind().def().name;
+        let scope = || instruction.scope.to_string();
+        let held = match &instruction.op {
+            Op::Input { name, .. } => inputs.get(&**name),
+            Op::Delay { name, .. } => state.get(&**name),
+            Op::Weight { name, .. } => self.weights.get(name),
+            _ => None,
+        };
+        if let Some(value) = held {
+            return Ok(value.clone());
+        }
+        let shape = instruction.ty.shape.eval(bindings).ok_or_else(|| InterpError::Unbound {
+            scope: scope(),
+            op,
+            ty: instruction.ty.clone(),
+        })?;
+        let operands: Vec<&Tensor> =
+            instruction.operands.iter().filter_map(|at| values[*at].as_ref()).collect();
+        eval::eval(&instruction.op, &operands, &shape).map_err(|source| InterpError::Node {
+            scope: scope(),
+            op,
+            source: Box::new(source),
+        })
+    }
+
+    /// Frees every value after its last reader; results and next states are kept to the end.
+    fn plan_releases(&mut self) {
+        let mut last: Vec<usize> = (0..self.program.len()).collect();
+        for (at, instruction) in self.program.iter().enumerate() {
+            for operand in &instruction.operands {
+                last[*operand] = at;
+            }
+        }
+        for kept in self.outputs.iter().map(|(_, at)| *at).chain(self.next.iter().copied()) {
+            last[kept] = usize::MAX;
+        }
+        for (value, at) in last.into_iter().enumerate() {
+            if let Some(instruction) = self.program.get_mut(at) {
+                instruction.release.push(value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! The export of one checkpoint: compile, write weights, graphs and ONNX, then the manifest. Owns the order of the
+//! work; the bundle appears whole or not at all.
+
+use super::onnx;
+use super::store::{self, Store};
+use crate::bundle::{
+    BundleError, BundleWriter, FORMAT, FileRecord, GraphRecord, Layout, Manifest, ModelRecord, SourceRecord,
+    hash_file,
+};
+use crate::graph::{VerifyError, text};
+use crate::model::checkpoint::{Checkpoint, CheckpointError};
+use crate::model::config_json::config_json;
+use crate::model::dialect::DialectChoice;
+use crate::passes::choose_protocol::Protocol;
+use crate::passes::compile::{Compilation, CompileError, Plan, compile};
+use indexmap::IndexMap;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Target whose models every ONNX runtime reads.
+const PORTABLE: &str = "portable";
+
+/// Cache bound where neither the caller nor the checkpoint states one, in tokens.
+const DEFAULT_MAX_TOKENS: usize = 2048;
+
+/// What to export, and how.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    /// The checkpoint: a directory or a safetensors file.
+    pub model: PathBuf,
+    /// Directory of the bundle.
+    pub out: PathBuf,
+    /// How the checkpoint names things.
+    pub dialect: DialectChoice,
+    /// Protocols to compile for; by default every one the model defines.
+    pub protocols: Option<Vec<Protocol>>,
+    /// Longest sequence in tokens, prompt included; by default what the checkpoint states.
+    pub max_tokens: Option<usize>,
+    /// Takes NaN and infinite weights as they are.
+    pub allow_nonfinite: bool,
+    /// Replaces a bundle that stands at `out`.
+    pub force: bool,
+}
+
+/// How far an export has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done.
+    pub stage: &'static str,
+    /// Source bytes done in this stage.
+    pub done_bytes: u64,
+    /// Source bytes of this stage; 0 where they do not measure it.
+    pub total_bytes: u64,
+}
+
+/// What was exported.
+#[derive(Clone, Debug)]
+pub struct ExportReport {
+    /// The bundle's manifest.
+    pub manifest: Manifest,
+    /// Nodes of each graph, by name.
+    pub nodes: IndexMap<String, usize>,
+    /// What the user may want to know.
+    pub notes: Vec<String>,
+}
+
+/// Why nothing was exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The bundle cannot be written.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A protocol that the model does not define was asked for.
+    #[error(
+        "recgen is not defined for this model: its top chunker reads width {expected}, but the reconstruction below it \
+         has width {found}; export with --protocol hiergen"
+    )]
+    RecgenUndefined {
+        /// Width of the reconstruction.
+        found: usize,
+        /// Width the top chunker reads.
+        expected: usize,
+    },
+    /// The caller's bound on tokens holds no meta-context.
+    #[error("a maximum of {found} tokens holds no meta-context, which is {expected} tokens")]
+    MaxTokens {
+        /// What was asked for.
+        found: usize,
+        /// Tokens of a meta-context.
+        expected: usize,
+    },
+    /// The model does not compile.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// A graph is not valid.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// A graph has no ONNX form.
+    #[error(transparent)]
+    Onnx(#[from] onnx::ExportError),
+}
+
+/// Exports a checkpoint as a bundle. Peak memory does not grow with the weights.
+///
+/// # Errors
+/// The checkpoint is damaged, a protocol is not defined for it, or the bundle cannot be written. What stood at
+/// `options.out` is as it was.
+pub fn export(
+    options: &ExportOptions,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<ExportReport, ExportError> {
+    let stage = |stage| progress(Progress { stage, done_bytes: 0, total_bytes: 0 });
+    stage("read checkpoint");
+    let checkpoint = Checkpoint::open(&options.model, &options.dialect)?;
+    let mut notes = checkpoint.notes.clone();
+    let protocols = protocols(&checkpoint, options, &mut notes)?;
+    let max_tokens = max_tokens(&checkpoint, options)?;
+    // Where nothing may be written, nothing should be computed first.
+    let writer = BundleWriter::create(&options.out, options.force)?;
+    stage("compile");
+    let compilation = compile(&checkpoint.config, &protocols)?;
+    let store = store::write(&writer, &checkpoint, options.allow_nonfinite, &|done_bytes, total_bytes| {
+        progress(Progress { stage: "write weights", done_bytes, total_bytes });
+    })?;
+    stage("write graphs");
+    let (graphs, models) = write_graphs(&writer, &compilation, &store)?;
+    let (carried, mut sources) = carry(&writer, &options.model)?;
+    sources.extend(store.sources);
+    let manifest = Manifest {
+        format: FORMAT,
+        photonc: env!("CARGO_PKG_VERSION").to_owned(),
+        source: SourceRecord { files: sources, dialect: checkpoint.dialect.name.clone() },
+        model: ModelRecord {
+            config: config_json(&checkpoint.config),
+            vocab_size: checkpoint.config.vocab_size,
+            meta_tokens: checkpoint.config.meta_tokens(),
+            max_tokens,
+        },
+        precision: "f32".to_owned(),
+        protocols: compilation.plans.clone(),
+        graphs,
+        onnx: BTreeMap::from([(PORTABLE.to_owned(), models)]),
+        weight_files: store.files,
+        weights: store.weights,
+        carried,
+    };
+    stage("commit");
+    writer.commit(&manifest)?;
+    let nodes = compilation.graphs.iter().map(|(name, graph)| (name.clone(), graph.len())).collect();
+    Ok(ExportReport { manifest, nodes, notes })
+}
+
+fn protocols(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Protocol>, ExportError> {
+    let config = &checkpoint.config;
+    let undefined = || {
+        let (found, expected) = (config.level(config.depth()).decoder_dim, config.dim(config.depth() - 1));
+        ExportError::RecgenUndefined { found, expected }
+    };
+    match &options.protocols {
+        Some(wanted) if wanted.contains(&Protocol::Recgen) && !config.recgen_defined() => Err(undefined()),
+        Some(wanted) => Ok(wanted.clone()),
+        None if config.recgen_defined() => Ok(vec![Protocol::Recgen, Protocol::Hiergen]),
+        None => {
+            notes.push(undefined().to_string());
+            Ok(vec![Protocol::Hiergen])
+        }
+    }
+}
+
+fn max_tokens(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<usize, ExportError> {
+    let stated = checkpoint.config.max_position_embeddings;
+    let stated = if stated == 0 { DEFAULT_MAX_TOKENS } else { stated };
+    let meta = checkpoint.config.meta_tokens();
+    match options.max_tokens {
+        Some(found) if found < meta => Err(ExportError::MaxTokens { found, expected: meta }),
+        Some(asked) => Ok(asked),
+        None => Ok(stated.max(meta)),
+    }
+}
+
+type Written = (IndexMap<String, GraphRecord>, BTreeMap<String, FileRecord>);
+
+fn write_graphs(
+    writer: &BundleWriter,
+    compilation: &Compilation,
+    store: &Store,
+) -> Result<Written, ExportError> {
+    let mut graphs = IndexMap::new();
+    let mut models = BTreeMap::new();
+    for (name, graph) in &compilation.graphs {
+        let verified = graph.verify()?;
+        let record = writer.put(&Layout::graph(name), text::print(verified.graph()).as_bytes())?;
+        graphs.insert(name.clone(), GraphRecord::new(verified, record));
+        let locate = |weight: &str| {
+            store.weights.get(weight).map(|at| onnx::WeightLocation {
+                file: Layout::beside_onnx(&at.file),
+                offset_bytes: at.offset_bytes,
+                length_bytes: at.length_bytes,
+            })
+        };
+        let model = onnx::export(verified, &describe(name, compilation), &locate)?;
+        let record = writer.put(&Layout::onnx(PORTABLE, name), &onnx::to_bytes(&model))?;
+        models.insert(name.clone(), record);
+    }
+    Ok((graphs, models))
+}
+
+/// One sentence on what a graph is for, for people who meet the ONNX file alone.
+fn describe(name: &str, compilation: &Compilation) -> String {
+    let uses = compilation.plans.iter().filter(|(_, plan)| match plan {
+        Plan::Distributed { coarse, expand, logits, prepare, .. } => {
+            [coarse, expand, logits, prepare].contains(&&name.to_owned())
+        }
+        Plan::Undistributed { decode, logits, prepare, reencode, .. } => {
+            [Some(decode), Some(logits), prepare.as_ref(), reencode.as_ref()]
+                .contains(&Some(&name.to_owned()))
+        }
+    });
+    let uses: Vec<&str> = uses.map(|(protocol, _)| protocol.name()).collect();
+    match uses.is_empty() {
+        true => format!("PHOTON graph `{name}`"),
+        false => format!("PHOTON graph `{name}` of {}", uses.join(" and ")),
+    }
+}
+
+type Carried = (BTreeMap<String, FileRecord>, BTreeMap<String, crate::bundle::Blake3>);
+
+/// Copies the checkpoint's other files that a bundle carries; beside them, hashes of what the export read.
+fn carry(writer: &BundleWriter, model: &Path) -> Result<Carried, ExportError> {
+    let directory = if model.is_dir() { model } else { model.parent().unwrap_or(Path::new(".")) };
+    let mut carried = BTreeMap::new();
+    let mut sources = BTreeMap::new();
+    for name in ["config.json", "model.safetensors.index.json"] {
+        let path = directory.join(name);
+        if path.is_file() {
+            sources.insert(name.to_owned(), hash_file(&path)?.0);
+        }
+    }
+    for name in Layout::CARRIED {
+        let path = directory.join(name);
+        if !path.is_file() {
+            continue;
+        }
+        let unreadable = |source: std::io::Error| {
+            ExportError::Checkpoint(CheckpointError::Unreadable {
+                path: path.clone(),
+                reason: source.to_string(),
+            })
+        };
+        let file = File::open(&path).map_err(unreadable)?;
+        let size_bytes = file.metadata().map_err(unreadable)?.len();
+        let mut out = writer.file(name)?;
+        out.copy(&file, &path, size_bytes, |_, _| Ok(()))?;
+        let record = out.finish()?;
+        sources.insert(name.to_owned(), record.blake3.clone());
+        carried.insert(name.to_owned(), record);
+    }
+    Ok((carried, sources))
+}

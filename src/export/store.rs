@@ -1,0 +1,125 @@
+//! The weights of a bundle, once for all its graphs. Owns the names of the files and where each tensor ends up; f32
+//! files are copied as they are, others are widened in a stream.
+
+use super::ExportError;
+use super::finite_check::FiniteCheck;
+use crate::bundle::{Blake3, BundleError, BundleWriter, FileRecord, Layout, StoredTensor, WeightRecord};
+use crate::ir::dtype::Dtype;
+use crate::model::checkpoint::{Checkpoint, TensorEntry};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Weights files and tensors as they stand in the bundle, and hashes of what they were made from.
+pub(super) struct Store {
+    pub files: BTreeMap<String, FileRecord>,
+    pub weights: BTreeMap<String, WeightRecord>,
+    pub sources: BTreeMap<String, Blake3>,
+}
+
+/// Writes every weights file, checking each element that a graph may read.
+pub(super) fn write(
+    writer: &BundleWriter,
+    checkpoint: &Checkpoint,
+    allow_nonfinite: bool,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Store, ExportError> {
+    let total: u64 = checkpoint.files.iter().map(|file| file.size_bytes).sum();
+    let done = AtomicU64::new(0);
+    let mut store = Store { files: BTreeMap::new(), weights: BTreeMap::new(), sources: BTreeMap::new() };
+    for file in 0..checkpoint.files.len() {
+        let refused = Mutex::new(None);
+        let finite = FiniteCheck::of(checkpoint, file);
+        let check = |offset: u64, piece: &[u8]| -> Result<(), BundleError> {
+            let length = piece.len() as u64;
+            progress(done.fetch_add(length, Ordering::Relaxed) + length, total);
+            if allow_nonfinite {
+                return Ok(());
+            }
+            finite.piece(offset, piece).map_err(|error| {
+                let message = error.to_string();
+                if let Ok(mut slot) = refused.lock() {
+                    *slot = Some(error);
+                }
+                BundleError::Refused(message)
+            })
+        };
+        let written = store.file(writer, checkpoint, file, check);
+        // The checkpoint's own error says more than its text.
+        if let Some(error) = refused.into_inner().ok().flatten() {
+            return Err(error.into());
+        }
+        written?;
+    }
+    Ok(store)
+}
+
+impl Store {
+    fn file(
+        &mut self,
+        writer: &BundleWriter,
+        checkpoint: &Checkpoint,
+        index: usize,
+        check: impl Fn(u64, &[u8]) -> Result<(), BundleError> + Sync,
+    ) -> Result<(), BundleError> {
+        let source = &checkpoint.files[index];
+        let entries = entries_of(checkpoint, index);
+        let relative = Layout::weights(&file_name(index, checkpoint.files.len()));
+        let mut out = writer.file(&relative)?;
+        let (source_hash, tensors) = if entries.iter().all(|(_, entry)| entry.dtype == Dtype::F32) {
+            out.copy(source.handle(), &source.path, source.size_bytes, check)?;
+            (None, entries.iter().map(|(_, entry)| stored(entry)).collect())
+        } else {
+            let tensors: Vec<StoredTensor> = entries.iter().map(|(_, entry)| stored(entry)).collect();
+            let made =
+                out.convert_to_f32(source.handle(), &source.path, source.size_bytes, &tensors, check)?;
+            (Some(made.source), made.tensors)
+        };
+        let record = out.finish()?;
+        let name =
+            source.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        self.sources.insert(name, source_hash.unwrap_or_else(|| record.blake3.clone()));
+        for ((name, _), tensor) in entries.iter().zip(tensors) {
+            let at = WeightRecord {
+                file: relative.clone(),
+                tensor: tensor.name,
+                dtype: tensor.dtype.name().to_owned(),
+                shape: tensor.shape,
+                offset_bytes: tensor.offset_bytes,
+                length_bytes: tensor.length_bytes,
+            };
+            self.weights.insert((*name).to_owned(), at);
+        }
+        self.files.insert(relative, record);
+        Ok(())
+    }
+}
+
+/// Tensors of one file in file order, by canonical name.
+fn entries_of(checkpoint: &Checkpoint, file: usize) -> Vec<(&str, &TensorEntry)> {
+    let mut entries: Vec<_> = checkpoint
+        .tensors
+        .iter()
+        .filter(|(_, entry)| entry.file == file)
+        .map(|(name, entry)| (name.as_str(), entry))
+        .collect();
+    entries.sort_unstable_by_key(|(_, entry)| entry.offset_bytes);
+    entries
+}
+
+fn stored(entry: &TensorEntry) -> StoredTensor {
+    StoredTensor {
+        name: entry.native.clone(),
+        dtype: entry.dtype,
+        shape: entry.shape.clone(),
+        offset_bytes: entry.offset_bytes,
+        length_bytes: entry.length_bytes,
+    }
+}
+
+fn file_name(index: usize, count: usize) -> String {
+    match count {
+        1 => "model.safetensors".to_owned(),
+        _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
+    }
+}
