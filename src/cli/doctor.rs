@@ -1,5 +1,6 @@
 //! `photonc doctor`: which backends this machine can use, and what the others lack.
 
+use super::backends::BackendName;
 use super::{Failure, Reporter};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -51,13 +52,13 @@ pub fn run(_args: &Args, reporter: &Reporter) -> Result<(), Failure> {
 }
 
 fn backends() -> Vec<BackendStatus> {
-    let built_in = |name, version: &str, about| BackendStatus {
-        name,
+    let status = |backend: BackendName| BackendStatus {
+        name: backend.name(),
         found: true,
-        version: Some(version.to_owned()),
+        version: Some(backend.version().to_owned()),
         place: Some("built in".to_owned()),
         missing: None,
-        about,
+        about: backend.about(),
     };
-    vec![built_in("reference", env!("CARGO_PKG_VERSION"), "interprets the graphs; slow, the oracle")]
+    BackendName::ALL.into_iter().map(status).collect()
 }

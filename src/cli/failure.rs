@@ -2,11 +2,15 @@
 //! errors and the net under our own bugs.
 
 use super::report::{Reporter, to_stderr};
+use crate::bundle::BundleError;
+use crate::export::ExportError;
 use crate::model::checkpoint::CheckpointError;
 use crate::model::synth::SynthError;
 use crate::passes::PassError;
 use crate::passes::compile::CompileError;
 use crate::passes::pipeline::Fault;
+use crate::runtime::backend::BackendError;
+use crate::runtime::error::RuntimeError;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use serde_json::json;
 use std::fmt;
@@ -226,6 +230,55 @@ impl From<CompileError> for Failure {
             return Failure::input("the model does not compile", impossible);
         }
         Failure::bug(&error)
+    }
+}
+
+impl From<BundleError> for Failure {
+    fn from(error: BundleError) -> Self {
+        match &error {
+            BundleError::OutsideBundle { .. } => Failure::bug(&error),
+            _ => Failure::input("the bundle cannot be used", &error),
+        }
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Checkpoint(error) => error.into(),
+            ExportError::Compile(error) => error.into(),
+            ExportError::Bundle(error) => {
+                Failure { title: "no bundle was written".to_owned(), ..error.into() }
+            }
+            ExportError::RecgenUndefined { .. } | ExportError::MaxTokens { .. } => {
+                Failure::input("no bundle was written", &error)
+            }
+            ExportError::Verify(_) | ExportError::Onnx(_) => Failure::bug(&error),
+        }
+    }
+}
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        let title = match &error {
+            RuntimeError::Bundle(_) | RuntimeError::Signature { .. } => "the bundle cannot be used",
+            RuntimeError::Prompt(_) | RuntimeError::Capacity { .. } => "the prompt cannot be used",
+            RuntimeError::Sampling(_)
+            | RuntimeError::Empty { .. }
+            | RuntimeError::GraphSamplerOnly { .. } => {
+                return Failure::usage(&error);
+            }
+            RuntimeError::NoProtocol { .. } => "the bundle lacks the protocol",
+            RuntimeError::NotADistribution { .. } => "the model gave no distribution",
+            RuntimeError::Backend(
+                BackendError::OutOfMemory { .. }
+                | BackendError::Unavailable { .. }
+                | BackendError::NoGraph { .. }
+                | BackendError::Load { .. },
+            ) => "the backend cannot run this",
+            RuntimeError::Backend(_) | RuntimeError::NotInTrajectory { .. } => return Failure::bug(&error),
+        };
+        Failure::input(title, &error)
     }
 }
 

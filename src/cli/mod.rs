@@ -3,13 +3,20 @@
 //!
 //! Exit codes: 0 ok, 1 the input or a check failed, 2 usage, 3 a bug of photonc.
 
+mod backends;
+mod bench;
 mod completions;
 mod doctor;
+mod export;
 mod failure;
+mod generate;
 mod inspect;
 mod model_args;
+mod prompts;
 mod report;
+mod score;
 mod synth;
+mod timing;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
@@ -50,7 +57,11 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Export(export::Args),
     Inspect(inspect::Args),
+    Generate(generate::Args),
+    Score(score::Args),
+    Bench(bench::Args),
     Synth(synth::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -74,6 +85,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(command: &Command, reporter: &Reporter) -> Result<(), Failure> {
     match command {
+        Command::Export(args) => export::run(args, reporter),
+        Command::Generate(args) => generate::run(args, reporter),
+        Command::Score(args) => score::run(args, reporter),
+        Command::Bench(args) => bench::run(args, reporter),
         Command::Inspect(args) => inspect::run(args, reporter),
         Command::Synth(args) => synth::run(args, reporter),
         Command::Doctor(args) => doctor::run(args, reporter),

@@ -76,10 +76,17 @@ impl Reporter {
 }
 
 impl Progress {
+    /// Names the part of the work at hand.
+    pub fn stage(&self, title: &'static str) {
+        if self.0.message() != title {
+            self.0.set_message(title);
+        }
+    }
+
     /// Work done and in all; calls may come out of order.
     pub fn set(&self, done: u64, total: u64) {
         self.0.set_length(total);
-        if done > self.0.position() {
+        if done > self.0.position() || done == 0 {
             self.0.set_position(done);
         }
     }

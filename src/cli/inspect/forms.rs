@@ -1,36 +1,10 @@
-//! Forms of one graph for people and tools: text, Graphviz and JSON. Owns the latter two; nodes are numbered in the
-//! order of the text form.
+//! Forms of one graph for tools: Graphviz and JSON. Nodes are numbered in topological order; the text form for people
+//! belongs to `graph::text`.
 
 use crate::graph::{Graph, NodeId};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-
-/// Lines of the text form.
-pub fn text(graph: &Graph) -> String {
-    let numbers = numbers(graph);
-    let mut text = format!("graph {}\n", graph.name());
-    for id in graph.order() {
-        let operands: Vec<String> =
-            graph.operands(id).iter().map(|operand| format!("%{}", numbers[operand])).collect();
-        let attributes: Vec<String> =
-            graph.op(id).attributes().iter().map(|(name, value)| format!(" {name}={value}")).collect();
-        let name = graph.op(id).kind().def().name;
-        let _infallible = writeln!(
-            text,
-            "%{} = {name}({}){} : {} @ {}",
-            numbers[&id],
-            operands.join(", "),
-            attributes.concat(),
-            graph.ty(id),
-            graph.scope(id)
-        );
-    }
-    for output in graph.outputs() {
-        let _infallible = writeln!(text, "output {} = %{}", output.name, numbers[&output.node]);
-    }
-    text
-}
 
 /// Nodes, operands by number, and outputs.
 pub fn json(graph: &Graph) -> Value {
