@@ -197,7 +197,7 @@ impl Cut {
         let samples = step.select(|op| matches!(op, Op::Sample { .. }));
         let reads_samples = |states: &[(String, NodeId)], stops: &[NodeId]| {
             let needed = straighten::within_step(step, states.iter().map(|(_, id)| *id), stops);
-            samples.iter().any(|sample| needed.contains(sample))
+            samples.iter().any(|sample| needed.contains(sample) && !stops.contains(sample))
         };
         let ids: Vec<NodeId> = step.output("ids").into_iter().collect();
         let reads_ids = |(_, id): &(String, NodeId)| {

@@ -165,7 +165,7 @@ pub trait Backend {
     /// Name in options and messages: `reference`, `tract`, ...
     fn name(&self) -> &'static str;
 
-    /// A buffer `[shape]` whose elements are unspecified.
+    /// A buffer `[shape]` whose elements are unspecified but finite: a mask multiplies what it hides by 0.
     ///
     /// # Errors
     /// No room.

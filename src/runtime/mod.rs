@@ -1,7 +1,21 @@
 //! From a bundle to tokens: backends that run graphs, and the generator that drives them.
 
 pub mod backend;
+mod batch;
+mod draw;
+pub mod error;
+pub mod generator;
+pub mod plan;
 pub mod prompt;
 pub mod random;
+pub mod reference;
 pub mod region;
+pub mod request;
 pub mod sampler;
+pub mod score;
+mod session;
+pub mod simulated;
+mod steps;
+pub mod timing;
+pub mod trajectory;
+mod window;

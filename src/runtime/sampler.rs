@@ -71,29 +71,31 @@ impl Sampling {
         Ok(())
     }
 
-    /// The token drawn from `logits [V]` with `uniform` in `[0, 1)`; `None` for an empty vocabulary.
+    /// The token drawn from `logits [V]` with `uniform` in `[0, 1)`; `None` where they are no distribution: an empty
+    /// vocabulary, a NaN, or an infinite largest logit.
     ///
     /// Ties go to the lowest id. Masses are relative to what the steps before have kept: temperature, then top-k,
     /// top-p, min-p.
     #[must_use]
     pub fn draw(&self, logits: &[f64], uniform: f64) -> Option<usize> {
+        if logits.iter().any(|logit| logit.is_nan()) {
+            return None;
+        }
         if self.is_greedy() {
             return largest(logits);
         }
         let sorted = self.candidates(logits);
         let peak = logits[*sorted.first()?];
-        let weights: Vec<f64> =
-            sorted.iter().map(|id| ((logits[*id] - peak) / self.temperature).exp()).collect();
-        let kept = self.kept(&weights);
-        let target = uniform * weights[..kept].iter().sum::<f64>();
-        let mut mass = 0.0;
-        for (id, weight) in sorted.iter().zip(&weights[..kept]) {
-            mass += weight;
-            if mass > target {
-                return Some(*id);
-            }
+        if !peak.is_finite() {
+            return None;
         }
-        sorted.get(kept.saturating_sub(1)).copied()
+        // Subtracting before dividing keeps a tiny temperature from overflowing.
+        let shares: Vec<f64> =
+            sorted.iter().map(|id| ((logits[*id] - peak) / self.temperature).exp()).collect();
+        let cumulative = self.cumulative(&shares);
+        let target = uniform * cumulative.last()?;
+        let at = cumulative.iter().position(|mass| *mass > target).unwrap_or(cumulative.len() - 1);
+        sorted.get(at).copied()
     }
 
     /// Ids by falling logit, the first `top_k`.
@@ -111,21 +113,20 @@ impl Sampling {
         ids
     }
 
-    /// How many of the sorted `weights` stay after top-p and min-p: at least one.
-    fn kept(&self, weights: &[f64]) -> usize {
-        let total: f64 = weights.iter().sum();
+    /// Cumulative mass of the sorted `shares` that stay after top-p and min-p: at least the first.
+    fn cumulative(&self, shares: &[f64]) -> Vec<f64> {
+        let total: f64 = shares.iter().sum();
+        let mut cumulative = Vec::new();
         let mut mass = 0.0;
-        let mut kept = 0;
-        for weight in weights {
-            // The first weight is 1, so min-p compares with it directly.
-            let reached = self.top_p < 1.0 && mass >= self.top_p * total;
-            if kept > 0 && (reached || *weight < self.min_p) {
+        for share in shares {
+            // The first share is 1, so min-p compares with it directly.
+            if !cumulative.is_empty() && (mass >= self.top_p || *share < self.min_p) {
                 break;
             }
-            mass += weight;
-            kept += 1;
+            mass += share / total;
+            cumulative.push(mass);
         }
-        kept
+        cumulative
     }
 }
 

@@ -146,7 +146,10 @@ impl Emitter<'_> {
         }
         let range = self.range(&extent.queries)?;
         self.shared(Shared::Mask(format!("{} column", extent.queries)), |emitter| {
-            Ok(emitter.unsqueeze(&range, &[1]))
+            // Entry i of 0, 1, .. is i: a gather that hides from tract 0.23 that the mask is a function of positions,
+            // which it would split into regions as if a causal mask had only one axis.
+            let opaque = emitter.node("Gather", &[&range, &range], vec![]);
+            Ok(emitter.unsqueeze(&opaque, &[1]))
         })
     }
 

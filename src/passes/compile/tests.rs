@@ -62,7 +62,13 @@ fn one_level_distributes_only_with_latent_feedback() {
 
 #[test]
 fn hiergen_declines_and_cuts_at_the_ids() {
-    let compiled = compile(&model(&[4, 4], Feedback::Token), &[Protocol::Hiergen]).expect("compiles");
+    for feedback in [Feedback::Token, Feedback::Latent] {
+        cuts_at_the_ids(feedback);
+    }
+}
+
+fn cuts_at_the_ids(feedback: Feedback) {
+    let compiled = compile(&model(&[4, 4], feedback), &[Protocol::Hiergen]).expect("compiles");
     let Plan::Undistributed { reencode, declined, .. } = &compiled.plans[&Protocol::Hiergen] else {
         panic!("HierGen was distributed")
     };

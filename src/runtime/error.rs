@@ -1,0 +1,95 @@
+//! Errors of generation and scoring.
+
+use super::backend::BackendError;
+use super::prompt::PromptError;
+use super::sampler::SamplingError;
+use crate::bundle::BundleError;
+
+/// Why nothing, or nothing more, was generated.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The device or a graph failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The bundle cannot be read.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A prompt that no generation can start from.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    /// Sampling parameters without a meaning.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// The request asks for nothing.
+    #[error("{what} is 0, expected at least 1")]
+    Empty {
+        /// What is zero: prompts, samples, ...
+        what: &'static str,
+    },
+    /// The bundle has no such protocol.
+    #[error(
+        "protocol `{protocol}` is not in the bundle, which has {found}; export the model with `--protocol {protocol}`"
+    )]
+    NoProtocol {
+        /// The protocol asked for.
+        protocol: String,
+        /// Those there.
+        found: String,
+    },
+    /// Prompt and new tokens do not fit the caches.
+    #[error(
+        "prompt {row}: {prompt_tokens} tokens and {new_tokens} new ones exceed the bundle's {max_tokens}; ask for fewer or export with a larger --max-tokens"
+    )]
+    Capacity {
+        /// Place among the prompts, from 0.
+        row: usize,
+        /// Aligned tokens of the prompt.
+        prompt_tokens: usize,
+        /// New tokens, in whole meta-contexts.
+        new_tokens: usize,
+        /// The bound.
+        max_tokens: usize,
+    },
+    /// The model's samples feed its state inside the graph, so that no other sampler can stand in.
+    #[error(
+        "protocol `{protocol}` of this model draws tokens inside the graph only; use greedy, or top-k from 1 to {max_top_k} without min-p"
+    )]
+    GraphSamplerOnly {
+        /// The protocol.
+        protocol: String,
+        /// Largest top-k.
+        max_top_k: usize,
+    },
+    /// Logits that are no distribution.
+    #[error(
+        "sequence {row}: the logits of token {token} hold NaN or infinity; check the weights with `photonc verify`"
+    )]
+    NotADistribution {
+        /// Place among the sequences.
+        row: usize,
+        /// Place among the new tokens.
+        token: usize,
+    },
+    /// A graph's signature is not one the runtime knows.
+    #[error("graph `{graph}`: {message}; the bundle was made by another version, export the model again")]
+    Signature {
+        /// The graph.
+        graph: String,
+        /// What was found and expected.
+        message: String,
+    },
+    /// A place outside a stored trajectory.
+    #[error("meta-context {meta} of prompt {prompt} is not in the stored trajectory")]
+    NotInTrajectory {
+        /// The prompt.
+        prompt: usize,
+        /// The meta-context, from 0 after the prompt.
+        meta: usize,
+    },
+}
+
+impl RuntimeError {
+    pub(super) fn signature(graph: &str, message: impl Into<String>) -> Self {
+        RuntimeError::Signature { graph: graph.to_owned(), message: message.into() }
+    }
+}

@@ -1,0 +1,151 @@
+//! What the generator knows of a model: its protocols, its sizes and the signatures of its graphs. Owns the names that
+//! graphs and runtime share; refuses to know levels: states are whatever a signature lists.
+
+use super::error::RuntimeError;
+use crate::bundle::{Bundle, PortRecord};
+use crate::graph::Graph;
+use crate::ir::dim::{Bindings, Dim, Symbol};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::Op;
+use crate::ir::shape::{Shape, Type};
+use crate::passes::choose_protocol::Protocol;
+use crate::passes::compile::{Compilation, Plan};
+use indexmap::IndexMap;
+
+/// Prefill, shared by the protocols.
+pub const ENCODE: &str = "encode";
+/// The teacher-forced forward.
+pub const SCORE: &str = "score";
+/// One position of a level-1 window, for samplers outside the graphs.
+pub const WINDOW: &str = "expand_step";
+/// Marks an output as the next value of the input of that name.
+pub const NEXT: &str = "next.";
+
+/// Names and types of a graph's inputs and outputs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signature {
+    /// Inputs in the graph's order.
+    pub inputs: IndexMap<String, Type>,
+    /// Outputs in the graph's order.
+    pub outputs: IndexMap<String, Type>,
+}
+
+/// Everything needed to generate, beside a backend that holds the graphs.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Tokens of a meta-context.
+    pub meta_tokens: usize,
+    /// Longest sequence in tokens, prompt included.
+    pub max_tokens: usize,
+    /// How each protocol generates.
+    pub protocols: IndexMap<Protocol, Plan>,
+    signatures: IndexMap<String, Signature>,
+}
+
+/// Where a cache grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheAxis {
+    /// The axis of slots.
+    pub axis: usize,
+    /// Slots of one meta-context.
+    pub units: usize,
+}
+
+impl Program {
+    /// The program of a bundle.
+    ///
+    /// # Errors
+    /// A signature that does not parse.
+    pub fn from_bundle(bundle: &Bundle) -> Result<Self, RuntimeError> {
+        let manifest = bundle.manifest();
+        let mut signatures = IndexMap::new();
+        for (name, graph) in &manifest.graphs {
+            let ports = |ports: &[PortRecord]| -> Result<IndexMap<String, Type>, RuntimeError> {
+                ports.iter().map(|port| Ok((port.name.clone(), port_type(name, port)?))).collect()
+            };
+            let signature = Signature { inputs: ports(&graph.inputs)?, outputs: ports(&graph.outputs)? };
+            signatures.insert(name.clone(), signature);
+        }
+        Ok(Program {
+            vocab_size: manifest.model.vocab_size,
+            meta_tokens: manifest.model.meta_tokens,
+            max_tokens: manifest.model.max_tokens,
+            protocols: manifest.protocols.clone(),
+            signatures,
+        })
+    }
+
+    /// The program of graphs in memory.
+    #[must_use]
+    pub fn from_compilation(
+        compilation: &Compilation,
+        vocab_size: usize,
+        meta_tokens: usize,
+        max_tokens: usize,
+    ) -> Self {
+        let signatures = compilation.graphs.iter().map(|(name, graph)| (name.clone(), signature(graph)));
+        Program {
+            vocab_size,
+            meta_tokens,
+            max_tokens,
+            protocols: compilation.plans.clone(),
+            signatures: signatures.collect(),
+        }
+    }
+
+    /// How `protocol` generates.
+    ///
+    /// # Errors
+    /// The bundle lacks the protocol.
+    pub fn plan(&self, protocol: Protocol) -> Result<&Plan, RuntimeError> {
+        self.protocols.get(&protocol).ok_or_else(|| {
+            let names: Vec<String> = self.protocols.keys().map(|name| format!("`{name}`")).collect();
+            let found = if names.is_empty() { "none".to_owned() } else { names.join(" and ") };
+            RuntimeError::NoProtocol { protocol: protocol.to_string(), found }
+        })
+    }
+
+    /// The signature of a graph.
+    ///
+    /// # Errors
+    /// The bundle lacks the graph.
+    pub fn signature(&self, graph: &str) -> Result<&Signature, RuntimeError> {
+        self.signatures.get(graph).ok_or_else(|| RuntimeError::signature(graph, "not in the bundle"))
+    }
+
+    /// Where the input `name` of `graph` grows with the capacity, if it is a cache.
+    ///
+    /// # Errors
+    /// The bundle lacks the graph.
+    pub fn cache_axis(&self, graph: &str, name: &str) -> Result<Option<CacheAxis>, RuntimeError> {
+        let Some(ty) = self.signature(graph)?.inputs.get(name) else { return Ok(None) };
+        let mut one = Bindings::default();
+        one.bind(Symbol::Capacity, 1);
+        let grows = |dim: &Dim| dim.contains(Symbol::Capacity);
+        Ok(ty.shape.0.iter().position(grows).and_then(|axis| {
+            let units = ty.shape.0[axis].eval(&one)?;
+            Some(CacheAxis { axis, units })
+        }))
+    }
+}
+
+/// The signature of a graph in memory.
+#[must_use]
+pub fn signature(graph: &Graph) -> Signature {
+    let inputs = graph.inputs().into_iter().filter_map(|id| match graph.op(id) {
+        Op::Input { name, ty, .. } => Some((name.to_string(), ty.clone())),
+        _ => None,
+    });
+    let outputs =
+        graph.outputs().iter().map(|output| (output.name.to_string(), graph.ty(output.node).clone()));
+    Signature { inputs: inputs.collect(), outputs: outputs.collect() }
+}
+
+fn port_type(graph: &str, port: &PortRecord) -> Result<Type, RuntimeError> {
+    let bad = |what: &str| RuntimeError::signature(graph, format!("`{}` has {what}", port.name));
+    let dtype = Dtype::from_name(&port.dtype).ok_or_else(|| bad("an unknown element type"))?;
+    let dims: Option<Vec<Dim>> = port.shape.iter().map(|dim| Dim::parse(dim)).collect();
+    Ok(Type::new(dtype, Shape(dims.ok_or_else(|| bad("an unknown dimension"))?)))
+}

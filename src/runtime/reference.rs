@@ -1,0 +1,214 @@
+//! The oracle: graphs in the interpreter with the reference semantics, floats as binary64. Buffers are tensors in host
+//! memory.
+
+use super::backend::{Backend, BackendError, Buffer, Outputs};
+use super::region::{self, View};
+use crate::bundle::Bundle;
+use crate::graph::Graph;
+use crate::graph::interp::{Interpreter, Tensors, WeightCache, WeightError, WeightSource};
+use crate::ir::dtype::Dtype;
+use crate::ir::tensor::{Data, Tensor};
+use indexmap::IndexMap;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+const NAME: &str = "reference";
+
+/// Graphs interpreted on the host.
+pub struct Reference {
+    graphs: Box<dyn GraphSource>,
+    weights: WeightCache<Arc<dyn WeightSource>>,
+    loaded: HashMap<String, Interpreter>,
+}
+
+/// Where graphs come from.
+trait GraphSource {
+    fn graph(&self, name: &str) -> Result<Graph, BackendError>;
+}
+
+impl GraphSource for IndexMap<String, Graph> {
+    fn graph(&self, name: &str) -> Result<Graph, BackendError> {
+        let missing = || BackendError::NoGraph { graph: name.to_owned(), backend: NAME };
+        self.get(name).cloned().ok_or_else(missing)
+    }
+}
+
+impl GraphSource for Arc<Bundle> {
+    fn graph(&self, name: &str) -> Result<Graph, BackendError> {
+        let error = |message: String| BackendError::Load { graph: name.to_owned(), message };
+        let text = self.graph_text(name).map_err(|source| error(source.to_string()))?;
+        Err(error(format!("text of {} bytes: no parser yet", text.len())))
+    }
+}
+
+/// Weights of a bundle.
+struct BundleWeights(Arc<Bundle>);
+
+impl WeightSource for BundleWeights {
+    fn weight(&self, name: &str) -> Result<Tensor, WeightError> {
+        if !self.0.manifest().weights.contains_key(name) {
+            return Err(WeightError::Missing);
+        }
+        self.0.weight(name).map_err(|source| WeightError::Unreadable(source.to_string()))
+    }
+}
+
+impl Reference {
+    /// The graphs of a bundle; each is parsed, verified and given its weights when it first runs.
+    #[must_use]
+    pub fn of_bundle(bundle: Bundle) -> Self {
+        let bundle = Arc::new(bundle);
+        Self::with(Box::new(Arc::clone(&bundle)), Arc::new(BundleWeights(bundle)))
+    }
+
+    /// Graphs in memory.
+    #[must_use]
+    pub fn of_graphs(graphs: IndexMap<String, Graph>, weights: Arc<dyn WeightSource>) -> Self {
+        Self::with(Box::new(graphs), weights)
+    }
+
+    fn with(graphs: Box<dyn GraphSource>, weights: Arc<dyn WeightSource>) -> Self {
+        Reference { graphs, weights: WeightCache::new(weights), loaded: HashMap::new() }
+    }
+
+    fn interpreter(&mut self, name: &str) -> Result<&Interpreter, BackendError> {
+        if !self.loaded.contains_key(name) {
+            let error = |message: String| BackendError::Load { graph: name.to_owned(), message };
+            let graph = self.graphs.graph(name)?;
+            let verified = graph.verify().map_err(|source| error(source.to_string()))?;
+            let ready =
+                Interpreter::new(verified, &self.weights).map_err(|source| error(source.to_string()))?;
+            self.loaded.insert(name.to_owned(), ready);
+        }
+        let missing = || BackendError::NoGraph { graph: name.to_owned(), backend: NAME };
+        self.loaded.get(name).ok_or_else(missing)
+    }
+}
+
+/// A buffer of a tensor whose elements fit `dtype`.
+fn buffer(tensor: Tensor, dtype: Dtype) -> Buffer {
+    Buffer::new(dtype, tensor.shape.clone(), tensor)
+}
+
+/// The tensor of a buffer, under the buffer's sizes.
+fn tensor(buffer: &Buffer) -> Result<Tensor, BackendError> {
+    let stored: &Tensor = buffer.storage()?;
+    Ok(Tensor { shape: buffer.shape().to_vec(), data: stored.data.clone() })
+}
+
+/// Applies a function of views to whatever elements a tensor has.
+macro_rules! on_elements {
+    ($data:expr, $shape:expr, |$view:ident| $result:expr) => {
+        match $data {
+            Data::Float(values) => {
+                let $view = View { data: &values[..], shape: $shape };
+                Data::float($result?)
+            }
+            Data::Int(values) => {
+                let $view = View { data: &values[..], shape: $shape };
+                Data::int($result?)
+            }
+            Data::Bool(values) => {
+                let $view = View { data: &values[..], shape: $shape };
+                Data::bool($result?)
+            }
+        }
+    };
+}
+
+impl Backend for Reference {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn allocate(&mut self, dtype: Dtype, shape: &[usize]) -> Result<Buffer, BackendError> {
+        Ok(buffer(Tensor::zeros(dtype, shape), dtype))
+    }
+
+    fn upload(&mut self, tensor: &Tensor, dtype: Dtype) -> Result<Buffer, BackendError> {
+        if !tensor.holds(dtype) || tensor.data.len() != tensor.shape.iter().product::<usize>() {
+            return Err(BackendError::Elements { dtype });
+        }
+        Ok(buffer(tensor.clone(), dtype))
+    }
+
+    fn download(&mut self, buffer: &Buffer) -> Result<Tensor, BackendError> {
+        tensor(buffer)
+    }
+
+    fn write(
+        &mut self,
+        target: &mut Buffer,
+        source: &Buffer,
+        axis: usize,
+        offsets: &[usize],
+    ) -> Result<(), BackendError> {
+        let dtype = target.dtype();
+        let shape = target.shape().to_vec();
+        let from: &Tensor = source.storage()?;
+        let sizes = source.shape();
+        let into: &mut Tensor = target.storage_mut()?;
+        match (&mut into.data, &from.data) {
+            (Data::Float(into), Data::Float(from)) => {
+                let view = View { data: &from[..], shape: sizes };
+                region::write(&mut Arc::make_mut(into)[..], &shape, view, axis, offsets)?;
+            }
+            (Data::Int(into), Data::Int(from)) => {
+                let view = View { data: &from[..], shape: sizes };
+                region::write(&mut Arc::make_mut(into)[..], &shape, view, axis, offsets)?;
+            }
+            _ => return Err(BackendError::Elements { dtype }),
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self, source: &Buffer, rows: &[usize]) -> Result<Buffer, BackendError> {
+        let Tensor { shape, data } = tensor(source)?;
+        let part = on_elements!(&data, &shape, |view| region::gather(view, rows));
+        let sizes = [&[rows.len()], shape.get(1..).unwrap_or_default()].concat();
+        Ok(buffer(Tensor { shape: sizes, data: part }, source.dtype()))
+    }
+
+    fn slice(
+        &mut self,
+        source: &Buffer,
+        axis: usize,
+        start: usize,
+        len: usize,
+    ) -> Result<Buffer, BackendError> {
+        let Tensor { mut shape, data } = tensor(source)?;
+        let part = on_elements!(&data, &shape, |view| region::slice(view, axis, start, len));
+        shape.iter_mut().skip(axis).take(1).for_each(|size| *size = len);
+        Ok(buffer(Tensor { shape, data: part }, source.dtype()))
+    }
+
+    fn run(&mut self, graph: &str, inputs: &[(&str, &Buffer)]) -> Result<Outputs, BackendError> {
+        let interpreter = self.interpreter(graph)?;
+        let mut bound = Tensors::new();
+        for (name, buffer) in inputs {
+            if !interpreter.inputs().iter().any(|(known, _)| known == name) {
+                let message = format!("has no input `{name}`");
+                return Err(BackendError::Binding { graph: graph.to_owned(), message });
+            }
+            bound.insert((*name).to_owned(), tensor(buffer)?);
+        }
+        let outputs = interpreter.run(&bound).map_err(|source| BackendError::Run {
+            graph: graph.to_owned(),
+            backend: NAME,
+            message: source.to_string(),
+        })?;
+        let typed = |tensor: Tensor| {
+            let dtype = match tensor.data {
+                Data::Float(_) => Dtype::F32,
+                Data::Int(_) => Dtype::I64,
+                Data::Bool(_) => Dtype::Bool,
+            };
+            buffer(tensor, dtype)
+        };
+        Ok(outputs.into_iter().map(|(name, tensor)| (name, typed(tensor))).collect())
+    }
+
+    fn prepare(&mut self, graph: &str) -> Result<(), BackendError> {
+        self.interpreter(graph).map(|_| ())
+    }
+}

@@ -1,0 +1,82 @@
+//! The teacher-forced forward over given tokens: logits and perplexity.
+
+use super::error::RuntimeError;
+use super::generator::Generator;
+use super::plan::SCORE;
+use super::prompt::{Prompt, pad_right};
+use super::session::{Session, State};
+use super::timing::{Phase, Timing};
+
+/// Score of one text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    /// Tokens scored: all that alignment left.
+    pub tokens: Vec<i64>,
+    /// Oldest tokens that alignment dropped.
+    pub dropped_left: usize,
+    /// Logits `[tokens, V]`, row-major; those at place `j` predict token `j`.
+    pub logits: Vec<f64>,
+    /// Sum of `-ln p(token)` over the tokens.
+    pub negative_log_likelihood: f64,
+}
+
+impl Scored {
+    /// `exp` of the mean negative log-likelihood per token.
+    #[must_use]
+    pub fn perplexity(&self) -> f64 {
+        (self.negative_log_likelihood / self.tokens.len() as f64).exp()
+    }
+}
+
+impl Generator {
+    /// Scores texts given as token ids, one row each.
+    ///
+    /// # Errors
+    /// A text shorter than a meta-context or with unknown ids, or a failure of the backend.
+    pub fn score(&mut self, texts: &[Vec<i64>]) -> Result<(Vec<Scored>, Timing), RuntimeError> {
+        if texts.is_empty() {
+            return Err(RuntimeError::Empty { what: "the number of texts" });
+        }
+        let (meta_tokens, vocab_size) = (self.program.meta_tokens, self.program.vocab_size);
+        let aligned = texts.iter().enumerate();
+        let aligned: Vec<Prompt> = aligned
+            .map(|(row, tokens)| Prompt::align(row, tokens, meta_tokens, vocab_size))
+            .collect::<Result<_, _>>()?;
+        let rows: Vec<&[i64]> = aligned.iter().map(|prompt| &prompt.tokens[..]).collect();
+        let (longest, ids) = pad_right(&rows);
+        let mut session = Session::new(&mut *self.backend, &self.program, false);
+        let ids = session.upload_ints(&[rows.len(), longest], ids)?;
+        let lengths = aligned.iter().map(|prompt| prompt.meta_contexts(meta_tokens)).collect();
+        let state = State { lengths, ..State::default() };
+        let mut results = session.run(SCORE, Phase::Score, &state, &[("ids", &ids)])?;
+        let logits = results.take("logits")?;
+        let logits = session.download_floats(&logits)?;
+        session.timing.total = session.started.elapsed();
+        let timing = session.timing;
+        let scored =
+            aligned.into_iter().zip(logits.chunks_exact(longest * vocab_size)).map(|(prompt, all)| {
+                let logits = all[..prompt.tokens.len() * vocab_size].to_vec();
+                let negative_log_likelihood = prompt
+                    .tokens
+                    .iter()
+                    .zip(logits.chunks_exact(vocab_size))
+                    .map(|(token, logits)| negative_log(*token, logits))
+                    .sum();
+                Scored {
+                    tokens: prompt.tokens,
+                    dropped_left: prompt.dropped_left,
+                    logits,
+                    negative_log_likelihood,
+                }
+            });
+        Ok((scored.collect(), timing))
+    }
+}
+
+/// `-ln softmax(logits)[token]`.
+fn negative_log(token: i64, logits: &[f64]) -> f64 {
+    let peak = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mass: f64 = logits.iter().map(|logit| (logit - peak).exp()).sum();
+    let own = usize::try_from(token).ok().and_then(|token| logits.get(token)).copied();
+    mass.ln() + peak - own.unwrap_or(f64::NEG_INFINITY)
+}

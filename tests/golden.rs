@@ -1,0 +1,334 @@
+//! Every golden result through the generator: both protocols, every prompt, run-ahead 1, 3 and all, alone and in a
+//! batch, on the reference and on a device whose buffers refuse host reads.
+
+mod fixture;
+
+use fixture::{Expected, GOLDENS, assert_close, golden_checkpoint};
+use photonc::graph::interp::WeightSource;
+use photonc::ir::tensor::Tensor;
+use photonc::model::checkpoint::Checkpoint;
+use photonc::passes::choose_protocol::Protocol;
+use photonc::passes::compile::{Compilation, compile};
+use photonc::runtime::backend::Backend;
+use photonc::runtime::generator::Generator;
+use photonc::runtime::plan::Program;
+use photonc::runtime::reference::Reference;
+use photonc::runtime::request::{Cancel, Finish, Generation, Keep, Request, RunAhead};
+use photonc::runtime::sampler::Sampling;
+use photonc::runtime::simulated::Simulated;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const PROTOCOLS: [Protocol; 2] = [Protocol::Recgen, Protocol::Hiergen];
+const AHEAD: [RunAhead; 3] = [RunAhead::MetaContexts(1), RunAhead::MetaContexts(3), RunAhead::All];
+
+/// A golden model, compiled and ready to be put on backends.
+struct Model {
+    name: &'static str,
+    compilation: Compilation,
+    weights: Arc<BTreeMap<String, Tensor>>,
+    expected: Expected,
+    vocab_size: usize,
+    meta_tokens: usize,
+}
+
+impl Model {
+    fn of(name: &'static str) -> Self {
+        let checkpoint = golden_checkpoint(name);
+        Model {
+            name,
+            compilation: compile(&checkpoint.config, &PROTOCOLS).expect("compiles"),
+            weights: Arc::new(weights(&checkpoint)),
+            expected: Expected::of(name),
+            vocab_size: checkpoint.config.vocab_size,
+            meta_tokens: checkpoint.config.meta_tokens(),
+        }
+    }
+
+    fn reference(&self) -> Reference {
+        let weights: Arc<dyn WeightSource> = Arc::clone(&self.weights) as Arc<dyn WeightSource>;
+        Reference::of_graphs(self.compilation.graphs.clone(), weights)
+    }
+
+    fn generator(&self, backend: Box<dyn Backend>) -> Generator {
+        let program = Program::from_compilation(&self.compilation, self.vocab_size, self.meta_tokens, 4096);
+        Generator::new(program, backend)
+    }
+
+    fn prompts(&self) -> Vec<Vec<i64>> {
+        (0..self.expected.prompts()).map(|k| self.expected.ints(k, "prompt").to_vec()).collect()
+    }
+
+    /// The independent PyTorch implementation runs in f32; the others are exact.
+    fn tolerance(&self) -> f64 {
+        if self.name == "photon-experiment" { 1e-3 } else { 1e-5 }
+    }
+}
+
+fn weights(checkpoint: &Checkpoint) -> BTreeMap<String, Tensor> {
+    let read = |name: &String| checkpoint.read_f64(name).expect("weight reads");
+    let entries = checkpoint.tensors.iter();
+    entries
+        .map(|(name, entry)| (name.clone(), Tensor::floats(&entry.shape, read(name)).expect("counts agree")))
+        .collect()
+}
+
+fn run(generator: &mut Generator, request: &Request) -> Generation {
+    generator.generate(request, &mut |_| {}, &Cancel::default()).expect("generates")
+}
+
+fn tokens(generation: &Generation) -> Vec<Vec<i64>> {
+    generation.sequences.iter().map(|sequence| sequence.tokens.clone()).collect()
+}
+
+/// Compares one sequence of a generation with prompt `k`'s expected result.
+fn check(model: &Model, protocol: Protocol, k: usize, generation: &Generation, row: usize) {
+    let what = format!("{} {protocol} prompt {k}", model.name);
+    let expected = &model.expected;
+    let sequence = &generation.sequences[row];
+    assert_eq!(sequence.tokens, expected.ints(k, &format!("{protocol}_tokens")), "{what}");
+    assert_eq!(sequence.finish, Finish::Length);
+    let dropped = expected.ints(k, "prompt").len() - expected.ints(k, "prompt_aligned").len();
+    assert_eq!(sequence.dropped_left, dropped, "{what}");
+    let logits = expected.floats(k, &format!("{protocol}_logits"));
+    assert_close(&format!("{what} logits"), &sequence.logits, logits, model.tolerance());
+    // Carries inside a run-ahead exist only folded into the batch, so those of its start are compared.
+    let mut states = vec![("top_state".to_owned(), "XL".to_owned())];
+    if protocol == Protocol::Recgen {
+        states.push(("reconstruction".to_owned(), "XhatLm1".to_owned()));
+    }
+    states.extend((1..8).map(|l| (format!("carry.{l}"), format!("carry{l}"))));
+    for (name, key) in states {
+        let Some(wanted) = expected.get(k, &format!("{protocol}_{key}")) else { continue };
+        let (wanted, width) = (wanted.as_floats().expect("floats"), wanted.shape[1..].iter().product());
+        let found = generation.states.iter().filter(|state| state.prompt == row && state.name == name);
+        let mut compared = 0;
+        for state in found {
+            let wanted = wanted.chunks_exact(width).nth(state.meta).expect("is expected");
+            let what = format!("{what} {name} at {}", state.meta);
+            assert_close(&what, &state.values, wanted, model.tolerance());
+            compared += 1;
+        }
+        assert!(compared > 0, "{what} {name}: nothing recorded");
+    }
+}
+
+fn golden_request(model: &Model, protocol: Protocol, prompts: &[usize], ahead: RunAhead) -> Request {
+    let all = model.prompts();
+    let length = model.expected.ints(prompts[0], &format!("{protocol}_tokens")).len();
+    Request {
+        run_ahead: ahead,
+        keep: Keep { logits: true, states: true, trajectory: false },
+        ..Request::greedy(protocol, prompts.iter().map(|k| all[*k].clone()).collect(), length)
+    }
+}
+
+#[test]
+fn the_reference_reproduces_every_golden_result() {
+    for name in GOLDENS {
+        let model = Model::of(name);
+        let mut generator = model.generator(Box::new(model.reference()));
+        for protocol in PROTOCOLS {
+            for k in 0..model.expected.prompts() {
+                for ahead in AHEAD {
+                    let request = golden_request(&model, protocol, &[k], ahead);
+                    check(&model, protocol, k, &run(&mut generator, &request), 0);
+                }
+            }
+        }
+    }
+}
+
+// Poisoned allocations and closed buffers: nothing may depend on slots past a length or on reading device memory.
+#[test]
+fn a_device_that_refuses_host_reads_reproduces_the_goldens_in_one_batch() {
+    for name in GOLDENS {
+        let model = Model::of(name);
+        let device = Simulated::new(model.reference());
+        let meter = device.meter();
+        let mut generator = model.generator(Box::new(device));
+        let prompts: Vec<usize> = (0..model.expected.prompts()).collect();
+        for protocol in PROTOCOLS {
+            for ahead in AHEAD {
+                let request = golden_request(&model, protocol, &prompts, ahead);
+                let generation = run(&mut generator, &request);
+                for k in &prompts {
+                    check(&model, protocol, *k, &generation, *k);
+                }
+            }
+        }
+        assert_eq!(meter.traffic().live_buffers, 0, "{name} leaks");
+    }
+}
+
+// Without captures only finished tokens come back: one download per burst.
+#[test]
+fn only_tokens_cross_to_the_host() {
+    let model = Model::of("paper");
+    let device = Simulated::new(model.reference());
+    let meter = device.meter();
+    let mut generator = model.generator(Box::new(device));
+    let request =
+        Request { run_ahead: RunAhead::All, ..Request::greedy(Protocol::Recgen, model.prompts(), 32) };
+    run(&mut generator, &request);
+    let traffic = meter.traffic();
+    assert_eq!(traffic.downloads, 1);
+    assert_eq!(
+        traffic.downloaded_bytes,
+        model.expected.prompts() * 32usize.next_multiple_of(model.meta_tokens) * 8
+    );
+}
+
+fn sampled(model: &Model, protocol: Protocol, sampling: Sampling) -> Request {
+    Request { sampling, samples: 3, ..Request::greedy(protocol, model.prompts(), 3 * model.meta_tokens - 1) }
+}
+
+// Batching, run-ahead and sharing of the trajectory change no token, whichever sampler draws.
+#[test]
+fn samples_depend_on_seed_sample_and_place_only() {
+    for name in GOLDENS {
+        let model = Model::of(name);
+        let mut generator = model.generator(Box::new(Simulated::new(model.reference())));
+        for protocol in PROTOCOLS {
+            for (top_k, min_p) in [(8, 0.0), (0, 0.0), (0, 0.05)] {
+                let sampling = Sampling { temperature: 1.5, top_k, top_p: 0.95, min_p, seed: 11 };
+                let request = sampled(&model, protocol, sampling);
+                let together = run(&mut generator, &request);
+                assert_eq!(together.host_sampled, top_k == 0);
+                assert_eq!(together.sequences.len(), 3 * model.expected.prompts());
+                let ahead = Request { run_ahead: RunAhead::All, ..request.clone() };
+                assert_eq!(tokens(&run(&mut generator, &ahead)), tokens(&together), "{name} {protocol}");
+                let alone: Vec<Vec<i64>> = request
+                    .prompts
+                    .iter()
+                    .flat_map(|prompt| {
+                        let one = Request { prompts: vec![prompt.clone()], ..request.clone() };
+                        tokens(&run(&mut generator, &one))
+                    })
+                    .collect();
+                assert_eq!(alone, tokens(&together), "{name} {protocol} {sampling:?}");
+                let other = Request { sampling: Sampling { seed: 12, ..sampling }, ..request };
+                assert_ne!(tokens(&run(&mut generator, &other)), tokens(&together));
+            }
+        }
+    }
+}
+
+// The host sampler follows the graphs' sampler where both can draw: min-p far below any candidate changes nothing.
+#[test]
+fn both_samplers_draw_the_same_tokens() {
+    for name in GOLDENS {
+        let model = Model::of(name);
+        let mut generator = model.generator(Box::new(model.reference()));
+        for protocol in PROTOCOLS {
+            let sampling = Sampling { temperature: 0.8, top_k: 6, top_p: 0.9, min_p: 0.0, seed: 5 };
+            let inside = run(&mut generator, &sampled(&model, protocol, sampling));
+            let outside = Sampling { min_p: 1e-300, ..sampling };
+            let outside = run(&mut generator, &sampled(&model, protocol, outside));
+            assert!(outside.host_sampled && !inside.host_sampled);
+            assert_eq!(tokens(&outside), tokens(&inside), "{name} {protocol}");
+        }
+    }
+}
+
+// Rows that stop early leave the batch; the others go on as if alone.
+#[test]
+fn stopped_rows_leave_and_change_nothing_for_the_rest() {
+    let model = Model::of("lopsided");
+    let mut generator = model.generator(Box::new(Simulated::new(model.reference())));
+    for protocol in PROTOCOLS {
+        let sampling = Sampling { temperature: 1.0, top_k: 8, top_p: 1.0, min_p: 0.0, seed: 3 };
+        let request = Request { sampling, samples: 2, ..Request::greedy(protocol, model.prompts(), 40) };
+        let whole = tokens(&run(&mut generator, &request));
+        let stop = whole[0][5];
+        let stopped = run(&mut generator, &Request { stop: vec![stop], ..request.clone() });
+        let mut ended = 0;
+        for (sequence, whole) in stopped.sequences.iter().zip(&whole) {
+            let end = whole.iter().position(|token| *token == stop).unwrap_or(whole.len());
+            assert_eq!(sequence.tokens, whole[..end]);
+            ended += usize::from(sequence.finish == Finish::Stop);
+        }
+        assert!(ended > 0);
+    }
+}
+
+#[test]
+fn any_meta_context_is_expanded_again_alone() {
+    for name in GOLDENS {
+        let model = Model::of(name);
+        let mut generator = model.generator(Box::new(Simulated::new(model.reference())));
+        let sampling = Sampling { temperature: 1.0, top_k: 8, top_p: 0.9, min_p: 0.0, seed: 21 };
+        let meta = model.meta_tokens;
+        let request = Request {
+            sampling,
+            samples: 2,
+            run_ahead: RunAhead::MetaContexts(3),
+            keep: Keep { trajectory: true, ..Keep::default() },
+            ..Request::greedy(Protocol::Recgen, model.prompts(), 5 * meta)
+        };
+        let generation = run(&mut generator, &request);
+        let trajectory = generation.trajectory.as_ref().expect("was kept");
+        assert_eq!(trajectory.meta_contexts(), 5);
+        for (prompt, sample, at) in [(0, 0, 4), (1, 1, 0), (0, 1, 2)] {
+            let again = generator.expand_again(trajectory, prompt, at, sample, &sampling).expect("expands");
+            let first = &generation.sequences[prompt * 2 + sample].tokens[at * meta..(at + 1) * meta];
+            assert_eq!(again, first, "{name} prompt {prompt} sample {sample} meta-context {at}");
+        }
+        assert!(generator.expand_again(trajectory, 0, 5, 0, &sampling).is_err());
+    }
+}
+
+#[test]
+fn scores_match_the_teacher_forced_forward() {
+    for name in GOLDENS {
+        let model = Model::of(name);
+        let mut generator = model.generator(Box::new(Simulated::new(model.reference())));
+        let (scored, _) = generator.score(&model.prompts()).expect("scores");
+        for (k, scored) in scored.iter().enumerate() {
+            assert_eq!(scored.tokens, model.expected.ints(k, "prompt_aligned"));
+            let logits = model.expected.floats(k, "fwd_logits");
+            assert_close(&format!("{name} prompt {k}"), &scored.logits, logits, model.tolerance());
+            assert!(scored.perplexity().is_finite() && scored.perplexity() > 1.0);
+        }
+    }
+}
+
+#[test]
+fn requests_that_cannot_be_met_are_refused_with_their_reason() {
+    let model = Model::of("paper");
+    let mut generator = model.generator(Box::new(model.reference()));
+    let mut message = |request: Request| {
+        generator.generate(&request, &mut |_| {}, &Cancel::default()).expect_err("refused").to_string()
+    };
+    let prompt = model.prompts()[0].clone();
+    let base = Request::greedy(Protocol::Recgen, vec![prompt], 16);
+    assert!(message(Request { prompts: vec![vec![1]], ..base.clone() }).contains("has 1 tokens"));
+    let huge = vec![vec![1_000_000; 64]];
+    assert!(message(Request { prompts: huge, ..base.clone() }).contains("token 0 is 1000000"));
+    assert!(message(Request { max_new_tokens: 5000, ..base.clone() }).contains("exceed the bundle's 4096"));
+    assert!(message(Request { prompts: vec![], ..base.clone() }).contains("number of prompts is 0"));
+    let sampling = Sampling { temperature: f64::NAN, ..Sampling::greedy() };
+    assert!(message(Request { sampling, ..base }).contains("temperature is NaN"));
+}
+
+#[test]
+fn a_cancelled_generation_keeps_what_it_has() {
+    let model = Model::of("paper");
+    let mut generator = model.generator(Box::new(model.reference()));
+    let request = Request::greedy(Protocol::Recgen, vec![model.prompts()[0].clone()], 64);
+    let cancel = Cancel::default();
+    let mut seen = Vec::new();
+    let generation = generator
+        .generate(
+            &request,
+            &mut |burst| {
+                seen.extend_from_slice(burst.tokens);
+                cancel.cancel();
+            },
+            &cancel,
+        )
+        .expect("generates");
+    assert_eq!(generation.sequences[0].finish, Finish::Cancelled);
+    assert_eq!(generation.sequences[0].tokens, seen);
+    assert_eq!(seen.len(), model.meta_tokens);
+}

@@ -1,0 +1,1 @@
+//! Every graph of the golden models.

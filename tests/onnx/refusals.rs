@@ -1,0 +1,1 @@
+//! Graphs and stores that must not become a file.
