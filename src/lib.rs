@@ -1,5 +1,6 @@
 //! A compiler for PHOTON language models.
 pub mod bundle;
+pub mod cli;
 pub mod export;
 pub mod graph;
 pub mod ir;
