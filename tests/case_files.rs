@@ -151,7 +151,11 @@ fn passes_keep_values() {
         let found = cases(&format!("passes/{}", tested.name));
         assert_eq!(tested.pass.name().replace('-', "_"), tested.name);
         let fires = found.iter().filter(|case| check_pass(tested, case) > 0).count();
-        assert!(0 < fires && fires < found.len(), "{}: needs a case that fires and one that must not", tested.name);
+        assert!(
+            0 < fires && fires < found.len(),
+            "{}: needs a case that fires and one that must not",
+            tested.name
+        );
     }
 }
 
