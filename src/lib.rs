@@ -38,6 +38,7 @@ pub mod bundle;
 pub mod cli;
 pub mod export;
 pub mod graph;
+pub mod inspect;
 pub mod ir;
 pub mod model;
 pub mod passes;

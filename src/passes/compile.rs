@@ -5,7 +5,7 @@ use super::choose_protocol::{ChooseProtocol, Protocol};
 use super::close_counters::CloseCounters;
 use super::distribute::{self, Certificate, Declined, NotDistributed};
 use super::lower_caches::LowerCaches;
-use super::pipeline::{self, PipelineError};
+use super::pipeline::{self, PipelineError, Record};
 use super::straighten;
 use super::{Pass, canonical};
 use crate::graph::{BuildError, Graph, NodeId, VerifyError};
@@ -25,6 +25,8 @@ pub struct Compilation {
     pub graphs: IndexMap<String, Graph>,
     /// How each protocol generates.
     pub plans: IndexMap<Protocol, Plan>,
+    /// What each pass did, by graph; the step program of a protocol is `step-` and its name.
+    pub records: IndexMap<String, Vec<Record>>,
 }
 
 /// Which graphs carry out a protocol.
@@ -80,10 +82,11 @@ pub enum CompileError {
 /// A protocol that is not defined for this model, or a bug, with the pass and the graphs.
 pub fn compile(config: &ModelConfig, protocols: &[Protocol]) -> Result<Compilation, CompileError> {
     let kept = if protocols.contains(&Protocol::Hiergen) { KeptCaches::All } else { KeptCaches::Top };
-    let mut compilation = Compilation { graphs: IndexMap::new(), plans: IndexMap::new() };
+    let mut compilation = Compilation { graphs: IndexMap::new(), plans: IndexMap::new(), records: IndexMap::new() };
     compilation.insert(build::encode(config, kept)?)?;
     for protocol in protocols {
-        let step = specialise(config, *protocol)?;
+        let (step, records) = specialise_recorded(config, *protocol)?;
+        compilation.records.insert(format!("step-{protocol}"), records);
         let plan = match distribute::distribute(&step, STATE) {
             Ok(parts) => compilation.distributed(parts)?,
             Err(NotDistributed::Declined(declined)) => {
@@ -103,13 +106,20 @@ pub fn compile(config: &ModelConfig, protocols: &[Protocol]) -> Result<Compilati
 /// # Errors
 /// As [`compile`].
 pub fn specialise(config: &ModelConfig, protocol: Protocol) -> Result<Graph, CompileError> {
+    specialise_recorded(config, protocol).map(|(step, _)| step)
+}
+
+fn specialise_recorded(
+    config: &ModelConfig,
+    protocol: Protocol,
+) -> Result<(Graph, Vec<Record>), CompileError> {
     let mut step = build::step_program(config)?;
     step.verify()?;
     let passes: Vec<Box<dyn Pass>> =
         vec![Box::new(ChooseProtocol(protocol)), Box::new(CloseCounters), Box::new(LowerCaches)];
-    pipeline::run(&mut step, &passes)?;
-    pipeline::run_to_fixpoint(&mut step, &canonical())?;
-    Ok(step)
+    let mut records = pipeline::run(&mut step, &passes)?;
+    records.extend(pipeline::run_to_fixpoint(&mut step, &canonical())?);
+    Ok((step, records))
 }
 
 fn window_step(config: &ModelConfig) -> Result<Graph, CompileError> {
@@ -132,8 +142,9 @@ impl Compilation {
     /// Optimises a straight graph and adds it under its name.
     fn insert(&mut self, mut graph: Graph) -> Result<String, CompileError> {
         graph.verify()?;
-        pipeline::run_to_fixpoint(&mut graph, &canonical())?;
+        let records = pipeline::run_to_fixpoint(&mut graph, &canonical())?;
         let name = graph.name().to_owned();
+        self.records.insert(name.clone(), records);
         self.graphs.insert(name.clone(), graph);
         Ok(name)
     }

@@ -1,0 +1,180 @@
+//! Making a subject of what is on disk. Owns the reading: graphs of a bundle are parsed and verified again, a checkpoint
+//! or a bare configuration is compiled; weights are hashed only where asked.
+
+use super::subject::{StoredWeight, Subject};
+use crate::bundle::{Bundle, BundleError};
+use crate::graph::text::{self, ParseErrors};
+use crate::graph::{Graph, VerifyError};
+use crate::model::checkpoint::{Checkpoint, CheckpointError, PIECE_BYTES};
+use crate::model::config::ModelConfig;
+use crate::model::parameter_table::{ParameterTable, grouped};
+use crate::passes::choose_protocol::Protocol;
+use crate::passes::compile::{Compilation, CompileError, compile};
+use indexmap::IndexMap;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+/// Longest sequence where the model states none, in tokens; as an export takes it.
+const DEFAULT_MAX_TOKENS: usize = 2048;
+
+/// Why something cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The bundle cannot be read.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A graph of the bundle does not parse.
+    #[error("graph `{name}`: {source}")]
+    Parse {
+        /// Name of the graph.
+        name: String,
+        /// Where and why.
+        source: ParseErrors,
+    },
+    /// A graph of the bundle is not valid.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// The model does not compile.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+/// Every protocol that a model defines, RecGen first.
+#[must_use]
+pub fn protocols(config: &ModelConfig) -> Vec<Protocol> {
+    let recgen = config.recgen_defined().then_some(Protocol::Recgen);
+    recgen.into_iter().chain([Protocol::Hiergen]).collect()
+}
+
+impl Subject {
+    /// A configuration, compiled; without weights.
+    ///
+    /// # Errors
+    /// It does not compile.
+    pub fn of_config(title: &str, config: &ModelConfig) -> Result<Self, SourceError> {
+        Ok(Subject::of_compilation(title, config, compile(config, &protocols(config))?))
+    }
+
+    /// A compiled configuration.
+    #[must_use]
+    pub fn of_compilation(title: &str, config: &ModelConfig, compilation: Compilation) -> Self {
+        let stated = config.max_position_embeddings;
+        let max_tokens = if stated == 0 { DEFAULT_MAX_TOKENS } else { stated.max(config.meta_tokens()) };
+        let facts = [
+            ("levels", config.depth().to_string()),
+            ("tokens in a meta-context", config.meta_tokens().to_string()),
+            ("vocabulary", grouped(config.vocab_size)),
+            ("parameters", grouped(ParameterTable::new(config).total)),
+            ("longest sequence, tokens", max_tokens.to_string()),
+        ];
+        Subject {
+            title: title.to_owned(),
+            facts: facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            meta_tokens: config.meta_tokens(),
+            max_tokens,
+            plans: compilation.plans,
+            graphs: compilation.graphs,
+            weights: BTreeMap::new(),
+        }
+    }
+
+    /// A checkpoint, compiled for every protocol it defines; its weights hashed if asked, which reads all of them.
+    ///
+    /// # Errors
+    /// It does not compile, or its weights cannot be read.
+    pub fn of_checkpoint(
+        title: &str,
+        checkpoint: &Checkpoint,
+        hash_weights: bool,
+    ) -> Result<Self, SourceError> {
+        let mut subject = Subject::of_config(title, &checkpoint.config)?;
+        subject.facts.insert("dialect".to_owned(), checkpoint.dialect.name.clone());
+        for (name, entry) in &checkpoint.tensors {
+            let mut hasher = blake3::Hasher::new();
+            if hash_weights {
+                checkpoint.for_each_piece(name, PIECE_BYTES, |piece| {
+                    hasher.update(piece);
+                    Ok::<_, CheckpointError>(())
+                })?;
+            }
+            let weight = StoredWeight {
+                ty: format!("{}{:?}", entry.dtype, entry.shape),
+                blake3: hash_weights.then(|| hasher.finalize().to_hex().to_string()),
+            };
+            subject.weights.insert(name.clone(), weight);
+        }
+        Ok(subject)
+    }
+
+    /// A bundle, its graphs verified again; its weights hashed if asked, which reads all of them.
+    ///
+    /// # Errors
+    /// A file is missing, damaged or no graph.
+    pub fn of_bundle(title: &str, bundle: &Bundle, hash_weights: bool) -> Result<Self, SourceError> {
+        let manifest = bundle.manifest();
+        let mut graphs = IndexMap::new();
+        for name in manifest.graphs.keys() {
+            graphs.insert(name.clone(), bundle_graph(bundle, name)?);
+        }
+        let facts = [
+            ("bundle format", format!("{} by photonc {}", manifest.format, manifest.photonc)),
+            ("dialect", manifest.source.dialect.clone()),
+            ("precision", manifest.precision.clone()),
+            ("tokens in a meta-context", manifest.model.meta_tokens.to_string()),
+            ("vocabulary", grouped(manifest.model.vocab_size)),
+            ("longest sequence, tokens", manifest.model.max_tokens.to_string()),
+        ];
+        Ok(Subject {
+            title: title.to_owned(),
+            facts: facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            meta_tokens: manifest.model.meta_tokens,
+            max_tokens: manifest.model.max_tokens,
+            plans: manifest.protocols.clone(),
+            graphs,
+            weights: bundle_weights(bundle, hash_weights)?,
+        })
+    }
+}
+
+fn bundle_graph(bundle: &Bundle, name: &str) -> Result<Graph, SourceError> {
+    let parsed = text::parse(&bundle.graph_text(name)?);
+    let graph = parsed.map_err(|source| SourceError::Parse { name: name.to_owned(), source })?;
+    graph.verify()?;
+    Ok(graph)
+}
+
+fn bundle_weights(bundle: &Bundle, hash: bool) -> Result<BTreeMap<String, StoredWeight>, SourceError> {
+    let mut weights = BTreeMap::new();
+    for (name, record) in &bundle.manifest().weights {
+        let ty = format!("{}{:?}", record.dtype, record.shape);
+        let blake3 = match hash {
+            true => {
+                let path = bundle.root().join(&record.file);
+                let unreadable = |source| BundleError::Io { path: path.clone(), action: "read", source };
+                let file = File::open(&path).map_err(unreadable)?;
+                Some(hash_range(&file, record.offset_bytes, record.length_bytes).map_err(unreadable)?)
+            }
+            false => None,
+        };
+        weights.insert(name.clone(), StoredWeight { ty, blake3 });
+    }
+    Ok(weights)
+}
+
+/// Hash of a range of a file, read in bounded pieces.
+fn hash_range(file: &File, offset_bytes: u64, length_bytes: u64) -> std::io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut done = 0;
+    while done < length_bytes {
+        let length = usize::try_from(length_bytes - done).map_or(PIECE_BYTES, |rest| rest.min(PIECE_BYTES));
+        file.read_exact_at(&mut piece[..length], offset_bytes + done)?;
+        hasher.update(&piece[..length]);
+        done += length as u64;
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}

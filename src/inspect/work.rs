@@ -1,0 +1,141 @@
+//! Arithmetic and traffic of a node, by what is read. Owns the division of bytes; the counting rules are `ir::cost`.
+//!
+//! - *Weights*: a weight counts each time a node reads it, because between two reads lies more than a cache holds. So the
+//!   floor of a step follows from its graph: a decoder unrolled over four positions counts four times.
+//! - *KV cache*: what attention reads of a value whose type has the symbol `capacity`, and what an append moves.
+//! - *Activations*: the rest, as an unfused kernel would move it, copies of a cache by `concat` among it.
+
+use crate::graph::{Graph, NodeId};
+use crate::ir::cost;
+use crate::ir::dim::{Bindings, Symbol};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::Op;
+use crate::ir::shape::Type;
+use serde::Serialize;
+use std::iter::Sum;
+use std::ops::Add;
+
+/// What nodes compute and move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Work {
+    /// Operations of linear maps and attention.
+    pub matmul_flops: u64,
+    /// Every other operation.
+    pub other_flops: u64,
+    /// Bytes of weights read, once per reading node.
+    pub weight_bytes: u64,
+    /// Bytes of KV caches read by attention or moved by appends.
+    pub cache_bytes: u64,
+    /// Every other byte read and written by unfused kernels.
+    pub activation_bytes: u64,
+}
+
+impl Work {
+    /// Operations of every kind.
+    #[must_use]
+    pub fn flops(&self) -> u64 {
+        self.matmul_flops.saturating_add(self.other_flops)
+    }
+
+    /// Bytes of every kind.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.floor_bytes().saturating_add(self.activation_bytes)
+    }
+
+    /// Bytes that no fusion saves: weights and caches.
+    #[must_use]
+    pub fn floor_bytes(&self) -> u64 {
+        self.weight_bytes.saturating_add(self.cache_bytes)
+    }
+
+    /// Arithmetic intensity in operations per byte; `None` where nothing is moved.
+    #[must_use]
+    pub fn intensity(&self) -> Option<f64> {
+        (self.bytes() > 0).then(|| self.flops() as f64 / self.bytes() as f64)
+    }
+}
+
+impl Add for Work {
+    type Output = Work;
+    fn add(self, other: Work) -> Work {
+        Work {
+            matmul_flops: self.matmul_flops.saturating_add(other.matmul_flops),
+            other_flops: self.other_flops.saturating_add(other.other_flops),
+            weight_bytes: self.weight_bytes.saturating_add(other.weight_bytes),
+            cache_bytes: self.cache_bytes.saturating_add(other.cache_bytes),
+            activation_bytes: self.activation_bytes.saturating_add(other.activation_bytes),
+        }
+    }
+}
+
+impl Sum for Work {
+    fn sum<I: Iterator<Item = Work>>(works: I) -> Work {
+        works.fold(Work::default(), Add::add)
+    }
+}
+
+/// The work of one node; nothing where a symbol is unbound. With a `precision`, every floating-point value counts as of
+/// that type.
+#[must_use]
+pub fn work(graph: &Graph, id: NodeId, bindings: &Bindings, precision: Option<Dtype>) -> Work {
+    let typed = |id: NodeId| as_precision(graph.ty(id), precision);
+    let op = graph.op(id);
+    let operands = graph.operands(id);
+    let types: Vec<Type> = operands.iter().map(|operand| typed(*operand)).collect();
+    let result = typed(id);
+    let Some(cost) = cost::cost(op, &types.iter().collect::<Vec<_>>(), &result, bindings) else {
+        return Work::default();
+    };
+    let size = |ty: &Type| bytes_of(ty, bindings);
+    let weight_bytes: u64 = operands
+        .iter()
+        .zip(&types)
+        .enumerate()
+        .filter(|(_, (operand, _))| is_weight(graph, **operand))
+        .map(|(slot, (_, ty))| match op {
+            // Only the rows it takes.
+            Op::Gather if slot == 0 => size(&result),
+            _ => size(ty),
+        })
+        .sum();
+    let cache_bytes = match op {
+        Op::Attention { .. } => {
+            types.iter().filter(|ty| ty.shape.contains(Symbol::Capacity)).map(size).sum()
+        }
+        Op::CacheAppend => cost.bytes,
+        _ => 0u64,
+    };
+    let matmul = matches!(op, Op::Linear | Op::Attention { .. });
+    let weight_bytes = weight_bytes.min(cost.bytes);
+    Work {
+        matmul_flops: if matmul { cost.flops } else { 0 },
+        other_flops: if matmul { 0 } else { cost.flops },
+        weight_bytes,
+        cache_bytes,
+        activation_bytes: cost.bytes.saturating_sub(weight_bytes).saturating_sub(cache_bytes),
+    }
+}
+
+/// Whether a value is a weight, or one in another shape or type.
+fn is_weight(graph: &Graph, id: NodeId) -> bool {
+    match graph.op(id) {
+        Op::Weight { .. } => true,
+        Op::Reshape { .. } | Op::Transpose { .. } | Op::Cast { .. } => {
+            graph.operands(id).first().is_some_and(|operand| is_weight(graph, *operand))
+        }
+        _ => false,
+    }
+}
+
+fn as_precision(ty: &Type, precision: Option<Dtype>) -> Type {
+    match precision {
+        Some(dtype) if ty.dtype.is_float() => Type { dtype, shape: ty.shape.clone() },
+        _ => ty.clone(),
+    }
+}
+
+fn bytes_of(ty: &Type, bindings: &Bindings) -> u64 {
+    let elements = ty.shape.elements().eval(bindings).unwrap_or(0) as u64;
+    elements.saturating_mul(ty.dtype.size_bytes() as u64)
+}
