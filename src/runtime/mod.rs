@@ -17,5 +17,6 @@ mod session;
 pub mod simulated;
 mod steps;
 pub mod timing;
+pub mod tract;
 pub mod trajectory;
 mod window;

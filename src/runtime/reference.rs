@@ -6,6 +6,7 @@ use super::region::{self, View};
 use crate::bundle::Bundle;
 use crate::graph::Graph;
 use crate::graph::interp::{Interpreter, Tensors, WeightCache, WeightError, WeightSource};
+use crate::graph::text;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
 use indexmap::IndexMap;
@@ -37,7 +38,7 @@ impl GraphSource for Arc<Bundle> {
     fn graph(&self, name: &str) -> Result<Graph, BackendError> {
         let error = |message: String| BackendError::Load { graph: name.to_owned(), message };
         let text = self.graph_text(name).map_err(|source| error(source.to_string()))?;
-        Err(error(format!("text of {} bytes: no parser yet", text.len())))
+        text::parse(&text).map_err(|source| error(source.to_string()))
     }
 }
 

@@ -1,0 +1,140 @@
+//! Every golden result from an exported bundle: checkpoint to disk, opened again, on tract and on the reference.
+
+mod fixture;
+
+use fixture::{Expected, GOLDENS, assert_close, golden_path};
+use photonc::bundle::Bundle;
+use photonc::export::{ExportOptions, export};
+use photonc::model::dialect::DialectChoice;
+use photonc::passes::choose_protocol::Protocol;
+use photonc::runtime::backend::Backend;
+use photonc::runtime::generator::Generator;
+use photonc::runtime::reference::Reference;
+use photonc::runtime::request::{Cancel, Keep, Request, RunAhead};
+use photonc::runtime::sampler::Sampling;
+use photonc::runtime::simulated::Simulated;
+use photonc::runtime::tract::Tract;
+
+const AHEAD: [RunAhead; 3] = [RunAhead::MetaContexts(1), RunAhead::MetaContexts(3), RunAhead::All];
+const PROTOCOLS: [Protocol; 2] = [Protocol::Recgen, Protocol::Hiergen];
+
+struct Golden {
+    bundle: Bundle,
+    expected: Expected,
+    tolerance: f64,
+    /// Removed with the test.
+    _directory: tempfile::TempDir,
+}
+
+impl Golden {
+    fn of(name: &str) -> Self {
+        let directory = tempfile::tempdir().expect("directory");
+        let out = directory.path().join("bundle");
+        let options = ExportOptions {
+            model: golden_path(name),
+            out: out.clone(),
+            dialect: DialectChoice::Recognise,
+            protocols: None,
+            max_tokens: Some(4096),
+            allow_nonfinite: false,
+            force: false,
+        };
+        export(&options, &|_| {}).expect("exports");
+        let bundle = Bundle::open(&out).expect("opens");
+        bundle.verify_weights().expect("weights are whole");
+        let tolerance = if name == "photon-experiment" { 1e-3 } else { 1e-4 };
+        Golden { bundle, expected: Expected::of(name), tolerance, _directory: directory }
+    }
+
+    fn generator(&self, backend: Box<dyn Backend>) -> Generator {
+        Generator::of_bundle(&self.bundle, backend).expect("signatures parse")
+    }
+
+    fn prompts(&self) -> Vec<Vec<i64>> {
+        (0..self.expected.prompts()).map(|k| self.expected.ints(k, "prompt").to_vec()).collect()
+    }
+
+    /// All prompts in one batch, then each alone: greedy tokens exact, logits within tolerance.
+    fn check(&self, what: &str, generator: &mut Generator) {
+        let all: Vec<usize> = (0..self.expected.prompts()).collect();
+        let batches: Vec<Vec<usize>> =
+            std::iter::once(all.clone()).chain(all.iter().map(|k| vec![*k])).collect();
+        for protocol in PROTOCOLS {
+            for ahead in AHEAD {
+                for batch in &batches {
+                    let length = self.expected.ints(0, &format!("{protocol}_tokens")).len();
+                    let prompts = batch.iter().map(|k| self.prompts()[*k].clone()).collect();
+                    let request = Request {
+                        run_ahead: ahead,
+                        keep: Keep { logits: true, ..Keep::default() },
+                        ..Request::greedy(protocol, prompts, length)
+                    };
+                    let generation =
+                        generator.generate(&request, &mut |_| {}, &Cancel::default()).expect("generates");
+                    for (sequence, k) in generation.sequences.iter().zip(batch) {
+                        let what = format!("{what} {protocol} prompt {k} {ahead:?}");
+                        let tokens = self.expected.ints(*k, &format!("{protocol}_tokens"));
+                        assert_eq!(sequence.tokens, tokens, "{what}");
+                        let logits = self.expected.floats(*k, &format!("{protocol}_logits"));
+                        assert_close(&what, &sequence.logits, logits, self.tolerance);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tract_reproduces_every_golden_result() {
+    for name in GOLDENS {
+        let golden = Golden::of(name);
+        let mut generator = golden.generator(Box::new(Tract::of_bundle(golden.bundle.clone())));
+        golden.check(name, &mut generator);
+    }
+}
+
+#[test]
+fn the_reference_reads_the_same_bundle() {
+    let golden = Golden::of("lopsided");
+    let mut generator = golden.generator(Box::new(Reference::of_bundle(golden.bundle.clone())));
+    golden.check("lopsided", &mut generator);
+}
+
+// Both samplers of tract draw what the reference draws, and poisoned buffers change nothing.
+#[test]
+fn tract_draws_the_tokens_of_the_reference() {
+    for name in GOLDENS {
+        let golden = Golden::of(name);
+        let reference = golden.generator(Box::new(Reference::of_bundle(golden.bundle.clone())));
+        let device = Simulated::new(Tract::of_bundle(golden.bundle.clone()));
+        let tract = golden.generator(Box::new(device));
+        let mut generators = [reference, tract];
+        for protocol in PROTOCOLS {
+            for min_p in [0.0, 1e-3] {
+                let sampling = Sampling { temperature: 0.9, top_k: 10, top_p: 0.95, min_p, seed: 42 };
+                let request =
+                    Request { sampling, samples: 2, ..Request::greedy(protocol, golden.prompts(), 40) };
+                let [expected, found] = generators.each_mut().map(|generator| {
+                    generator
+                        .generate(&request, &mut |_| {}, &Cancel::default())
+                        .expect("generates")
+                        .sequences
+                });
+                assert_eq!(found, expected, "{name} {protocol} min-p {min_p}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tract_scores_as_the_teacher_forced_forward() {
+    for name in GOLDENS {
+        let golden = Golden::of(name);
+        let mut generator = golden.generator(Box::new(Tract::of_bundle(golden.bundle.clone())));
+        let (scored, _) = generator.score(&golden.prompts()).expect("scores");
+        for (k, scored) in scored.iter().enumerate() {
+            let logits = golden.expected.floats(k, "fwd_logits");
+            assert_close(&format!("{name} prompt {k}"), &scored.logits, logits, golden.tolerance);
+        }
+    }
+}
