@@ -19,7 +19,7 @@ pub struct Args {
     /// Directory of the bundle
     bundle: PathBuf,
     /// Where the graphs run
-    #[arg(long, value_enum, default_value_t = BackendName::Reference)]
+    #[arg(long, value_enum, default_value_t = BackendName::Tract)]
     backend: BackendName,
     /// Tokens of the prompt and new tokens: `pf` (2048/128), `de` (128/2048) or PROMPT/NEW
     #[arg(long, value_name = "PROMPT/NEW", default_value = "128/128", value_parser = regime)]

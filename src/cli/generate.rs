@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
     max_new_tokens: usize,
     /// Where the graphs run
-    #[arg(long, value_enum, default_value_t = BackendName::Reference)]
+    #[arg(long, value_enum, default_value_t = BackendName::Tract)]
     backend: BackendName,
     #[command(flatten)]
     run: RunArgs,

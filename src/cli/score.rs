@@ -19,7 +19,7 @@ pub struct Args {
     #[command(flatten)]
     text: TextArgs,
     /// Where the graphs run
-    #[arg(long, value_enum, default_value_t = BackendName::Reference)]
+    #[arg(long, value_enum, default_value_t = BackendName::Tract)]
     backend: BackendName,
     /// Write the logits as f32 tensor `logits [tokens, vocabulary]` of a safetensors file
     #[arg(long, value_name = "FILE")]
