@@ -1,32 +1,38 @@
-//! A compiler for PHOTON hierarchical language models (Ichikawa et al., arXiv 2512.20687).
+//! A compiler for PHOTON language models (Ichikawa et al., arXiv 2512.20687): hierarchical autoregressive models whose
+//! recursive generation splits into a short sequential part and a wide parallel one.
 //!
 //! ```text
-//! checkpoint ──► model ──► graph: one meta-context step of the recursive generator, with delays
-//!                              │ passes: choose the protocol, prove and split, widen, canonicalise
-//!                              ▼
-//!         encode   coarse   expand (+ expand_step)   decode, reencode (HierGen)   score
-//!                              │ export: text, ONNX, one weight store
-//!                              ▼
-//!                           bundle ──► runtime: backends under one generator
+//! checkpoint ──► model ──► one meta-context step, with delays
+//!                               │ passes: choose protocol, prove + distribute, widen, lower
+//!                               ▼
+//!          encode   coarse   expand          decode   reencode          score
+//!                               │ export: graph text, ONNX, weights once
+//!                               ▼
+//!                            bundle ──► runtime: Generator over a Backend (tract, reference)
 //! ```
 //!
-//! The graphs of a small model, without any checkpoint:
+//! [`passes::compile::compile`] derives the graphs of a model; nothing in it knows a level or assumes the split:
 //!
 //! ```
 //! use photonc::model::preset::preset;
 //! use photonc::passes::choose_protocol::Protocol;
 //! use photonc::passes::compile::{Plan, compile};
 //!
-//! let config = preset("tiny").expect("a preset");
-//! let compilation = compile(&config, &[Protocol::Recgen])?;
-//! let Plan::Distributed { certificate, .. } = &compilation.plans[&Protocol::Recgen] else {
-//!     unreachable!("RecGen's top state reads no sample")
+//! let config = preset("tiny").ok_or("no such preset")?;
+//! let compiled = compile(&config, &[Protocol::Recgen, Protocol::Hiergen])?;
+//! let Plan::Distributed { certificate, .. } = &compiled.plans[&Protocol::Recgen] else {
+//!     return Err("RecGen did not distribute".into());
 //! };
 //! assert_eq!(certificate.tainted_coarse_nodes, 0);
+//! // HierGen feeds its samples back; the refusal names the path from a sample to the state.
+//! let Plan::Undistributed { declined, .. } = &compiled.plans[&Protocol::Hiergen] else {
+//!     return Err("HierGen distributed".into());
+//! };
+//! assert_eq!(declined.path[0].op, "sample");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! README.md goes from a checkpoint to tokens; ARCHITECTURE.md says where to start reading.
+//! [`export::export`] writes a [`bundle`], and a [`runtime`] generator runs it.
 
 pub mod bundle;
 pub mod cli;

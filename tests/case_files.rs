@@ -12,12 +12,40 @@ mod harness;
 use harness::{Case, UPDATE, assert_close, assert_same_values, cases, outputs, root, setting};
 use photonc::graph::{Graph, text};
 use photonc::ir::op::Op;
+use photonc::passes::Pass;
+use photonc::passes::choose_protocol::{ChooseProtocol, Protocol};
+use photonc::passes::close_counters::CloseCounters;
+use photonc::passes::distribute::distribute;
+use photonc::passes::eliminate_common_subexpressions::EliminateCommonSubexpressions;
+use photonc::passes::eliminate_dead_code::EliminateDeadCode;
+use photonc::passes::fold_constants::FoldConstants;
+use photonc::passes::lower_caches::LowerCaches;
+use photonc::passes::simplify_shapes::SimplifyShapes;
 
 /// A pass as the cases run it.
-type Run = fn(&mut Graph);
+struct Tested {
+    /// Its folder.
+    name: &'static str,
+    pass: &'static dyn Pass,
+    /// Whether the graphs before and after take the same inputs and states and so can be run side by side: not where
+    /// a choice was open before, nor where a state became an input.
+    comparable: bool,
+}
 
-/// Passes by the name of their folder. A pass without a folder and a folder without a pass both fail.
-const PASSES: &[(&str, Run)] = &[];
+const fn tested(name: &'static str, pass: &'static dyn Pass, comparable: bool) -> Tested {
+    Tested { name, pass, comparable }
+}
+
+/// Every pass. A pass without a folder and a folder without a pass both fail.
+const PASSES: &[Tested] = &[
+    tested("choose_protocol", &ChooseProtocol(Protocol::Recgen), false),
+    tested("close_counters", &CloseCounters, false),
+    tested("eliminate_common_subexpressions", &EliminateCommonSubexpressions, true),
+    tested("eliminate_dead_code", &EliminateDeadCode, true),
+    tested("fold_constants", &FoldConstants, true),
+    tested("lower_caches", &LowerCaches, true),
+    tested("simplify_shapes", &SimplifyShapes, true),
+];
 
 /// How far a pass may move a value: it may reorder sums, in binary64.
 const PASS_TOLERANCE: f64 = 1e-9;
@@ -117,31 +145,73 @@ fn passes_keep_values() {
         })
         .unwrap_or_default();
     for folder in &folders {
-        assert!(PASSES.iter().any(|(name, _)| name == folder), "cases/passes/{folder} is no pass");
+        assert!(PASSES.iter().any(|tested| tested.name == folder), "cases/passes/{folder} is no pass");
     }
-    for (name, run) in PASSES {
-        let found = cases(&format!("passes/{name}"));
-        assert!(!found.is_empty(), "pass {name} has no cases");
-        for case in found {
-            check_pass(name, *run, &case);
-        }
+    for tested in PASSES {
+        let found = cases(&format!("passes/{}", tested.name));
+        assert_eq!(tested.pass.name().replace('-', "_"), tested.name);
+        let fires = found.iter().filter(|case| check_pass(tested, case) > 0).count();
+        assert!(
+            0 < fires && fires < found.len(),
+            "{}: needs a case that fires and one that must not",
+            tested.name
+        );
     }
 }
 
-/// One case of a pass: the text it leaves is a snapshot, the values it leaves are the same.
-fn check_pass(name: &str, run: Run, case: &Case) {
-    let before = parsed(case);
-    before.verify().expect("valid before");
-    let mut after = before.clone();
-    run(&mut after);
-    after.verify().expect("valid after");
-    assert_same_values(&before, &after, PASS_TOLERANCE, &case.path.display().to_string());
-    let behaviour = case.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+/// Coarse and expansion graphs, or the reason there are none.
+#[test]
+fn distribution_splits_or_says_why_not() {
+    let found = cases("distribute");
+    assert!(!found.is_empty());
+    for case in found {
+        let step = parsed(&case);
+        step.verify().expect("valid");
+        let text = match distribute(&step, "top_state") {
+            Ok(parts) => {
+                parts.coarse.verify().expect("valid coarse graph");
+                parts.expand.verify().expect("valid expansion");
+                let certificate = serde_json::to_string_pretty(&parts.certificate).expect("serialises");
+                format!("{}\n{}\n{certificate}\n", text::print(&parts.coarse), text::print(&parts.expand))
+            }
+            Err(error) => format!("{error}\n"),
+        };
+        let behaviour = behaviour(&case);
+        let declines = behaviour.starts_with("declines");
+        assert_eq!(text.contains("not distributed"), declines, "{behaviour}: {text}");
+        snapshot("distribute", &case, &text);
+    }
+}
+
+fn behaviour(case: &Case) -> String {
+    case.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn snapshot(folder: &str, case: &Case, text: &str) {
     let (comment, _) = split_comment(&case.text);
     insta::with_settings!({
-        snapshot_path => format!("snapshots/passes/{name}"),
+        snapshot_path => format!("snapshots/{folder}"),
         prepend_module_to_snapshot => false,
         omit_expression => true,
         description => comment.replace("// ", "").trim(),
-    }, { insta::assert_snapshot!(behaviour, text::print(&after)); });
+    }, { insta::assert_snapshot!(behaviour(case), text); });
+}
+
+/// One case of a pass: the text it leaves is a snapshot, the values it leaves are the same. Returns the rewrites.
+fn check_pass(tested: &Tested, case: &Case) -> usize {
+    let path = case.path.display().to_string();
+    let before = parsed(case);
+    before.verify().expect("valid before");
+    let mut after = before.clone();
+    let rewrites = tested.pass.run(&mut after).expect("runs").count;
+    after.sweep();
+    after.verify().expect("valid after");
+    if rewrites == 0 {
+        assert_eq!(text::print(&after), text::print(&before), "{path}: no rewrites, but another graph");
+    }
+    if tested.comparable {
+        assert_same_values(&before, &after, PASS_TOLERANCE, &path);
+    }
+    snapshot(&format!("passes/{}", tested.name), case, &text::print(&after));
+    rewrites
 }
