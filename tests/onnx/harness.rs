@@ -9,7 +9,9 @@ use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, IntoTValue, TVec, TValue, Tensor as TractTensor};
+use tract_onnx::prelude::{
+    Framework, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TVec, Tensor as TractTensor,
+};
 
 pub type Weights = BTreeMap<String, Tensor>;
 
@@ -104,9 +106,8 @@ fn encode(value: &Tensor) -> (Dtype, Vec<u8>) {
 /// The same value as f32 holds it: what every backend is given.
 fn rounded(value: &Tensor) -> Tensor {
     match &value.data {
-        Data::Float(v) => {
-            Tensor::floats(&value.shape, v.iter().map(|x| f64::from(*x as f32)).collect()).expect("counts agree")
-        }
+        Data::Float(v) => Tensor::floats(&value.shape, v.iter().map(|x| f64::from(*x as f32)).collect())
+            .expect("counts agree"),
         Data::Int(_) | Data::Bool(_) => value.clone(),
     }
 }
@@ -138,7 +139,8 @@ fn compare(what: &str, found: &TractTensor, expected: &Tensor, tolerance: f64) {
             assert_eq!(&found, &**expected, "{what}");
         }
         Data::Bool(expected) => {
-            let found: Vec<bool> = found.to_plain_array_view::<bool>().expect("bools").iter().copied().collect();
+            let found: Vec<bool> =
+                found.to_plain_array_view::<bool>().expect("bools").iter().copied().collect();
             assert_eq!(&found, &**expected, "{what}");
         }
     }

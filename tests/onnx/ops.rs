@@ -114,7 +114,8 @@ fn symbolic_axes_fold_and_unfold() {
     build.output("heads", Op::Reshape { shape: shape("batch, 4*meta, 2, 3") }, &[x]);
     build.output("back", Op::Reshape { shape: shape("batch, 2*meta, 12") }, &[folded]);
     let mut spread = Spread(2);
-    let mut run = |batch: usize, meta: usize| tensors([("x", spread.floats(&[batch, 4 * meta, 6], -1.0, 1.0))]);
+    let mut run =
+        |batch: usize, meta: usize| tensors([("x", spread.floats(&[batch, 4 * meta, 6], -1.0, 1.0))]);
     build.check(&[run(1, 1), run(3, 2)]);
 }
 
@@ -167,7 +168,8 @@ fn norms_and_linear_maps_take_any_leading_axes() {
     build.output("plain", Op::Linear, &[normed, weight]);
     build.output("biased", Op::Linear, &[x, weight, bias]);
     let mut spread = Spread(5);
-    let mut run = |batch: usize, meta: usize| tensors([("x", spread.floats(&[batch, 2 * meta, 6], -2.0, 2.0))]);
+    let mut run =
+        |batch: usize, meta: usize| tensors([("x", spread.floats(&[batch, 2 * meta, 6], -2.0, 2.0))]);
     build.check(&[run(1, 1), run(2, 3)]);
 }
 
@@ -188,7 +190,12 @@ fn rope_takes_constant_counted_and_given_positions() {
         let x = spread.floats(&[batch, 2, 3, 6], -1.0, 1.0);
         let y = spread.floats(&[batch, 2, meta, 6], -1.0, 1.0);
         let positions = spread.ints(&[batch, meta], 50);
-        tensors([("x", x), ("y", y), ("positions", positions), ("z", spread.floats(&[1, 2, 3, 6], -1.0, 1.0))])
+        tensors([
+            ("x", x),
+            ("y", y),
+            ("positions", positions),
+            ("z", spread.floats(&[1, 2, 3, 6], -1.0, 1.0)),
+        ])
     };
     build.check(&[run(1, 1), run(3, 4)]);
 }
@@ -223,9 +230,12 @@ fn poisoned(spread: &mut Spread, slots: usize, lengths: &[i64]) -> Tensor {
 
 #[test]
 fn past_attention_ignores_whatever_lies_past_the_lengths() {
-    for (name, heads, n, size) in
-        [("past_decode", 4, "1", 1), ("past_grouped", 6, "3", 3), ("past_plain", 2, "2", 2), ("past_open", 4, "meta", 3)]
-    {
+    for (name, heads, n, size) in [
+        ("past_decode", 4, "1", 1),
+        ("past_grouped", 6, "3", 3),
+        ("past_plain", 2, "2", 2),
+        ("past_open", 4, "meta", 3),
+    ] {
         let build = past_graph(name, heads, n);
         let mut spread = Spread(8);
         let mut run = |slots: usize, lengths: &[i64]| {
