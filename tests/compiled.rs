@@ -1,5 +1,6 @@
 //! What the compiler makes of a small two-level model, as people read it: the step program, every derived graph, the
 //! certificate and the refusal, and the ONNX form. Reviewed snapshots; a change here is a change of the product.
+#![allow(clippy::panic, reason = "a test fails by panicking")]
 
 use photonc::export::onnx::{self, WeightLocation};
 use photonc::graph::{Graph, text};

@@ -97,8 +97,9 @@ fn stack(width: usize, stack: &StackConfig) -> String {
     format!("width {width}, heads {}{groups} x {}, ffn {}", stack.heads, stack.head_dim, stack.ffn)
 }
 
-/// A count with thin groups of three: `13 312 000`.
-fn grouped(count: usize) -> String {
+/// A count in groups of three: `13 312 000`.
+#[must_use]
+pub fn grouped(count: usize) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

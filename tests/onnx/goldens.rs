@@ -1,1 +1,118 @@
-//! Every graph of the golden models.
+//! Every graph of the golden models, both protocols: batches of 1 and 3 rows of different length, caches empty, partly
+//! filled and full, and slots past a row's length poisoned.
+
+use crate::fixture::{GOLDENS, Spread, golden_checkpoint};
+use crate::harness::{Weights, check};
+use photonc::export::onnx;
+use photonc::graph::Graph;
+use photonc::graph::interp::Tensors;
+use photonc::ir::dim::{Bindings, Symbol};
+use photonc::ir::op::Op;
+use photonc::ir::shape::Type;
+use photonc::ir::tensor::Tensor;
+use photonc::model::checkpoint::Checkpoint;
+use photonc::passes::choose_protocol::Protocol;
+use photonc::passes::compile::compile;
+
+/// f32 against f64 through a whole model, relative to an output's largest element: 250 roundings of 2^-23.
+const TOLERANCE: f64 = 3e-5;
+
+/// Rows of a run and its sizes.
+struct Rows {
+    lengths: Vec<i64>,
+    meta: usize,
+    capacity: usize,
+}
+
+fn weights(checkpoint: &Checkpoint) -> Weights {
+    checkpoint
+        .tensors
+        .iter()
+        .map(|(name, entry)| {
+            let values = checkpoint.read_f64(name).expect("weight reads");
+            (name.clone(), Tensor::floats(&entry.shape, values).expect("counts agree"))
+        })
+        .collect()
+}
+
+/// Cycles through `values`, one a row.
+fn per_row(rows: usize, values: &[f64]) -> Tensor {
+    Tensor::floats(&[rows], (0..rows).map(|row| values[row % values.len()]).collect()).expect("counts agree")
+}
+
+fn input(name: &str, ty: &Type, rows: &Rows, vocab: usize, spread: &mut Spread) -> Tensor {
+    let mut bindings = Bindings::default();
+    let batch = rows.lengths.len();
+    for (symbol, size) in
+        [(Symbol::Batch, batch), (Symbol::Meta, rows.meta), (Symbol::Capacity, rows.capacity)]
+    {
+        bindings.bind(symbol, size);
+    }
+    let shape = ty.shape.eval(&bindings).expect("sizes");
+    match name {
+        "ids" => spread.ints(&shape, vocab),
+        "lengths" | "position" => Tensor::ints(&shape, rows.lengths.clone()).expect("counts agree"),
+        "temperature" => per_row(batch, &[0.0, 1.0, 0.7]),
+        "top_k" => Tensor::ints(&shape, (0..batch).map(|row| [1, 50, 5][row % 3]).collect()).expect("counts"),
+        "top_p" => per_row(batch, &[1.0, 0.9, 0.8]),
+        "uniforms" => spread.floats(&shape, 0.0, 1.0),
+        _ if shape.len() == 4 => poisoned(spread.floats(&shape, -1.0, 1.0), rows),
+        _ => spread.floats(&shape, -1.0, 1.0),
+    }
+}
+
+/// A cache with NaN, infinities and huge numbers past each row's length.
+fn poisoned(cache: Tensor, rows: &Rows) -> Tensor {
+    let [batch, heads, slots, width] = cache.shape[..] else { panic!("cache of 4 axes") };
+    let units = (slots / rows.capacity) as i64;
+    let poison = [f64::NAN, f64::INFINITY, 1e30, f64::NEG_INFINITY];
+    let values = cache.as_floats().expect("floats").iter().enumerate().map(|(at, value)| {
+        let (slot, row) = ((at / width % slots) as i64, at / (heads * slots * width));
+        if slot < rows.lengths[row % batch] * units { *value } else { poison[at % 4] }
+    });
+    Tensor::floats(&cache.shape, values.collect()).expect("counts agree")
+}
+
+fn run(graph: &Graph, rows: &Rows, vocab: usize, spread: &mut Spread) -> Tensors {
+    graph
+        .inputs()
+        .into_iter()
+        .map(|id| match graph.op(id) {
+            Op::Input { name, ty, .. } => (name.to_string(), input(name, ty, rows, vocab, spread)),
+            other => panic!("{other:?} is no input"),
+        })
+        .collect()
+}
+
+#[test]
+fn every_graph_of_every_golden_agrees() {
+    for name in GOLDENS {
+        let checkpoint = golden_checkpoint(name);
+        let weights = weights(&checkpoint);
+        let compiled = compile(&checkpoint.config, &[Protocol::Recgen, Protocol::Hiergen]).expect("compiles");
+        for (graph_name, graph) in &compiled.graphs {
+            let is_sequence = graph_name == "encode" || graph_name == "score";
+            let least = i64::from(is_sequence);
+            // The window of `expand_step` has as many slots as it has; `capacity` is the others'.
+            let capacity = if graph_name == "expand_step" { window_slots(graph) } else { 4 };
+            let last = if is_sequence { 3 } else { capacity as i64 - i64::from(graph_name == "expand_step") };
+            let alone = Rows { lengths: vec![least], meta: 1, capacity };
+            let three = Rows { lengths: vec![least, 2, last], meta: 3, capacity };
+            let mut spread = Spread(21);
+            let vocab = checkpoint.config.vocab_size;
+            let runs = [alone, three].map(|rows| run(graph, &rows, vocab, &mut spread));
+            let model = check(&format!("{name}.{graph_name}"), graph, &weights, &runs, TOLERANCE);
+            if name == "lopsided" && ["coarse", "expand_step"].contains(&graph_name.as_str()) {
+                insta::assert_snapshot!(format!("{name}_{graph_name}"), onnx::text::render(&model));
+            }
+        }
+    }
+}
+
+fn window_slots(graph: &Graph) -> usize {
+    let sizes = graph.inputs().into_iter().filter_map(|id| match &graph.ty(id).shape.0[..] {
+        [_, _, slots, _] => slots.as_const(),
+        _ => None,
+    });
+    sizes.max().expect("a window")
+}

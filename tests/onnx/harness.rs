@@ -9,6 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{
     Framework, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TVec, Tensor as TractTensor,
 };
@@ -19,8 +20,8 @@ pub type Weights = BTreeMap<String, Tensor>;
 const STORE: &str = "weights/model.safetensors";
 
 /// Exports `graph`, runs it in tract on `runs` and compares every output with the interpreter's: integers and
-/// truth values exactly, floats within `tolerance`.
-pub fn check(name: &str, graph: &Graph, weights: &Weights, runs: &[Tensors], tolerance: f64) {
+/// truth values exactly, floats within `tolerance` of the output's largest element (or of 1). Returns the model.
+pub fn check(name: &str, graph: &Graph, weights: &Weights, runs: &[Tensors], tolerance: f64) -> ModelProto {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("onnx").join(name);
     fs::create_dir_all(folder.join("weights")).expect("folder");
     let places = store(&folder.join(STORE), weights);
@@ -52,6 +53,7 @@ pub fn check(name: &str, graph: &Graph, weights: &Weights, runs: &[Tensors], tol
             compare(&format!("{name} run {at}: {output}"), &found, expected, tolerance);
         }
     }
+    model
 }
 
 /// Writes all weights as f32 into one store; where each lies.
@@ -131,7 +133,8 @@ fn compare(what: &str, found: &TractTensor, expected: &Tensor, tolerance: f64) {
             let found = found.cast_to::<f32>().expect("floats");
             let found = found.to_plain_array_view::<f32>().expect("floats");
             let found: Vec<f64> = found.iter().map(|x| f64::from(*x)).collect();
-            crate::fixture::assert_close(what, &found, expected, tolerance);
+            let scale = expected.iter().fold(1.0, |largest: f64, value| largest.max(value.abs()));
+            crate::fixture::assert_close(what, &found, expected, tolerance * scale);
         }
         Data::Int(expected) => {
             let found = found.cast_to::<i64>().expect("integers");

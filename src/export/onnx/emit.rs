@@ -21,6 +21,8 @@ pub(super) enum Shared {
     ScalarSize(Dim),
     /// `i64 [d]`: 0, 1, ..
     Range(Dim),
+    /// `i64 [3]`: a dimension, 1, 1.
+    RowShape(Dim),
     /// The weight `[N, K]` as `[K, N]`.
     Transposed(String),
     /// Cosine or sine table of positions (a value name) at a base, for heads of a width and a number of rows.
@@ -84,6 +86,7 @@ impl<'a> Emitter<'a> {
             self.values.insert(id, value);
         }
         self.check_inputs(&inputs)?;
+        self.drop_unread_constants();
         let info = |id: &NodeId, name: &str| proto::value_info(name, graph.ty(*id));
         Ok(GraphProto {
             input: inputs.iter().map(|id| info(id, &self.values[id])).collect(),
@@ -129,6 +132,13 @@ impl<'a> Emitter<'a> {
                 name: self.values[id].clone(),
             }),
         }
+    }
+
+    /// Positions that became tables are read by no node.
+    fn drop_unread_constants(&mut self) {
+        let read: HashSet<&str> =
+            self.nodes.iter().flat_map(|node| node.input.iter().map(String::as_str)).collect();
+        self.initializers.retain(|tensor| read.contains(tensor.name.as_str()));
     }
 
     /// Gives a lowered value the names of the outputs it is; a value that has to keep its name is copied.

@@ -4,7 +4,8 @@ use super::emit::Emitter;
 use super::{ExportError, proto};
 
 impl Emitter<'_> {
-    /// `[.., K], [N, K], ([N]) -> [.., N]`.
+    /// `[.., K], [N, K], ([N]) -> [.., N]`. Not `Gemm` with `transB`: on one row, which is what decoding has, tract and
+    /// ONNX Runtime take half as long again for it, and it takes no leading axes.
     pub(super) fn linear(&mut self, args: &[&str]) -> Result<String, ExportError> {
         let weight = self.transposed(args[1])?;
         let product = self.node("MatMul", &[args[0], &weight], vec![]);

@@ -54,9 +54,7 @@ pub enum ExportError {
         op: &'static str,
     },
     /// A value of a type that the target does not compute in.
-    #[error(
-        "{scope}: `{op}` yields {ty}, expected f32, i64 or bool (target portable): lower precision after export"
-    )]
+    #[error("{scope}: `{op}` yields {ty}, expected f32, i64 or bool for target portable")]
     Precision {
         /// Where in the model.
         scope: String,

@@ -41,8 +41,10 @@ impl Emitter<'_> {
 
     /// `[1, n, d / 2]` as `[rows, n, d / 2]`.
     fn expand_rows(&mut self, table: &str, rows: &Dim) -> Result<String, ExportError> {
-        let (rows, ones) = (self.size(rows)?, self.ints(&[1, 1]));
-        let shape = self.concat(&[&rows, &ones], 0);
+        let shape = self.shared(Shared::RowShape(rows.clone()), |emitter| {
+            let (rows, ones) = (emitter.size(rows)?, emitter.ints(&[1, 1]));
+            Ok(emitter.concat(&[&rows, &ones], 0))
+        })?;
         Ok(self.node("Expand", &[table, &shape], vec![]))
     }
 

@@ -163,10 +163,10 @@ impl Parser {
         if self.values.contains_key(&key) {
             return Err(Wrong { column: start, message: format!("value `%{}` is defined twice", key.1) });
         }
-        self.values.insert(key.clone(), None);
-        let node = self.definition(index, line)?;
-        self.values.insert(key, node);
-        Ok(())
+        let node = self.definition(index, line);
+        // Only now, so that a value reading itself is told so.
+        self.values.insert(key, node.as_ref().ok().copied().flatten());
+        node.map(|_| ())
     }
 
     /// `= op{..} operands : type #label`; nothing if an operand's own line is broken.

@@ -71,7 +71,7 @@ impl<'c> Builder<'c> {
 
     pub fn reshape(&mut self, x: NodeId, dims: &[Dim], scope: &Scope) -> Built {
         let shape: Shape = dims.iter().cloned().collect();
-        if &shape == &self.graph.ty(x).shape {
+        if shape == self.graph.ty(x).shape {
             return Ok(x);
         }
         self.graph.add(Op::Reshape { shape }, &[x], scope)

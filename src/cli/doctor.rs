@@ -1,0 +1,64 @@
+//! `photonc doctor`: which backends this machine can use, and what the others lack.
+
+use super::backends::BackendName;
+use super::{Failure, Reporter};
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// Show which backends can run here, and what is missing for the others
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    photonc: &'static str,
+    system: String,
+    threads: usize,
+    backends: Vec<BackendStatus>,
+}
+
+/// What was found of one backend.
+#[derive(Debug, Serialize)]
+struct BackendStatus {
+    name: &'static str,
+    found: bool,
+    version: Option<String>,
+    place: Option<String>,
+    missing: Option<String>,
+    about: &'static str,
+}
+
+pub fn run(_args: &Args, reporter: &Reporter) -> Result<(), Failure> {
+    let report = Report {
+        photonc: env!("CARGO_PKG_VERSION"),
+        system: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+        threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        backends: backends(),
+    };
+    if reporter.json() {
+        return reporter.document(&report);
+    }
+    let mut text = format!("photonc {} on {}, {} threads\n", report.photonc, report.system, report.threads);
+    for backend in &report.backends {
+        let state = match (&backend.missing, &backend.version, &backend.place) {
+            (Some(missing), _, _) => format!("missing: {missing}"),
+            (None, version, place) => {
+                format!("{} {}", version.as_deref().unwrap_or("found"), place.as_deref().unwrap_or(""))
+            }
+        };
+        let _infallible = writeln!(text, "  {:<10} {:<18} {}", backend.name, state.trim_end(), backend.about);
+    }
+    reporter.text(&text)
+}
+
+fn backends() -> Vec<BackendStatus> {
+    let status = |backend: BackendName| BackendStatus {
+        name: backend.name(),
+        found: true,
+        version: Some(backend.version().to_owned()),
+        place: Some("built in".to_owned()),
+        missing: None,
+        about: backend.about(),
+    };
+    BackendName::ALL.into_iter().map(status).collect()
+}

@@ -1,0 +1,308 @@
+//! How a run fails: what was being done, what is wrong, what to do, and the exit code. Owns the text and JSON forms of
+//! errors and the net under our own bugs.
+
+use super::report::{Reporter, to_stderr};
+use crate::bundle::BundleError;
+use crate::export::ExportError;
+use crate::model::checkpoint::CheckpointError;
+use crate::model::synth::SynthError;
+use crate::passes::PassError;
+use crate::passes::compile::CompileError;
+use crate::passes::pipeline::Fault;
+use crate::runtime::backend::BackendError;
+use crate::runtime::error::RuntimeError;
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+use serde_json::json;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+const BUG_HELP: &str =
+    "this is a bug of photonc, not of your input; please report it with the command and this message";
+
+/// Who is to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The input, or a check of it, failed: exit code 1.
+    Input,
+    /// The arguments: exit code 2.
+    Usage,
+    /// Us: exit code 3.
+    Bug,
+}
+
+impl Blame {
+    fn exit_code(self) -> u8 {
+        match self {
+            Blame::Input => 1,
+            Blame::Usage => 2,
+            Blame::Bug => 3,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Blame::Input => "input",
+            Blame::Usage => "usage",
+            Blame::Bug => "bug",
+        }
+    }
+}
+
+/// Why a run failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Who is to blame.
+    pub blame: Blame,
+    title: String,
+    cause: Cause,
+    help: Option<String>,
+}
+
+/// Where and what, in the words of the part that found it.
+#[derive(Debug)]
+struct Cause(String);
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Cause {}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.title)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+impl Diagnostic for Failure {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+}
+
+impl Failure {
+    /// The input is to blame. `cause` says where, what was found and what was expected.
+    pub fn input(title: &str, cause: &dyn fmt::Display) -> Self {
+        Failure { blame: Blame::Input, title: title.to_owned(), cause: Cause(cause.to_string()), help: None }
+    }
+
+    /// The arguments, though they parse, do not fit together or the input.
+    pub fn usage(cause: &dyn fmt::Display) -> Self {
+        Failure { blame: Blame::Usage, ..Failure::input("these arguments do not fit", cause) }
+    }
+
+    /// We are to blame.
+    pub fn bug(cause: &dyn fmt::Display) -> Self {
+        let failure = Failure::input("photonc broke", cause);
+        Failure { blame: Blame::Bug, help: Some(BUG_HELP.to_owned()), ..failure }
+    }
+
+    /// A result that could not be printed.
+    pub fn output(error: &std::io::Error) -> Self {
+        Failure::input("the result could not be printed", error)
+    }
+
+    /// With what to do.
+    #[must_use]
+    pub fn help(self, help: &str) -> Self {
+        Failure { help: Some(help.to_owned()), ..self }
+    }
+
+    /// Prints the failure on stderr.
+    pub fn report(&self, reporter: &Reporter) -> ExitCode {
+        if reporter.json() {
+            to_stderr(&self.to_json());
+        } else {
+            to_stderr(&self.to_text(reporter.terminal()));
+        }
+        ExitCode::from(self.blame.exit_code())
+    }
+
+    fn to_text(&self, coloured: bool) -> String {
+        let theme = if coloured { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        let handler =
+            GraphicalReportHandler::new_themed(theme).with_wrap_lines(false).with_width(usize::MAX / 2);
+        let mut text = String::new();
+        match handler.render_report(&mut text, self) {
+            Ok(()) => text,
+            Err(fmt::Error) => format!("{}: {}\n", self.title, self.cause),
+        }
+    }
+
+    fn to_json(&self) -> String {
+        let document = json!({"error": {
+            "blame": self.blame.name(),
+            "title": self.title,
+            "message": self.cause.0,
+            "help": self.help,
+        }});
+        format!("{document:#}\n")
+    }
+}
+
+/// Prints what clap has to say: help and version on stdout, anything else is a usage error.
+pub(super) fn usage(error: &clap::Error, json: bool) -> ExitCode {
+    if json && error.use_stderr() {
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+        to_stderr(&Failure { title: "the arguments do not parse".into(), ..Failure::usage(&text) }.to_json());
+        return ExitCode::from(Blame::Usage.exit_code());
+    }
+    // Where help cannot be printed there is nobody to print it for.
+    let _unheard = error.print();
+    if error.use_stderr() { ExitCode::from(Blame::Usage.exit_code()) } else { ExitCode::SUCCESS }
+}
+
+/// Runs `work`; a panic in it, or in a thread it waits for, becomes a [`Blame::Bug`].
+pub(super) fn catching_bugs(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    static PLACE: Mutex<Option<String>> = Mutex::new(None);
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|at| format!("{}:{}", at.file(), at.line()));
+        if let Ok(mut first) = PLACE.lock() {
+            *first = first.take().or(place);
+        }
+    }));
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    drop(std::panic::take_hook());
+    outcome.unwrap_or_else(|payload| {
+        let message = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let message = message.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let place = PLACE.lock().ok().and_then(|mut place| place.take()).unwrap_or_default();
+        Err(Failure::bug(&format_args!("{place}: {message}")))
+    })
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        let help = match &error {
+            CheckpointError::NoTensor { .. } => return Failure::bug(&error),
+            CheckpointError::Unreadable { .. } | CheckpointError::NotFound { .. } => {
+                "name a directory with config.json and safetensors weights, or the weights file itself"
+            }
+            CheckpointError::Header { .. } | CheckpointError::Index { .. } | CheckpointError::Read { .. } => {
+                "copy or download the weights again; photonc trusts no byte that the header does not account for"
+            }
+            CheckpointError::Dialect { .. } => {
+                "name the layout with --dialect, or describe it with --weight-map (docs in src/model/dialects)"
+            }
+            CheckpointError::Config(_) => "correct config.json; every contradiction is listed above",
+            CheckpointError::Mismatch { .. } => {
+                "correct config.json or the weights, or name another layout with --dialect or --weight-map"
+            }
+            CheckpointError::NonFinite { .. } => {
+                "mend the checkpoint, or pass --allow-nonfinite to export it as it is"
+            }
+        };
+        Failure::input("the checkpoint cannot be used", &error).help(help)
+    }
+}
+
+impl From<SynthError> for Failure {
+    fn from(error: SynthError) -> Self {
+        let failure = Failure::input("no checkpoint was written", &error);
+        match error {
+            SynthError::Config { .. } | SynthError::Dtype { .. } => Failure::bug(&error),
+            SynthError::Exists { .. } => {
+                failure.help("pass --force to replace a checkpoint, or name another directory")
+            }
+            SynthError::Write { .. } => {
+                failure.help("make room or name another directory; nothing was left behind")
+            }
+        }
+    }
+}
+
+impl From<CompileError> for Failure {
+    fn from(error: CompileError) -> Self {
+        if let CompileError::Pipeline(broken) = &error
+            && let Fault::Failed(impossible @ PassError::Impossible { .. }) = &broken.fault
+        {
+            return Failure::input("the model does not compile", impossible);
+        }
+        Failure::bug(&error)
+    }
+}
+
+impl From<BundleError> for Failure {
+    fn from(error: BundleError) -> Self {
+        match &error {
+            BundleError::OutsideBundle { .. } => Failure::bug(&error),
+            _ => Failure::input("the bundle cannot be used", &error),
+        }
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Checkpoint(error) => error.into(),
+            ExportError::Compile(error) => error.into(),
+            ExportError::Bundle(error) => {
+                Failure { title: "no bundle was written".to_owned(), ..error.into() }
+            }
+            ExportError::RecgenUndefined { .. } | ExportError::MaxTokens { .. } => {
+                Failure::input("no bundle was written", &error)
+            }
+            ExportError::Verify(_) | ExportError::Onnx(_) => Failure::bug(&error),
+        }
+    }
+}
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        let title = match &error {
+            RuntimeError::Bundle(_) | RuntimeError::Signature { .. } => "the bundle cannot be used",
+            RuntimeError::Prompt(_) | RuntimeError::Capacity { .. } => "the prompt cannot be used",
+            RuntimeError::Sampling(_)
+            | RuntimeError::Empty { .. }
+            | RuntimeError::GraphSamplerOnly { .. } => {
+                return Failure::usage(&error);
+            }
+            RuntimeError::NoProtocol { .. } => "the bundle lacks the protocol",
+            RuntimeError::NotADistribution { .. } => "the model gave no distribution",
+            RuntimeError::Backend(
+                BackendError::OutOfMemory { .. }
+                | BackendError::Unavailable { .. }
+                | BackendError::NoGraph { .. }
+                | BackendError::Load { .. },
+            ) => "the backend cannot run this",
+            RuntimeError::Backend(_) | RuntimeError::NotInTrajectory { .. } => return Failure::bug(&error),
+        };
+        Failure::input(title, &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Blame, Failure, catching_bugs};
+
+    /// A panic anywhere under the command line is ours, says so, and gives its place.
+    #[test]
+    fn a_panic_is_reported_as_a_bug() {
+        let failure = catching_bugs(|| panic!("seven of nine")).expect_err("it panics");
+        assert_eq!(failure.blame, Blame::Bug);
+        let text = failure.to_text(false);
+        assert!(text.contains("src/cli/failure.rs:") && text.contains("seven of nine"), "{text}");
+        assert!(text.contains("this is a bug of photonc"), "{text}");
+    }
+
+    #[test]
+    fn an_error_in_json_has_every_part() {
+        let failure = Failure::input("it failed", &"here: found 1, expected 2").help("make it 2");
+        let json: serde_json::Value = serde_json::from_str(&failure.to_json()).expect("JSON");
+        let expected = serde_json::json!({"error": {
+            "blame": "input", "title": "it failed", "message": "here: found 1, expected 2", "help": "make it 2",
+        }});
+        assert_eq!(json, expected);
+    }
+}

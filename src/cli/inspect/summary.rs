@@ -1,0 +1,176 @@
+//! One page about a checkpoint or a bundle: its shape, how each protocol runs, and its graphs.
+
+use super::protocols;
+use crate::bundle::{Bundle, PortRecord};
+use crate::cli::{Failure, Reporter};
+use crate::graph::Graph;
+use crate::ir::op::Op;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::parameter_table::{ParameterTable, grouped};
+use crate::passes::compile::{Compilation, Plan, compile};
+use crate::passes::distribute::Certificate;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// Prints the page, compiling every defined protocol.
+pub fn checkpoint(path: &Path, checkpoint: &Checkpoint, reporter: &Reporter) -> Result<(), Failure> {
+    let config = &checkpoint.config;
+    let compilation = compile(config, &protocols(config))?;
+    if reporter.json() {
+        return reporter.document(&as_json(path, checkpoint, &compilation));
+    }
+    let mut text = format!(
+        "{}: dialect {}, {} levels, {} tokens in a meta-context, vocabulary {}, {} parameters in {}\n\n",
+        path.display(),
+        checkpoint.dialect.name,
+        config.depth(),
+        config.meta_tokens(),
+        config.vocab_size,
+        grouped(ParameterTable::new(config).total),
+        dtypes(checkpoint).join(" and "),
+    );
+    for (protocol, plan) in &compilation.plans {
+        let _infallible = writeln!(text, "{protocol}: {}", plan_text(plan));
+    }
+    text.push_str("\ngraphs:\n");
+    for graph in compilation.graphs.values() {
+        text.push_str(&graph_text(graph));
+    }
+    reporter.text(&text)
+}
+
+fn dtypes(checkpoint: &Checkpoint) -> Vec<String> {
+    let dtypes: BTreeSet<_> = checkpoint.tensors.values().map(|entry| entry.dtype).collect();
+    dtypes.into_iter().map(|dtype| dtype.to_string()).collect()
+}
+
+/// Prints the page from the manifest.
+pub fn bundle(path: &Path, bundle: &Bundle, reporter: &Reporter) -> Result<(), Failure> {
+    let manifest = bundle.manifest();
+    if reporter.json() {
+        return reporter.document(&json!({"path": path, "manifest": manifest}));
+    }
+    let mut text = format!(
+        "{}: bundle format {} by photonc {}, dialect {}, {} tokens in a meta-context, vocabulary {}, up to {} tokens, {}\n\n",
+        path.display(),
+        manifest.format,
+        manifest.photonc,
+        manifest.source.dialect,
+        manifest.model.meta_tokens,
+        manifest.model.vocab_size,
+        manifest.model.max_tokens,
+        manifest.precision,
+    );
+    for (protocol, plan) in &manifest.protocols {
+        let _infallible = writeln!(text, "{protocol}: {}", plan_text(plan));
+    }
+    text.push_str("\ngraphs:\n");
+    for (name, graph) in &manifest.graphs {
+        let _infallible = writeln!(text, "  {name}");
+        let ports = |way| {
+            move |port: &PortRecord| {
+                let PortRecord { name, dtype, shape, meaning } = port;
+                format!("    {way:<4} {name}: {dtype}[{}]  {meaning}\n", shape.join(", "))
+            }
+        };
+        text.extend(graph.inputs.iter().map(ports("in")));
+        text.extend(graph.outputs.iter().map(ports("out")));
+    }
+    reporter.text(&text)
+}
+
+/// How a protocol runs, in a line.
+pub fn plan_line(plan: &Plan) -> String {
+    match plan {
+        Plan::Distributed { coarse, expand, certificate, .. } => {
+            format!(
+                "split around `{}`: `{coarse}` runs ahead, `{expand}` follows in one wide batch",
+                certificate.state
+            )
+        }
+        Plan::Undistributed { decode, reencode: Some(reencode), .. } => {
+            format!("one meta-context at a time: `{decode}`, then `{reencode}`")
+        }
+        Plan::Undistributed { decode, reencode: None, .. } => {
+            format!("one meta-context at a time: `{decode}`, which returns the next state")
+        }
+    }
+}
+
+/// How a protocol runs, and the proof or the reason.
+fn plan_text(plan: &Plan) -> String {
+    let line = plan_line(plan);
+    match plan {
+        Plan::Distributed { certificate, .. } => format!("{line}\n{}", proof(certificate)),
+        Plan::Undistributed { declined, .. } => {
+            format!("{line}\n  {}", declined.to_string().replace('\n', "\n  "))
+        }
+    }
+}
+
+fn proof(certificate: &Certificate) -> String {
+    let names = |values: Vec<&str>| if values.is_empty() { "none".into() } else { values.join(", ") };
+    let recurrences: Vec<String> = certificate
+        .recurrences
+        .iter()
+        .map(|recurrence| {
+            format!("\n    {} nodes through {}", recurrence.nodes, recurrence.delays.join(", "))
+        })
+        .collect();
+    format!(
+        "  {} nodes coarse, {} of them reached by a sample; {} nodes expansion, {} samples\n  \
+         recurrences, none reached by a sample:{}\n  \
+         handed over: {}; shifted along the meta axis: {}",
+        certificate.coarse_nodes,
+        certificate.tainted_coarse_nodes,
+        certificate.expand_nodes,
+        certificate.samples,
+        recurrences.concat(),
+        names(certificate.cut.iter().map(|value| value.name.as_str()).collect()),
+        names(certificate.shifts.iter().map(String::as_str).collect()),
+    )
+}
+
+fn graph_text(graph: &Graph) -> String {
+    let mut text = format!("  {}, {} nodes\n", graph.name(), graph.len());
+    for id in graph.inputs() {
+        if let Op::Input { name, ty, .. } = graph.op(id) {
+            let _infallible = writeln!(text, "    in   {name}: {ty}");
+        }
+    }
+    for output in graph.outputs() {
+        let _infallible = writeln!(text, "    out  {}: {}", output.name, graph.ty(output.node));
+    }
+    text
+}
+
+fn as_json(path: &Path, checkpoint: &Checkpoint, compilation: &Compilation) -> Value {
+    let signature = |graph: &Graph| {
+        let inputs: Vec<Value> = graph
+            .inputs()
+            .into_iter()
+            .filter_map(|id| match graph.op(id) {
+                Op::Input { name, ty, .. } => Some(json!({"name": &**name, "type": ty.to_string()})),
+                _ => None,
+            })
+            .collect();
+        let outputs: Vec<Value> = graph
+            .outputs()
+            .iter()
+            .map(|output| json!({"name": &*output.name, "type": graph.ty(output.node).to_string()}))
+            .collect();
+        json!({"name": graph.name(), "nodes": graph.len(), "inputs": inputs, "outputs": outputs})
+    };
+    json!({
+        "path": path,
+        "dialect": checkpoint.dialect.name,
+        "config": crate::model::config_json::config_json(&checkpoint.config),
+        "dtypes": dtypes(checkpoint),
+        "parameters": ParameterTable::new(&checkpoint.config),
+        "notes": checkpoint.notes,
+        "plans": compilation.plans,
+        "graphs": compilation.graphs.values().map(signature).collect::<Vec<_>>(),
+    })
+}

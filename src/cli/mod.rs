@@ -1,0 +1,97 @@
+//! The command line. Owns arguments, printing, progress and exit codes; one file per subcommand. The only floor that
+//! prints, reads the clock for a user, or names clap.
+//!
+//! Exit codes: 0 ok, 1 the input or a check failed, 2 usage, 3 a bug of photonc.
+
+mod backends;
+mod bench;
+mod completions;
+mod doctor;
+mod export;
+mod failure;
+mod generate;
+mod inspect;
+mod model_args;
+mod prompts;
+mod report;
+mod score;
+mod synth;
+mod timing;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use failure::Failure;
+use report::Reporter;
+
+/// Arguments of `photonc`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "photonc",
+    version,
+    about = "Compiler for PHOTON hierarchical language models",
+    long_about = "Compiler for PHOTON hierarchical language models: a checkpoint in; verified graphs, an ONNX bundle and generated tokens out.\n\nExit codes: 0 ok, 1 the input or a check failed, 2 usage, 3 a bug of photonc.",
+    propagate_version = false,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Global {
+    /// Print one JSON document on stdout, errors as JSON on stderr
+    #[arg(long, global = true, help_heading = "Global options")]
+    json: bool,
+    /// No notes and no progress on stderr
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    quiet: bool,
+    /// More detail on stderr
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Export(export::Args),
+    Inspect(inspect::Args),
+    Generate(generate::Args),
+    Score(score::Args),
+    Bench(bench::Args),
+    Synth(synth::Args),
+    Doctor(doctor::Args),
+    Completions(completions::Args),
+}
+
+/// Runs `photonc` with these arguments, the program's name first. Prints results on stdout and errors on stderr.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // Whether errors are JSON must be known even where the arguments do not parse.
+    let json = arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return failure::usage(&error, json),
+    };
+    let reporter = Reporter::new(cli.global);
+    match failure::catching_bugs(|| run(&cli.command, &reporter)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(&reporter),
+    }
+}
+
+fn run(command: &Command, reporter: &Reporter) -> Result<(), Failure> {
+    match command {
+        Command::Export(args) => export::run(args, reporter),
+        Command::Generate(args) => generate::run(args, reporter),
+        Command::Score(args) => score::run(args, reporter),
+        Command::Bench(args) => bench::run(args, reporter),
+        Command::Inspect(args) => inspect::run(args, reporter),
+        Command::Synth(args) => synth::run(args, reporter),
+        Command::Doctor(args) => doctor::run(args, reporter),
+        Command::Completions(args) => completions::run(args, &mut Cli::command(), reporter),
+    }
+}

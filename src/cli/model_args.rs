@@ -1,0 +1,41 @@
+//! Arguments that name a checkpoint, shared by the subcommands that read one.
+
+use super::{Failure, Reporter};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::dialect::DialectChoice;
+use std::path::{Path, PathBuf};
+
+/// How the checkpoint's layout is found.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DialectArgs {
+    /// Layout of the checkpoint by name (`paper`, `photon-experiment`) instead of recognising it
+    #[arg(long, value_name = "NAME", conflicts_with = "weight_map")]
+    dialect: Option<String>,
+    /// Layout of the checkpoint from a data file of the form of src/model/dialects/*.toml
+    #[arg(long, value_name = "FILE")]
+    weight_map: Option<PathBuf>,
+}
+
+impl DialectArgs {
+    pub fn choice(&self) -> DialectChoice {
+        match (&self.dialect, &self.weight_map) {
+            (Some(name), _) => DialectChoice::Named(name.clone()),
+            (None, Some(file)) => DialectChoice::File(file.clone()),
+            (None, None) => DialectChoice::Recognise,
+        }
+    }
+
+    /// Whether the user said anything about the layout.
+    pub fn given(&self) -> bool {
+        self.choice() != DialectChoice::Recognise
+    }
+
+    /// Opens the checkpoint and tells what was ignored.
+    pub fn open(&self, model: &Path, reporter: &Reporter) -> Result<Checkpoint, Failure> {
+        let checkpoint = Checkpoint::open(model, &self.choice())?;
+        for note in &checkpoint.notes {
+            reporter.note(note);
+        }
+        Ok(checkpoint)
+    }
+}

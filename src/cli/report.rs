@@ -1,0 +1,104 @@
+//! What reaches the user besides errors: results on stdout, notes and progress on stderr. Owns `--json`, `--quiet` and
+//! `--verbose`; refuses progress where stderr is no terminal.
+
+use super::{Failure, Global};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+
+/// Prints as the global options say.
+#[derive(Clone, Copy, Debug)]
+pub struct Reporter {
+    global: Global,
+    terminal: bool,
+}
+
+/// Bytes or steps of a long piece of work; may be told from several threads.
+#[derive(Debug)]
+pub struct Progress(ProgressBar);
+
+impl Reporter {
+    pub(super) fn new(global: Global) -> Self {
+        Reporter { global, terminal: std::io::stderr().is_terminal() }
+    }
+
+    /// Whether results are JSON.
+    pub fn json(self) -> bool {
+        self.global.json
+    }
+
+    /// Whether errors may be coloured.
+    pub fn terminal(self) -> bool {
+        self.terminal
+    }
+
+    /// Prints the one JSON document of a run.
+    pub fn document(self, document: &impl Serialize) -> Result<(), Failure> {
+        let mut text = serde_json::to_string_pretty(document).map_err(|error| Failure::bug(&error))?;
+        text.push('\n');
+        self.text(&text)
+    }
+
+    /// Prints a result. A reader that went away (`photonc .. | head`) is no error.
+    pub fn text(self, text: &str) -> Result<(), Failure> {
+        let mut stdout = std::io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::output(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells what the user should know and may ignore.
+    pub fn note(self, note: &str) {
+        if !self.global.quiet && !self.global.json {
+            to_stderr(&format!("note: {note}\n"));
+        }
+    }
+
+    /// Tells more, for `--verbose`.
+    pub fn detail(self, detail: &str) {
+        if self.global.verbose {
+            to_stderr(&format!("{detail}\n"));
+        }
+    }
+
+    /// Starts to show the progress of work counted in bytes.
+    pub fn progress(self, title: &str) -> Progress {
+        let shown = self.terminal && !self.global.quiet && !self.global.json;
+        let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target).with_message(title.to_owned());
+        let template = "{msg:<24} {wide_bar} {bytes:>10}/{total_bytes} {bytes_per_sec:>12}";
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        Progress(bar)
+    }
+}
+
+impl Progress {
+    /// Names the part of the work at hand.
+    pub fn stage(&self, title: &'static str) {
+        if self.0.message() != title {
+            self.0.set_message(title);
+        }
+    }
+
+    /// Work done and in all; calls may come out of order.
+    pub fn set(&self, done: u64, total: u64) {
+        self.0.set_length(total);
+        if done > self.0.position() || done == 0 {
+            self.0.set_position(done);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Writes to stderr; where that fails there is nobody left to tell.
+pub(super) fn to_stderr(text: &str) {
+    let _unheard = std::io::stderr().lock().write_all(text.as_bytes());
+}

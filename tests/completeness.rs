@@ -1,0 +1,76 @@
+//! No operation is left out: each has a text case, an evaluation case and a row in `docs/ir.md`.
+
+#[path = "harness/mod.rs"]
+#[allow(dead_code, reason = "each test uses its part of the harness")]
+mod harness;
+
+use harness::{UPDATE, cases, root};
+use photonc::graph::text;
+use photonc::ir::op::OpKind;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+/// Operations that occur in the case files of a folder.
+fn kinds(folder: &str) -> BTreeSet<OpKind> {
+    let mut kinds = BTreeSet::new();
+    for case in cases(folder) {
+        let graph = text::parse(&case.text).expect("parses");
+        kinds.extend(graph.nodes().into_iter().map(|id| graph.op(id).kind()));
+    }
+    kinds
+}
+
+/// Operations whose value the interpreter is given, or which it refuses; its own tests cover them.
+fn is_external(kind: OpKind) -> bool {
+    matches!(kind, OpKind::Input | OpKind::Weight | OpKind::Delay | OpKind::ProtocolSwitch)
+}
+
+#[test]
+fn every_operation_has_a_text_case() {
+    let covered = kinds("text");
+    for kind in OpKind::ALL {
+        assert!(covered.contains(kind), "no file of tests/cases/text has `{}`", kind.def().name);
+    }
+}
+
+#[test]
+fn every_operation_has_an_evaluation_case() {
+    let covered = kinds("eval");
+    for kind in OpKind::ALL.iter().filter(|kind| !is_external(**kind)) {
+        assert!(covered.contains(kind), "no file of tests/cases/eval has `{}`", kind.def().name);
+    }
+}
+
+/// The operations' page, from their table.
+fn page() -> String {
+    let mut page = String::from(
+        "# Operations\n\n\
+         Made from the operation table in `src/ir/op.rs`; `PHOTONC_UPDATE=1 cargo test --test completeness` writes it \
+         anew.\nThe text form of graphs is described in `src/graph/text/mod.rs`.\n\n\
+         | operation | operands | attributes | meaning | ONNX |\n|---|---|---|---|---|\n",
+    );
+    for kind in OpKind::ALL {
+        let def = kind.def();
+        let operands = match (def.min_operands, def.max_operands) {
+            (min, max) if min == max => min.to_string(),
+            (min, usize::MAX) => format!("{min} or more"),
+            (min, max) => format!("{min} to {max}"),
+        };
+        let attributes: Vec<String> = kind.attribute_names().iter().map(|name| format!("`{name}`")).collect();
+        let meaning = def.doc.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+        let (attributes, name, onnx) = (attributes.join(", "), def.name, def.onnx);
+        // Writing to a string cannot fail.
+        let _ = writeln!(page, "| `{name}` | {operands} | {attributes} | {meaning} | {onnx} |");
+    }
+    page
+}
+
+#[test]
+fn the_page_of_operations_is_current() {
+    let path = root().join("docs/ir.md");
+    if std::env::var_os(UPDATE).is_some() {
+        std::fs::write(&path, page()).expect("writable");
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(found, page(), "docs/ir.md is not current; set {UPDATE}=1");
+}
