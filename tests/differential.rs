@@ -153,14 +153,14 @@ fn widen_cache(slice: &Tensor, capacity: usize, units: usize, lengths: &[usize])
 }
 
 fn append(cache: &Tensor, new: &Tensor, at: &[usize]) -> Tensor {
-    let [batch, heads, capacity, width] = cache.shape[..] else { panic!("cache of 4 axes") };
+    let [_, heads, capacity, width] = cache.shape[..] else { panic!("cache of 4 axes") };
     let count = new.shape[2];
     let mut values = cache.as_floats().expect("floats").to_vec();
     let slice = new.as_floats().expect("floats");
-    for b in 0..batch {
+    for (b, start) in at.iter().enumerate() {
         for h in 0..heads {
             for i in 0..count {
-                let to = ((b * heads + h) * capacity + at[b] + i) * width;
+                let to = ((b * heads + h) * capacity + start + i) * width;
                 let from = ((b * heads + h) * count + i) * width;
                 values[to..to + width].copy_from_slice(&slice[from..from + width]);
             }
@@ -381,7 +381,7 @@ proptest! {
     }
 }
 
-/// Cases per run; the long run sets `PHOTONC_CASES`.
+/// Cases per run, unless the long run asks for more.
 fn cases() -> u32 {
-    std::env::var("PHOTONC_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(48)
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(48)
 }
