@@ -76,7 +76,11 @@ impl Golden {
                         let tokens = self.expected.ints(*k, &format!("{protocol}_tokens"));
                         assert_eq!(sequence.tokens, tokens, "{what}");
                         let logits = self.expected.floats(*k, &format!("{protocol}_logits"));
-                        assert_close(&what, &sequence.logits, logits, self.tolerance);
+                        // Relative to the largest logit, not absolute: the recurrence amplifies f32 rounding, so that
+                        // even with every operation exact and rounded once to f32 the logits of `lopsided` are off
+                        // by 3.5e-4 after four meta-contexts of RecGen. tract is off by 8.5e-4 of 17 there.
+                        let largest = logits.iter().fold(1.0, |largest: f64, logit| largest.max(logit.abs()));
+                        assert_close(&what, &sequence.logits, logits, self.tolerance * largest);
                     }
                 }
             }
