@@ -381,7 +381,7 @@ proptest! {
     }
 }
 
-/// Cases per run; the long run sets `PHOTONC_CASES`.
+/// Cases per run, unless the long run asks for more.
 fn cases() -> u32 {
-    std::env::var("PHOTONC_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(48)
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(48)
 }
