@@ -43,3 +43,7 @@ pub mod ir;
 pub mod model;
 pub mod passes;
 pub mod runtime;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

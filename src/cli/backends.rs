@@ -2,9 +2,14 @@
 
 use super::Failure;
 use crate::bundle::Bundle;
+use crate::passes::choose_protocol::Protocol;
+use crate::passes::compile::Plan;
 use crate::runtime::backend::Backend;
+use crate::runtime::error::RuntimeError;
 use crate::runtime::generator::Generator;
+use crate::runtime::plan::{ENCODE, WINDOW};
 use crate::runtime::reference::Reference;
+use crate::runtime::sampler::Sampling;
 use crate::runtime::tract::Tract;
 use std::path::Path;
 
@@ -58,4 +63,30 @@ impl BackendName {
         let generator = Generator::of_bundle(&bundle, backend)?;
         Ok((bundle, generator))
     }
+}
+
+/// Loads the graphs that a generation will run, so that its times are those of generation; tells whether tokens are drawn
+/// outside the graphs.
+pub fn load_graphs(
+    generator: &mut Generator,
+    protocol: Protocol,
+    sampling: &Sampling,
+) -> Result<bool, Failure> {
+    let on_host = generator.draws_on_host(protocol, sampling)?;
+    let plan = generator.program().plan(protocol)?.clone();
+    let (step, draw) = match &plan {
+        Plan::Distributed { coarse, expand, prepare, .. } => (Some(coarse), (expand, Some(prepare))),
+        Plan::Undistributed { decode, prepare, reencode, .. } => {
+            (reencode.as_ref(), (decode, prepare.as_ref()))
+        }
+    };
+    let drawing = match (on_host, draw) {
+        (true, (_, Some(prepare))) => vec![prepare.as_str(), WINDOW],
+        (_, (whole, _)) => vec![whole.as_str()],
+    };
+    let backend = generator.backend();
+    for graph in [ENCODE].into_iter().chain(step.map(String::as_str)).chain(drawing) {
+        backend.prepare(graph).map_err(RuntimeError::from)?;
+    }
+    Ok(on_host)
 }

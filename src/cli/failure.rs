@@ -1,7 +1,7 @@
 //! How a run fails: what was being done, what is wrong, what to do, and the exit code. Owns the text and JSON forms of
 //! errors and the net under our own bugs.
 
-use super::report::{Reporter, to_stderr};
+use super::report::{Reporter, pretty, to_stderr};
 use crate::bundle::BundleError;
 use crate::export::ExportError;
 use crate::model::checkpoint::CheckpointError;
@@ -146,7 +146,10 @@ impl Failure {
             "message": self.cause.0,
             "help": self.help,
         }});
-        format!("{document:#}\n")
+        let mut text = String::new();
+        pretty(&document, 0, &mut text);
+        text.push('\n');
+        text
     }
 }
 
@@ -187,7 +190,7 @@ impl From<CheckpointError> for Failure {
         let help = match &error {
             CheckpointError::NoTensor { .. } => return Failure::bug(&error),
             CheckpointError::Unreadable { .. } | CheckpointError::NotFound { .. } => {
-                "name a directory with config.json and safetensors weights, or the weights file itself"
+                "a checkpoint is a directory with config.json and safetensors weights, or the weights file itself"
             }
             CheckpointError::Header { .. } | CheckpointError::Index { .. } | CheckpointError::Read { .. } => {
                 "copy or download the weights again; photonc trusts no byte that the header does not account for"

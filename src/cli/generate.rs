@@ -1,6 +1,6 @@
 //! `photonc generate`: tokens from a bundle. Owns the options of a request and the forms of its result.
 
-use super::backends::BackendName;
+use super::backends::{BackendName, load_graphs};
 use super::prompts::{Ids, PromptArgs, ids};
 use super::timing::{as_json, one_line};
 use super::{Failure, Reporter};
@@ -10,6 +10,7 @@ use crate::runtime::request::{Burst, Cancel, Generation, Keep, Request, RunAhead
 use crate::runtime::sampler::Sampling;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Generate tokens from a bundle
 #[derive(Debug, clap::Args)]
@@ -133,7 +134,10 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         keep: Keep::default(),
         profile: reporter.json(),
     };
-    if generator.draws_on_host(request.protocol, &request.sampling)? {
+    let started = Instant::now();
+    let on_host = load_graphs(&mut generator, request.protocol, &request.sampling)?;
+    reporter.detail(&format!("graphs loaded in {:.1?}", started.elapsed()));
+    if on_host {
         reporter.note("these sampling parameters are drawn outside the graphs, which is slower; --top-k up to 64 stays inside");
     }
     let streams = request.prompts.len() * request.samples == 1 && !reporter.json();
@@ -173,10 +177,7 @@ fn tell(
     }
     let dropped = |sequence: &&Sequence| sequence.sample == 0 && sequence.dropped_left > 0;
     for sequence in generation.sequences.iter().filter(dropped) {
-        reporter.note(&format!(
-            "prompt {}: the oldest {} tokens were dropped to fill whole meta-contexts",
-            sequence.prompt, sequence.dropped_left
-        ));
+        reporter.note(&format!("prompt {}: {}", sequence.prompt, dropped_left(sequence.dropped_left)));
     }
     if !streamed {
         for sequence in &generation.sequences {
@@ -188,6 +189,12 @@ fn tell(
     let tokens: usize = generation.sequences.iter().map(|sequence| sequence.tokens.len()).sum();
     reporter.note(&one_line(&generation.timing, tokens, request.protocol, args.backend));
     Ok(())
+}
+
+/// What alignment took from a prompt.
+pub fn dropped_left(tokens: usize) -> String {
+    let (noun, verb) = if tokens == 1 { ("token", "was") } else { ("tokens", "were") };
+    format!("the oldest {tokens} {noun} {verb} dropped to fill whole meta-contexts")
 }
 
 /// The result as JSON: one sequence at the top, several under `samples`.

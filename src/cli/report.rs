@@ -4,6 +4,7 @@
 use super::{Failure, Global};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use serde_json::Value;
 use std::io::{IsTerminal, Write};
 
 /// Prints as the global options say.
@@ -34,7 +35,9 @@ impl Reporter {
 
     /// Prints the one JSON document of a run.
     pub fn document(self, document: &impl Serialize) -> Result<(), Failure> {
-        let mut text = serde_json::to_string_pretty(document).map_err(|error| Failure::bug(&error))?;
+        let value = serde_json::to_value(document).map_err(|error| Failure::bug(&error))?;
+        let mut text = String::new();
+        pretty(&value, 0, &mut text);
         text.push('\n');
         self.text(&text)
     }
@@ -98,7 +101,52 @@ impl Drop for Progress {
     }
 }
 
+/// Indented JSON in which a list of plain values, such as token ids, takes one line.
+pub(super) fn pretty(value: &Value, depth: usize, text: &mut String) {
+    let plain = |value: &Value| !matches!(value, Value::Array(_) | Value::Object(_));
+    let items: Vec<(Option<&String>, &Value)> = match value {
+        Value::Array(items) if !items.iter().all(plain) => items.iter().map(|item| (None, item)).collect(),
+        Value::Object(fields) if !fields.is_empty() => {
+            fields.iter().map(|(key, field)| (Some(key), field)).collect()
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(Value::to_string).collect();
+            text.push_str(&format!("[{}]", items.join(", ")));
+            return;
+        }
+        _ => {
+            text.push_str(&value.to_string());
+            return;
+        }
+    };
+    let (open, close) = if value.is_array() { ("[", "]") } else { ("{", "}") };
+    text.push_str(open);
+    for (at, (key, item)) in items.into_iter().enumerate() {
+        let comma = if at > 0 { "," } else { "" };
+        let key = key.map(|key| format!("{}: ", Value::from(key.as_str()))).unwrap_or_default();
+        text.push_str(&format!("{comma}\n{}{key}", "  ".repeat(depth + 1)));
+        pretty(item, depth + 1, text);
+    }
+    text.push_str(&format!("\n{}{close}", "  ".repeat(depth)));
+}
+
 /// Writes to stderr; where that fails there is nobody left to tell.
 pub(super) fn to_stderr(text: &str) {
     let _unheard = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pretty;
+    use serde_json::{Value, json};
+
+    /// Whatever the layout, it is the same JSON.
+    #[test]
+    fn lists_of_plain_values_take_one_line() {
+        let value = json!({"tokens": [1, 2, null], "none": {}, "samples": [{"a \"b\"": [[1], []]}]});
+        let mut text = String::new();
+        pretty(&value, 0, &mut text);
+        assert!(text.contains("\"tokens\": [1, 2, null],\n"), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), value);
+    }
 }

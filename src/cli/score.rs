@@ -1,6 +1,7 @@
 //! `photonc score`: perplexity and logits of given tokens under the teacher-forced forward.
 
 use super::backends::BackendName;
+use super::generate::dropped_left;
 use super::prompts::{Ids, ids, lines};
 use super::timing::as_json;
 use super::{Failure, Reporter};
@@ -74,8 +75,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         }));
     }
     if scored.dropped_left > 0 {
-        let count = scored.dropped_left;
-        reporter.note(&format!("the oldest {count} tokens were dropped to fill whole meta-contexts"));
+        reporter.note(&dropped_left(scored.dropped_left));
     }
     reporter.text(&format!("{} tokens, perplexity {:.6}\n", scored.tokens.len(), scored.perplexity()))
 }

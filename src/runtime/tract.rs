@@ -2,6 +2,8 @@
 //! tensors, handed to graphs without a copy. A graph is loaded and optimised when it first runs, because tract packs
 //! the weights of each for itself: memory is that of the graphs in use.
 
+mod exact;
+
 use super::backend::{Backend, BackendError, Buffer, Outputs};
 use super::region::{self, RegionError, View};
 use crate::bundle::Bundle;
@@ -55,12 +57,17 @@ impl Tract {
         let error = |message: String| BackendError::Load { graph: graph.to_owned(), message };
         let path = self.bundle.onnx(TARGET, graph).map_err(|source| error(source.to_string()))?;
         let record = self.bundle.graph(graph).map_err(|source| error(source.to_string()))?;
+        let failed = |source: TractError| error(format!("tract cannot load {}: {source:#}", path.display()));
+        let bytes = std::fs::read(&path).map_err(|source| failed(source.into()))?;
         let onnx = Onnx { provider: Arc::new(PositionedReads), ..tract_onnx::onnx() };
+        let mut proto = onnx.proto_model_for_read(&mut &bytes[..]).map_err(failed)?;
+        exact::spell_out_sigmoid(&mut proto);
+        let folder = path.parent().and_then(Path::to_str);
         let plan = onnx
-            .model_for_path(&path)
-            .and_then(|model| model.into_optimized())
+            .parse(&proto, folder)
+            .and_then(|parsed| parsed.model.into_optimized())
             .and_then(|model| model.into_runnable())
-            .map_err(|source| error(format!("tract cannot load {}: {source:#}", path.display())))?;
+            .map_err(failed)?;
         Ok(Model {
             plan,
             inputs: record.inputs.iter().map(|port| port.name.clone()).collect(),

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 const STEPS: [(&str, Option<Protocol>); 3] =
     [("step", None), ("step-recgen", Some(Protocol::Recgen)), ("step-hiergen", Some(Protocol::Hiergen))];
 
-/// Show a checkpoint or a bundle: its shape, its parameters, its graphs and why they are what they are
+/// Show a checkpoint or a bundle: shape, parameters, graphs and the proof of the split
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Directory of a checkpoint or a bundle, or a weights file

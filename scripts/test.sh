@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Installs what the tests need (Python packages, into the ignored folder .deps) and runs all of them.
+#   scripts/test.sh         the tests, documentation examples, and every exported model in ONNX Runtime
+#   scripts/test.sh --full  the same with more random cases, and every exported model built by TensorRT-RTX
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tensorrt=()
+if [[ "${1:-}" == --full ]]; then
+    tensorrt=(--tensorrt)
+    export PROPTEST_CASES="${PROPTEST_CASES:-2048}"
+fi
+python="$(scripts/setup-test-deps.sh "${tensorrt[@]}")"
+
+# Snapshots are compared, never written, and each must be compared by some test.
+export INSTA_UPDATE=no
+references="$(mktemp)"
+trap 'rm -f "$references"' EXIT
+INSTA_SNAPSHOT_REFERENCES_FILE="$references" cargo test --locked --no-fail-fast
+unreferenced="$(comm -23 \
+    <(find src tests -name '*.snap' -exec realpath {} + | sort -u) \
+    <(xargs -r realpath <"$references" | sort -u))"
+if [[ -n "$unreferenced" ]]; then
+    echo "snapshots that no test compares; remove them:" >&2
+    echo "$unreferenced" >&2
+    exit 1
+fi
+if [[ -n "$(find src tests -name '*.snap.new')" ]]; then
+    echo "pending snapshots (*.snap.new): accept or remove them" >&2
+    exit 1
+fi
+
+"$python" tests/python/onnx_check.py "${CARGO_TARGET_DIR:-target}/tmp/onnx" "${tensorrt[@]}"

@@ -1,0 +1,237 @@
+//! Bundles on disk: what may be replaced, what an interrupted export leaves, what opening refuses.
+
+use photonc::bundle::{
+    Bundle, BundleWriter, FORMAT, Layout, Manifest, ModelRecord, SourceRecord, WeightRecord,
+};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+const WEIGHTS: &str = "onnx/weights/model.safetensors";
+
+fn manifest() -> Manifest {
+    Manifest {
+        format: FORMAT,
+        photonc: "0".to_owned(),
+        source: SourceRecord { files: BTreeMap::new(), dialect: "paper".to_owned() },
+        model: ModelRecord { config: serde_json::json!({}), vocab_size: 8, meta_tokens: 4, max_tokens: 64 },
+        precision: "f32".to_owned(),
+        protocols: Default::default(),
+        graphs: Default::default(),
+        onnx: BTreeMap::new(),
+        weight_files: BTreeMap::new(),
+        weights: BTreeMap::new(),
+        carried: BTreeMap::new(),
+    }
+}
+
+/// A bundle with one carried file and one weight of two elements.
+fn write(target: &Path, replace: bool, text: &str) {
+    let writer = BundleWriter::create(target, replace).expect("starts");
+    let mut manifest = manifest();
+    let carried = writer.put("tokenizer.json", text.as_bytes()).expect("writes");
+    manifest.carried.insert("tokenizer.json".to_owned(), carried);
+    let weights = [1.5f32, -2.0].iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let record = writer.put(WEIGHTS, &weights).expect("writes");
+    manifest.weight_files.insert(WEIGHTS.to_owned(), record);
+    let weight = WeightRecord {
+        file: WEIGHTS.to_owned(),
+        tensor: "w".to_owned(),
+        dtype: "f32".to_owned(),
+        shape: vec![2],
+        offset_bytes: 0,
+        length_bytes: 8,
+    };
+    manifest.weights.insert("w".to_owned(), weight);
+    writer.commit(&manifest).expect("commits");
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .expect("lists")
+        .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+fn carried(target: &Path) -> String {
+    let bundle = Bundle::open(target).expect("opens");
+    fs::read_to_string(bundle.carried("tokenizer.json").expect("is carried")).expect("reads")
+}
+
+struct Place {
+    _directory: tempfile::TempDir,
+    parent: PathBuf,
+    target: PathBuf,
+}
+
+fn place() -> Place {
+    let directory = tempfile::tempdir().expect("directory");
+    let parent = directory.path().to_owned();
+    let target = parent.join("model.bundle");
+    Place { _directory: directory, parent, target }
+}
+
+#[test]
+fn a_bundle_is_read_back_and_equal_input_gives_equal_bytes() {
+    let (a, b) = (place(), place());
+    for place in [&a, &b] {
+        write(&place.target, false, "{}");
+        assert_eq!(names(&place.parent), ["model.bundle"]);
+    }
+    let bundle = Bundle::open(&a.target).expect("opens");
+    bundle.verify_weights().expect("weights are whole");
+    assert_eq!(bundle.weight("w").expect("reads").as_floats(), Some(&[1.5, -2.0][..]));
+    let text = |place: &Place| fs::read(place.target.join(Layout::MANIFEST)).expect("reads");
+    assert_eq!(text(&a), text(&b));
+}
+
+#[test]
+fn only_a_bundle_given_up_is_replaced() {
+    let Place { parent, target, _directory } = place();
+    write(&target, false, "old");
+    let error = BundleWriter::create(&target, false).expect_err("is there");
+    assert!(error.to_string().contains("--force"), "{error}");
+    write(&target, true, "new");
+    assert_eq!(carried(&target), "new");
+    assert_eq!(names(&parent), ["model.bundle"]);
+
+    for (name, reason) in [("notes", "without photon.json"), ("file", "a file"), ("json", "not a manifest")] {
+        let other = parent.join(name);
+        if name == "file" {
+            fs::write(&other, "precious").expect("writes");
+        } else {
+            fs::create_dir(&other).expect("creates");
+            let inside = if name == "json" { Layout::MANIFEST } else { "precious" };
+            fs::write(other.join(inside), "[]").expect("writes");
+        }
+        let error = BundleWriter::create(&other, true).expect_err("is no bundle");
+        assert!(error.to_string().contains(reason), "{error}");
+        assert!(other.exists());
+    }
+}
+
+#[test]
+fn a_writer_given_up_leaves_the_old_bundle_and_nothing_else() {
+    let Place { parent, target, _directory } = place();
+    write(&target, false, "old");
+    let writer = BundleWriter::create(&target, true).expect("starts");
+    writer.put("tokenizer.json", b"half").expect("writes");
+    assert_eq!(carried(&target), "old");
+    drop(writer);
+    assert_eq!(names(&parent), ["model.bundle"]);
+    assert_eq!(carried(&target), "old");
+}
+
+// A killed run cannot clean up; its lock is free, so the next run does. A living run's directory stays.
+#[test]
+fn leftovers_of_killed_runs_go_and_living_runs_stay() {
+    let Place { parent, target, _directory } = place();
+    let abandoned = parent.join(".model.bundle.photonc-new.abc");
+    fs::create_dir(&abandoned).expect("creates");
+    fs::write(abandoned.join("half"), "half").expect("writes");
+    let living = BundleWriter::create(&target, false).expect("starts");
+    assert!(!abandoned.exists());
+    let second = BundleWriter::create(&target, false).expect("starts");
+    assert_eq!(names(&parent).len(), 2);
+    drop((living, second));
+    assert!(names(&parent).is_empty());
+}
+
+// Where directories cannot be exchanged, the old bundle waits under another name; an end in between is put right.
+#[test]
+fn an_interrupted_swap_is_put_right() {
+    let Place { parent, target, _directory } = place();
+    write(&target, false, "old");
+    fs::rename(&target, parent.join(".model.bundle.photonc-old")).expect("renames");
+    drop(BundleWriter::create(&target, true).expect("starts"));
+    assert_eq!(carried(&target), "old");
+    assert_eq!(names(&parent), ["model.bundle"]);
+}
+
+#[test]
+fn names_that_lead_out_are_refused() {
+    let Place { target, _directory, .. } = place();
+    let writer = BundleWriter::create(&target, false).expect("starts");
+    for name in ["../evil", "/evil", "a/../../evil", ""] {
+        assert!(writer.put(name, b"").is_err(), "{name}");
+    }
+    drop(writer);
+    write(&target, false, "x");
+    edit(&target, "\"file\": \"tokenizer.json\"", "\"file\": \"../../tokenizer.json\"");
+    assert!(message(&target).contains("is not a path inside the bundle"));
+}
+
+fn edit(target: &Path, from: &str, to: &str) {
+    let path = target.join(Layout::MANIFEST);
+    let text = fs::read_to_string(&path).expect("reads");
+    assert!(text.contains(from), "{text}");
+    fs::write(&path, text.replace(from, to)).expect("writes");
+}
+
+fn message(target: &Path) -> String {
+    Bundle::open(target).expect_err("refused").to_string()
+}
+
+#[test]
+fn damaged_bundles_are_refused_with_the_file_and_the_reason() {
+    let Place { target, _directory, parent } = place();
+    assert!(message(&parent).contains("so it is not a bundle"));
+    let fresh = || {
+        let _ = fs::remove_dir_all(&target);
+        write(&target, false, "x");
+    };
+    fresh();
+    edit(&target, "\"format\": 1", "\"format\": 999");
+    assert!(message(&target).contains("bundle format 999"));
+    fresh();
+    fs::write(target.join("tokenizer.json"), "y").expect("writes");
+    assert!(message(&target).contains("tokenizer.json: contents differ"));
+    fresh();
+    File::options().write(true).open(target.join(WEIGHTS)).expect("opens").set_len(4).expect("cuts");
+    assert!(message(&target).contains("4 bytes where 8 were expected"));
+    fresh();
+    edit(&target, "\"offset_bytes\": 0", "\"offset_bytes\": 4");
+    assert!(message(&target).contains("weight `w`: not inside"));
+    fresh();
+    edit(&target, "\"length_bytes\": 8", "\"length_bytes\": 80000000000");
+    assert!(message(&target).contains("weight `w`"));
+    fresh();
+    File::options().write(true).open(target.join(WEIGHTS)).expect("opens").write_at(&[9], 0).expect("writes");
+    let bundle = Bundle::open(&target).expect("weights are checked on demand");
+    assert!(bundle.verify_weights().expect_err("differs").to_string().contains("BLAKE3"));
+}
+
+// The copy shows every byte once, in order, and stops where the check refuses or the source ends early.
+#[test]
+fn copies_are_whole_checked_and_hashed() {
+    let Place { target, parent, _directory } = place();
+    let path = parent.join("source");
+    let bytes: Vec<u8> = (0..20_000_003u32).map(|i| (i % 251) as u8).collect();
+    File::create(&path).expect("creates").write_all(&bytes).expect("writes");
+    let source = File::open(&path).expect("opens");
+    let writer = BundleWriter::create(&target, false).expect("starts");
+    let seen = std::sync::Mutex::new((0u64, 0u64));
+    let mut file = writer.file("weights/copy").expect("starts");
+    file.copy(&source, &path, bytes.len() as u64, |offset, piece| {
+        let mut seen = seen.lock().expect("lock");
+        assert_eq!(seen.0, offset);
+        seen.0 += piece.len() as u64;
+        seen.1 += piece.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+        Ok(())
+    })
+    .expect("copies");
+    let record = file.finish().expect("finishes");
+    assert_eq!(record.blake3, photonc::bundle::Blake3::of(&bytes));
+    assert_eq!(record.bytes, bytes.len() as u64);
+    assert_eq!(fs::read(writer.staged("weights/copy").expect("inside")).expect("reads"), bytes);
+    let sum: u64 = bytes.iter().map(|byte| u64::from(*byte)).sum();
+    assert_eq!(seen.into_inner().expect("lock"), (bytes.len() as u64, sum));
+
+    let mut cut = writer.file("weights/cut").expect("starts");
+    let error = cut.copy(&source, &path, bytes.len() as u64 + 1, |_, _| Ok(())).expect_err("is shorter");
+    assert!(error.to_string().contains("20000003 bytes where 20000004 were expected"), "{error}");
+}
