@@ -4,6 +4,7 @@
 use super::report::{Reporter, pretty, to_stderr};
 use crate::bundle::BundleError;
 use crate::export::ExportError;
+use crate::inspect::source::SourceError;
 use crate::model::checkpoint::CheckpointError;
 use crate::model::synth::SynthError;
 use crate::passes::PassError;
@@ -167,7 +168,7 @@ pub(super) fn usage(error: &clap::Error, json: bool) -> ExitCode {
 }
 
 /// Runs `work`; a panic in it, or in a thread it waits for, becomes a [`Blame::Bug`].
-pub(super) fn catching_bugs(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+pub(super) fn catching_bugs<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     static PLACE: Mutex<Option<String>> = Mutex::new(None);
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|at| format!("{}:{}", at.file(), at.line()));
@@ -183,6 +184,19 @@ pub(super) fn catching_bugs(work: impl FnOnce() -> Result<(), Failure>) -> Resul
         let place = PLACE.lock().ok().and_then(|mut place| place.take()).unwrap_or_default();
         Err(Failure::bug(&format_args!("{place}: {message}")))
     })
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Checkpoint(error) => error.into(),
+            SourceError::Bundle(error) => error.into(),
+            SourceError::Compile(error) => error.into(),
+            error @ (SourceError::Parse { .. } | SourceError::Verify(_)) => {
+                Failure::input("the bundle cannot be used", &error)
+            }
+        }
+    }
 }
 
 impl From<CheckpointError> for Failure {
@@ -292,7 +306,8 @@ mod tests {
     /// A panic anywhere under the command line is ours, says so, and gives its place.
     #[test]
     fn a_panic_is_reported_as_a_bug() {
-        let failure = catching_bugs(|| panic!("seven of nine")).expect_err("it panics");
+        let failure =
+            catching_bugs(|| -> Result<(), Failure> { panic!("seven of nine") }).expect_err("it panics");
         assert_eq!(failure.blame, Blame::Bug);
         let text = failure.to_text(false);
         assert!(text.contains("src/cli/failure.rs:") && text.contains("seven of nine"), "{text}");

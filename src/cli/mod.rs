@@ -6,6 +6,8 @@
 mod backends;
 mod bench;
 mod completions;
+mod count_args;
+mod diff;
 mod doctor;
 mod export;
 mod failure;
@@ -59,6 +61,7 @@ struct Global {
 enum Command {
     Export(export::Args),
     Inspect(inspect::Args),
+    Diff(diff::Args),
     Generate(generate::Args),
     Score(score::Args),
     Bench(bench::Args),
@@ -78,13 +81,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let reporter = Reporter::new(cli.global);
     match failure::catching_bugs(|| run(&cli.command, &reporter)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(&reporter),
     }
 }
 
-fn run(command: &Command, reporter: &Reporter) -> Result<(), Failure> {
+fn run(command: &Command, reporter: &Reporter) -> Result<ExitCode, Failure> {
     match command {
+        Command::Diff(args) => return diff::run(args, reporter),
         Command::Export(args) => export::run(args, reporter),
         Command::Generate(args) => generate::run(args, reporter),
         Command::Score(args) => score::run(args, reporter),
@@ -93,5 +97,6 @@ fn run(command: &Command, reporter: &Reporter) -> Result<(), Failure> {
         Command::Synth(args) => synth::run(args, reporter),
         Command::Doctor(args) => doctor::run(args, reporter),
         Command::Completions(args) => completions::run(args, &mut Cli::command(), reporter),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

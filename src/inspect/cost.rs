@@ -15,7 +15,11 @@ use super::work::Work;
 use crate::ir::dtype::Dtype;
 use crate::passes::compile::Plan;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt;
+
+/// Share of a graph's unfused time below which a part is left out of the text.
+const SHOWN_SHARE: f64 = 0.001;
 
 /// What a part waits for at its floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -117,12 +121,12 @@ impl CostReport {
 /// Bytes of the distinct weights of all graphs.
 fn stored_weight_bytes(sheets: &[Sheet], setting: &Setting) -> u64 {
     let weights = sheets.iter().flat_map(|sheet| &sheet.rows).filter(|row| row.op == "weight");
-    let sizes: std::collections::BTreeMap<&str, u64> = weights
+    let sizes: BTreeMap<&str, u64> = weights
         .filter(|row| row.parameters > 0)
         .filter_map(|row| {
             let own = Dtype::from_name(row.ty.split('[').next()?)?;
             let dtype = setting.precision.unwrap_or(own);
-            Some((row.attribute("name")?, row.parameters.saturating_mul(dtype.size_bytes() as u64)))
+            Some((row.own_name()?, row.parameters.saturating_mul(dtype.size_bytes() as u64)))
         })
         .collect();
     sizes.values().sum()
@@ -185,9 +189,10 @@ fn generation(
         Plan::Distributed { coarse, expand, .. } => {
             (setting.run_ahead, vec![(coarse.clone(), setting.run_ahead), (expand.clone(), 1)])
         }
-        Plan::Undistributed { decode, reencode, .. } => {
-            (1, [Some(decode), reencode.as_ref()].into_iter().flatten().map(|name| (name.clone(), 1)).collect())
-        }
+        Plan::Undistributed { decode, reencode, .. } => (
+            1,
+            [Some(decode), reencode.as_ref()].into_iter().flatten().map(|name| (name.clone(), 1)).collect(),
+        ),
     };
     let sum = |time: fn(&Part) -> f64| -> f64 {
         let run = |(name, times): &(String, usize)| {
@@ -211,7 +216,7 @@ impl fmt::Display for CostReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gpu = &self.gpu;
         writeln!(f, "{} on {}", self.setting.describe(), gpu.title)?;
-        let half = gpu.bf16_flops.map_or_else(|| "no".to_owned(), |flops| si(flops));
+        let half = gpu.bf16_flops.map_or_else(|| "no ".to_owned(), si);
         writeln!(
             f,
             "  ceilings: read {}B/s, bf16 {half}FLOP/s, f16 {}FLOP/s, f32 {}FLOP/s ({})",
@@ -227,7 +232,9 @@ impl fmt::Display for CostReport {
         let mut lines = vec![header.map(str::to_owned).to_vec()];
         for graph in &self.graphs {
             lines.push(line(&graph.graph, &graph.total));
-            lines.extend(graph.parts.iter().map(|part| line(&format!("  {}", part.scope), part)));
+            let counts = |part: &&Part| part.unfused_s >= SHOWN_SHARE * graph.total.unfused_s;
+            let parts = graph.parts.iter().filter(counts);
+            lines.extend(parts.map(|part| line(&format!("  {}", part.scope), part)));
         }
         writeln!(f, "{}", table(&lines))?;
         let header = ["generation", "runs", "tokens", "tokens/s at the floor", "tokens/s unfused"];

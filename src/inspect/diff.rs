@@ -26,7 +26,7 @@ pub struct Difference {
     pub graphs: BTreeMap<String, GraphDifference>,
     /// Weights on one side only, or different, by canonical name.
     pub weights: BTreeMap<String, Pair<StoredWeight>>,
-    /// Plans with their certificates or refusals, by protocol.
+    /// Plans with their certificates or refusals, by protocol; creation numbers on a path are 0.
     pub plans: BTreeMap<String, Pair<Plan>>,
     /// Work of graphs on both sides that cost differently, by name.
     pub work: BTreeMap<String, Pair<Work>>,
@@ -82,8 +82,7 @@ impl Difference {
         let names: BTreeSet<&String> = left.graphs.keys().chain(right.graphs.keys()).collect();
         let differ = |name: &String| graph_difference(name, left, right, setting);
         let graphs = names.into_iter().filter_map(|name| Some((name.clone(), differ(name)?))).collect();
-        let (costs, others) =
-            (CostReport::new(left, setting, gpu), CostReport::new(right, setting, gpu));
+        let (costs, others) = (CostReport::new(left, setting, gpu), CostReport::new(right, setting, gpu));
         let works = |report: &CostReport| -> BTreeMap<String, Work> {
             report.graphs.iter().map(|graph| (graph.graph.clone(), graph.total.work)).collect()
         };
@@ -131,7 +130,15 @@ fn pairs<T: Clone + PartialEq>(
 }
 
 fn plans(subject: &Subject) -> BTreeMap<String, Plan> {
-    subject.plans.iter().map(|(protocol, plan)| (protocol.to_string(), plan.clone())).collect()
+    let unnumbered = |plan: &Plan| {
+        let mut plan = plan.clone();
+        if let Plan::Undistributed { declined, .. } = &mut plan {
+            // Creation numbers follow from every node before, so they say nothing about this place.
+            declined.path.iter_mut().for_each(|node| node.serial = 0);
+        }
+        plan
+    };
+    subject.plans.iter().map(|(protocol, plan)| (protocol.to_string(), unnumbered(plan))).collect()
 }
 
 /// Weights that differ; where a side has no hash of one, its type decides.
@@ -164,7 +171,12 @@ fn graph_difference(
     let (a, b) = (left.sheet(name, setting), right.sheet(name, setting));
     let nodes = Pair { left: a.as_ref().map(|a| a.rows.len()), right: b.as_ref().map(|b| b.rows.len()) };
     let (Some(a), Some(b)) = (a, b) else {
-        return Some(GraphDifference { nodes, ports: BTreeMap::new(), scopes: BTreeMap::new(), rewired: false });
+        return Some(GraphDifference {
+            nodes,
+            ports: BTreeMap::new(),
+            scopes: BTreeMap::new(),
+            rewired: false,
+        });
     };
     let scopes = scopes(&a, &b);
     let ports = pairs(&ports(&a), &ports(&b));
@@ -174,8 +186,7 @@ fn graph_difference(
 
 fn ports(sheet: &Sheet) -> BTreeMap<String, String> {
     let inputs = sheet.rows.iter().filter(|row| row.op == "input");
-    let inputs =
-        inputs.map(|row| (format!("input {}", row.attribute("name").unwrap_or_default()), row.ty.clone()));
+    let inputs = inputs.map(|row| (format!("input {}", row.own_name().unwrap_or_default()), row.ty.clone()));
     let outputs = sheet.outputs.iter();
     let outputs = outputs.map(|(name, node)| (format!("output {name}"), sheet.rows[*node].ty.clone()));
     inputs.chain(outputs).collect()
@@ -194,7 +205,7 @@ fn bags(sheet: &Sheet) -> BTreeMap<(&str, String), usize> {
 fn words(sheet: &Sheet, row: &Row) -> String {
     let operand = |number: &usize| {
         let read = &sheet.rows[*number];
-        let name = read.label.as_deref().or(read.attribute("name"));
+        let name = read.called();
         name.map_or_else(|| format!("{}.{}", read.scope, read.op), str::to_owned)
     };
     let operands: Vec<String> = row.operands.iter().map(operand).collect();

@@ -38,7 +38,8 @@ impl Drawing<'_> {
                 0 => String::new(),
                 count => format!(", {} parameters", si(count as f64)),
             };
-            let label = format!("{}\\n{} nodes{size}\\n{}FLOP", fold.name, fold.nodes, spaced(fold.work.flops()));
+            let label =
+                format!("{}\\n{} nodes{size}\\n{}FLOP", fold.name, fold.nodes, spaced(fold.work.flops()));
             let _infallible =
                 writeln!(text, "{pad}\"{id}\" [label=\"{label}\", fillcolor=\"#e8eef7\", shape=folder];");
             self.claim(fold, &id);
@@ -57,7 +58,7 @@ impl Drawing<'_> {
                 continue;
             }
             let id = format!("n{number}");
-            let name = row.label.as_deref().or(row.attribute("name")).map(|name| format!("{name}\\n"));
+            let name = row.called().map(|name| format!("{name}\\n"));
             let label = format!("{}{}\\n{}", name.unwrap_or_default(), row.op, row.ty);
             let _infallible = writeln!(text, "{pad}\"{id}\" [label=\"{label}\"];");
             self.boxes.insert(*number, id);
@@ -95,8 +96,10 @@ impl Drawing<'_> {
         }
         for (name, number) in &self.sheet.outputs {
             let Some(from) = self.boxes.get(number) else { continue };
-            let _infallible =
-                writeln!(text, "  \"output {name}\" [label=\"{name}\", shape=plain];\n  \"{from}\" -> \"output {name}\";");
+            let _infallible = writeln!(
+                text,
+                "  \"output {name}\" [label=\"{name}\", shape=plain];\n  \"{from}\" -> \"output {name}\";"
+            );
         }
     }
 }

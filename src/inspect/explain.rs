@@ -1,7 +1,7 @@
 //! What a pass did and what it left alone: each place it looked at and declined, with the reason.
 
+use crate::passes::compile::{Compilation, Plan};
 use crate::passes::pipeline::Record;
-use indexmap::IndexMap;
 use serde::Serialize;
 use std::fmt;
 
@@ -36,21 +36,25 @@ pub struct DeclinedPlace {
     pub reason: String,
 }
 
-/// Names of the passes that ran, in order of their first run.
+/// The split of a step program in two: no rewrite of a graph, so not in the table of passes, but it declines like one.
+const DISTRIBUTE: &str = "distribute";
+
+/// Names of the passes that ran, in order of their first run, and `distribute`.
 #[must_use]
-pub fn passes(records: &IndexMap<String, Vec<Record>>) -> Vec<&str> {
+pub fn passes(compilation: &Compilation) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
-    for record in records.values().flatten() {
+    for record in compilation.records.values().flatten() {
         if !names.contains(&record.pass) {
             names.push(record.pass);
         }
     }
+    names.push(DISTRIBUTE);
     names
 }
 
 /// What `pass` did to each graph it ran on; `None` if it ran on none.
 #[must_use]
-pub fn explain(records: &IndexMap<String, Vec<Record>>, pass: &str) -> Option<Explanation> {
+pub fn explain(compilation: &Compilation, pass: &str) -> Option<Explanation> {
     let on_graph = |(graph, records): (&String, &Vec<Record>)| {
         let runs: Vec<&Record> = records.iter().filter(|record| record.pass == pass).collect();
         let last = runs.last()?;
@@ -64,8 +68,31 @@ pub fn explain(records: &IndexMap<String, Vec<Record>>, pass: &str) -> Option<Ex
                 .collect(),
         })
     };
-    let graphs: Vec<OnGraph> = records.iter().filter_map(on_graph).collect();
+    let graphs: Vec<OnGraph> = match pass {
+        DISTRIBUTE => distribution(compilation),
+        _ => compilation.records.iter().filter_map(on_graph).collect(),
+    };
     (!graphs.is_empty()).then(|| Explanation { pass: pass.to_owned(), graphs })
+}
+
+fn distribution(compilation: &Compilation) -> Vec<OnGraph> {
+    let plans = compilation.plans.iter();
+    let on_graph = plans.map(|(protocol, plan)| {
+        let declined = match plan {
+            Plan::Distributed { .. } => None,
+            Plan::Undistributed { declined, .. } => {
+                let path: Vec<String> =
+                    declined.path.iter().map(|node| format!("{} ({})", node.scope, node.op)).collect();
+                let way = if path.is_empty() { String::new() } else { format!(": {}", path.join(" -> ")) };
+                let reason = format!("{}{way}", declined.reason);
+                Some(DeclinedPlace { at: format!("state `{}`", declined.state), reason })
+            }
+        };
+        let rewrites = usize::from(declined.is_none());
+        let graph = format!("step-{protocol}");
+        OnGraph { graph, runs: 1, rewrites, declined: declined.into_iter().collect() }
+    });
+    on_graph.collect()
 }
 
 impl fmt::Display for Explanation {

@@ -29,7 +29,8 @@ pub fn report(subject: &Subject, setting: &Setting, gpu: Gpu) -> String {
         ("{{script}}", SCRIPTS.concat()),
         ("{{data}}", data),
     ];
-    let mut page = String::with_capacity(PAGE.len() + parts.iter().map(|(_, text)| text.len()).sum::<usize>());
+    let mut page =
+        String::with_capacity(PAGE.len() + parts.iter().map(|(_, text)| text.len()).sum::<usize>());
     let mut rest = PAGE;
     // Each mark stands once and in this order, so no part is searched for the marks of another.
     for (mark, text) in &parts {
@@ -90,7 +91,7 @@ fn node(row: &Row, word: &mut impl FnMut(&str) -> usize) -> Value {
         .filter(|(name, _)| *name != "name")
         .map(|(name, text)| format!("{name}={text}"))
         .collect();
-    let name = row.label.as_deref().or(row.attribute("name"));
+    let name = row.called();
     let [flops, weights, cache, activations] = numbers(&row.work);
     json!([
         word(&row.scope),

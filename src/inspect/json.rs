@@ -9,7 +9,7 @@
 //!   "scopes": { "name", "scope", "nodes", "parameters", "work", "intensity", "children": [..] } }
 //! ```
 //!
-//! Nodes stand in topological order and `id` is their place. Sums of a scope include those inside it; `parameters` counts
+//! Nodes stand in the order of the graph's text and `id` is their place. Sums of a scope include those inside it; `parameters` counts
 //! each weight once.
 
 use super::sheet::{Fold, Row, Sheet};

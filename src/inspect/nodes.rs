@@ -14,9 +14,16 @@ impl Row {
         }
     }
 
-    /// The attribute of that name.
+    /// Name of an input, weight or delay, without its quotes.
     #[must_use]
-    pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes.iter().find(|(known, _)| *known == name).map(|(_, text)| text.as_str())
+    pub fn own_name(&self) -> Option<&str> {
+        let (_, text) = self.attributes.iter().find(|(known, _)| *known == "name")?;
+        Some(text.trim_matches('"'))
+    }
+
+    /// What others call its value: its label, or its own name.
+    #[must_use]
+    pub fn called(&self) -> Option<&str> {
+        self.label.as_deref().or(self.own_name())
     }
 }

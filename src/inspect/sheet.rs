@@ -3,6 +3,7 @@
 
 use super::subject::Setting;
 use super::work::{Work, work};
+use crate::graph::text::canonical_order;
 use crate::graph::{Graph, NodeId};
 use crate::ir::dim::{Bindings, Symbol};
 use crate::ir::op::Op;
@@ -15,7 +16,7 @@ pub struct Sheet {
     pub graph: String,
     /// Sizes of one run, of the symbols that occur.
     pub bindings: Bindings,
-    /// Nodes in topological order; a row's place is its number.
+    /// Nodes in the order of the graph's text, operands first; a row's place is its number.
     pub rows: Vec<Row>,
     /// The scope of everything.
     pub root: Fold,
@@ -55,6 +56,8 @@ pub struct Fold {
     pub own: Vec<usize>,
     /// Scopes inside, in the order the data flow meets them.
     pub children: Vec<Fold>,
+    /// Number of the first node in this scope and below that is neither given nor stored.
+    first_computed: Option<usize>,
     /// Nodes in this scope and below.
     pub nodes: usize,
     /// Elements of the weights of this scope and below, each once.
@@ -67,7 +70,7 @@ impl Sheet {
     /// Counts a graph.
     #[must_use]
     pub fn new(graph: &Graph, bindings: Bindings, setting: &Setting) -> Self {
-        let order = graph.order();
+        let order = canonical_order(graph);
         let bindings = occurring(graph, &bindings);
         let numbers: HashMap<NodeId, usize> =
             order.iter().enumerate().map(|(number, id)| (*id, number)).collect();
@@ -92,11 +95,13 @@ impl Sheet {
                 parameters,
                 work: work(graph, *id, &bindings, setting.precision),
             };
-            root.insert(&row, rows.len());
+            root.insert(&row, rows.len(), op.is_leaf() || op.is_delay());
             rows.push(row);
         }
+        root.sort();
         let outputs = graph.outputs().iter();
-        let outputs = outputs.filter_map(|output| Some((output.name.to_string(), *numbers.get(&output.node)?)));
+        let outputs =
+            outputs.filter_map(|output| Some((output.name.to_string(), *numbers.get(&output.node)?)));
         Sheet { graph: graph.name().to_owned(), bindings, rows, root, outputs: outputs.collect() }
     }
 
@@ -126,7 +131,7 @@ fn occurring(graph: &Graph, bindings: &Bindings) -> Bindings {
 }
 
 impl Fold {
-    fn insert(&mut self, row: &Row, number: usize) {
+    fn insert(&mut self, row: &Row, number: usize, given: bool) {
         let mut fold = self;
         fold.count(row);
         let mut end = 0;
@@ -144,8 +149,17 @@ impl Fold {
             });
             fold = &mut fold.children[at];
             fold.count(row);
+            if !given {
+                fold.first_computed.get_or_insert(number);
+            }
         }
         fold.own.push(number);
+    }
+
+    /// Puts scopes where their arithmetic begins: inputs, caches and weights stand before everything.
+    fn sort(&mut self) {
+        self.children.sort_by_key(|child| child.first_computed.unwrap_or(0));
+        self.children.iter_mut().for_each(Fold::sort);
     }
 
     fn count(&mut self, row: &Row) {

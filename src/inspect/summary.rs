@@ -12,9 +12,9 @@ const HEADER: [&str; 8] =
 pub fn summary(sheet: &Sheet, depth: usize) -> String {
     let mut lines = vec![HEADER.map(str::to_owned).to_vec()];
     lines.extend(sheet.root.walk(depth).into_iter().map(|(at, fold)| line(at, fold, &sheet.graph)));
-    let bound = Symbol::ALL.iter().filter_map(|symbol| {
-        sheet.bindings.get(*symbol).map(|value| format!("{} = {value}", symbol.name()))
-    });
+    let bound = Symbol::ALL
+        .iter()
+        .filter_map(|symbol| sheet.bindings.get(*symbol).map(|value| format!("{} = {value}", symbol.name())));
     format!("{} with {}\n{}", sheet.graph, bound.collect::<Vec<_>>().join(", "), table(&lines))
 }
 

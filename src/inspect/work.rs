@@ -100,9 +100,7 @@ pub fn work(graph: &Graph, id: NodeId, bindings: &Bindings, precision: Option<Dt
         })
         .sum();
     let cache_bytes = match op {
-        Op::Attention { .. } => {
-            types.iter().filter(|ty| ty.shape.contains(Symbol::Capacity)).map(size).sum()
-        }
+        Op::Attention { .. } => types.iter().filter(|ty| ty.shape.contains(Symbol::Capacity)).map(size).sum(),
         Op::CacheAppend => cost.bytes,
         _ => 0u64,
     };

@@ -82,7 +82,8 @@ pub enum CompileError {
 /// A protocol that is not defined for this model, or a bug, with the pass and the graphs.
 pub fn compile(config: &ModelConfig, protocols: &[Protocol]) -> Result<Compilation, CompileError> {
     let kept = if protocols.contains(&Protocol::Hiergen) { KeptCaches::All } else { KeptCaches::Top };
-    let mut compilation = Compilation { graphs: IndexMap::new(), plans: IndexMap::new(), records: IndexMap::new() };
+    let mut compilation =
+        Compilation { graphs: IndexMap::new(), plans: IndexMap::new(), records: IndexMap::new() };
     compilation.insert(build::encode(config, kept)?)?;
     for protocol in protocols {
         let (step, records) = specialise_recorded(config, *protocol)?;

@@ -1,69 +1,75 @@
-//! Forms of one graph for tools: Graphviz and JSON. Nodes are numbered in topological order; the text form for people
-//! belongs to `graph::text`.
+//! Forms of graphs for people and tools. Owns which form fits which options; the forms are the library's.
 
-use crate::graph::{Graph, NodeId};
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
+use super::{Args, Format, Source};
+use crate::cli::{Failure, Reporter};
+use crate::graph::text;
+use crate::inspect::cost::CostReport;
+use crate::inspect::{Sheet, dot, html, json, summary};
 
-/// Nodes, operands by number, and outputs.
-pub fn json(graph: &Graph) -> Value {
-    let numbers = numbers(graph);
-    let node = |id: NodeId| {
-        let attributes: BTreeMap<&str, String> = graph.op(id).attributes().into_iter().collect();
-        json!({
-            "id": numbers[&id],
-            "op": graph.op(id).kind().def().name,
-            "attributes": attributes,
-            "type": graph.ty(id).to_string(),
-            "scope": graph.scope(id).as_str(),
-            "label": graph.label(id),
-            "operands": graph.operands(id).iter().map(|operand| numbers[operand]).collect::<Vec<_>>(),
-        })
+/// Scopes drawn by default: level, stack and layer.
+const DOT_DEPTH: usize = 3;
+
+pub fn graph(
+    source: &Source,
+    name: &str,
+    format: Format,
+    args: &Args,
+    reporter: &Reporter,
+) -> Result<(), Failure> {
+    let graph = source.graph(name)?;
+    let sheet = || -> Result<_, Failure> {
+        let subject = source.subject(&args.path, false)?;
+        let setting = args.count.setting(&subject)?;
+        Ok((Sheet::new(&graph, subject.bindings(name, &setting), &setting), setting))
     };
-    let outputs: Vec<Value> = graph
-        .outputs()
-        .iter()
-        .map(|output| json!({"name": &*output.name, "node": numbers[&output.node]}))
-        .collect();
-    json!({
-        "graph": graph.name(),
-        "nodes": graph.order().into_iter().map(node).collect::<Vec<_>>(),
-        "outputs": outputs,
-    })
+    match (format, reporter.json()) {
+        (Format::Dot | Format::Html, true) => {
+            Err(Failure::usage(&"--json and --format dot ask for two forms at once"))
+        }
+        (Format::Dot | Format::Html, false) => {
+            reporter.text(&dot::dot(&sheet()?.0, Some(args.fold.unwrap_or(DOT_DEPTH))))
+        }
+        (Format::Json, _) | (Format::Text, true) => {
+            let (sheet, setting) = sheet()?;
+            reporter.document(&json::document(&sheet, &setting))
+        }
+        (Format::Text, false) => match args.fold {
+            Some(depth) => reporter.text(&summary::summary(&sheet()?.0, depth)),
+            None => reporter.text(&text::print(&graph)),
+        },
+    }
 }
 
-/// A Graphviz digraph with a cluster per scope; edges into delays, which belong to the next step, are dashed.
-pub fn dot(graph: &Graph) -> String {
-    let numbers = numbers(graph);
-    let mut text = format!("digraph \"{}\" {{\n  node [shape=box, fontname=monospace];\n", graph.name());
-    let mut clusters: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
-    for id in graph.order() {
-        clusters.entry(graph.scope(id).as_str()).or_default().push(id);
+pub fn folds(source: &Source, args: &Args, reporter: &Reporter) -> Result<(), Failure> {
+    let subject = source.subject(&args.path, false)?;
+    let setting = args.count.setting(&subject)?;
+    let sheets = subject.sheets(&setting);
+    if reporter.json() {
+        let documents: Vec<_> = sheets.iter().map(|sheet| json::document(sheet, &setting)).collect();
+        return reporter.document(&documents);
     }
-    for (at, (scope, ids)) in clusters.iter().enumerate() {
-        let _infallible = writeln!(text, "  subgraph cluster_{at} {{\n    label=\"{scope}\";");
-        for id in ids {
-            let name = graph.label(*id).unwrap_or(graph.op(*id).kind().def().name);
-            let _infallible = writeln!(text, "    n{} [label=\"{name}\\n{}\"];", numbers[id], graph.ty(*id));
-        }
-        text.push_str("  }\n");
-    }
-    for id in graph.order() {
-        let style = if graph.op(id).is_delay() { " [style=dashed]" } else { "" };
-        for operand in graph.operands(id) {
-            let _infallible = writeln!(text, "  n{} -> n{}{style};", numbers[&operand], numbers[&id]);
-        }
-    }
-    for output in graph.outputs() {
-        let name = &output.name;
-        let _infallible = writeln!(text, "  \"out {name}\" [label=\"{name}\", shape=plain];");
-        let _infallible = writeln!(text, "  n{} -> \"out {name}\";", numbers[&output.node]);
-    }
-    text.push_str("}\n");
-    text
+    let depth = args.fold.unwrap_or_default();
+    let tables: Vec<String> = sheets.iter().map(|sheet| summary::summary(sheet, depth)).collect();
+    reporter.text(&tables.join("\n"))
 }
 
-fn numbers(graph: &Graph) -> HashMap<NodeId, usize> {
-    graph.order().into_iter().enumerate().map(|(number, id)| (id, number)).collect()
+pub fn report(source: &Source, args: &Args, reporter: &Reporter) -> Result<(), Failure> {
+    if reporter.json() {
+        return Err(Failure::usage(&"--json and --format html ask for two forms at once"));
+    }
+    let subject = source.subject(&args.path, false)?;
+    let setting = args.count.setting(&subject)?;
+    reporter.text(&html::report(&subject, &setting, args.count.gpu()?))
+}
+
+pub fn cost(source: &Source, args: &Args, reporter: &Reporter) -> Result<(), Failure> {
+    let subject = source.subject(&args.path, false)?;
+    let mut report = CostReport::new(&subject, &args.count.setting(&subject)?, args.count.gpu()?);
+    if let Some(name) = &args.graph {
+        report.graphs.retain(|graph| graph.graph == *name);
+        if report.graphs.is_empty() {
+            return Err(super::source::unknown(name, subject.graphs.keys().map(String::as_str)));
+        }
+    }
+    if reporter.json() { reporter.document(&report) } else { reporter.text(&report.to_string()) }
 }

@@ -1,9 +1,9 @@
 //! One page about a checkpoint or a bundle: its shape, how each protocol runs, and its graphs.
 
-use super::protocols;
 use crate::bundle::{Bundle, PortRecord};
 use crate::cli::{Failure, Reporter};
 use crate::graph::Graph;
+use crate::inspect::source::protocols;
 use crate::ir::op::Op;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::parameter_table::{ParameterTable, grouped};

@@ -31,7 +31,7 @@ mod parse;
 mod print;
 
 pub use parse::{ParseError, ParseErrors, parse};
-pub use print::print;
+pub use print::{canonical_order, print};
 
 #[cfg(test)]
 mod tests;

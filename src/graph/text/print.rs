@@ -93,8 +93,10 @@ fn says_its_type(op: &Op) -> bool {
     op.is_leaf() || op.is_delay()
 }
 
-/// The order of the text: see the module header. Every live node once.
-pub(super) fn canonical_order(graph: &Graph) -> Vec<NodeId> {
+/// The order of the text: see the module header. Every live node once; the same for a graph and for what its text parses
+/// to.
+#[must_use]
+pub fn canonical_order(graph: &Graph) -> Vec<NodeId> {
     let (inputs, delays) = (graph.inputs(), graph.delays());
     let next: Vec<NodeId> = delays.iter().flat_map(|delay| graph.operands(*delay)).collect();
     let results = graph.outputs().iter().map(|output| output.node);

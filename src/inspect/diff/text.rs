@@ -1,7 +1,12 @@
 //! A difference as text: `-` on the left only, `+` on the right only, `~` changed.
 
-use super::{Difference, GraphDifference, Pair};
+use super::{Difference, GraphDifference, Pair, pairs};
+use crate::inspect::subject::StoredWeight;
 use crate::inspect::units::si;
+use crate::passes::compile::Plan;
+use indexmap::IndexMap;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Nodes shown of one graph; JSON has all.
@@ -20,23 +25,22 @@ impl fmt::Display for Difference {
             writeln!(f, "~ {name}: {}", sides(pair, String::clone))?;
         }
         for (protocol, pair) in &self.plans {
-            writeln!(f, "~ plan of {protocol}")?;
-            for (sign, plan) in [("-", &pair.left), ("+", &pair.right)] {
-                let lines = plan.as_ref().and_then(|plan| serde_json::to_value(plan).ok());
-                for (key, value) in lines.iter().filter_map(serde_json::Value::as_object).flatten() {
-                    let other = if sign == "-" { &pair.right } else { &pair.left };
-                    let other = other.as_ref().and_then(|plan| serde_json::to_value(plan).ok());
-                    if other.as_ref().and_then(|other| other.get(key)) != Some(value) {
-                        writeln!(f, "  {sign} {key}: {value}")?;
-                    }
-                }
+            writeln!(f, "{} plan of {protocol}", sign(pair))?;
+            let lines = |plan: &Option<Plan>| {
+                let mut lines = BTreeMap::new();
+                let value = plan.as_ref().and_then(|plan| serde_json::to_value(plan).ok());
+                leaves("", value.as_ref().unwrap_or(&Value::Null), &mut lines);
+                lines
+            };
+            for (field, pair) in pairs(&lines(&pair.left), &lines(&pair.right)) {
+                writeln!(f, "  {} {field}: {}", sign(&pair), sides(&pair, String::clone))?;
             }
         }
         for (name, graph) in &self.graphs {
             graph.write(name, f)?;
         }
         for (name, pair) in self.weights.iter().take(MAX_WEIGHTS) {
-            let weight = |weight: &crate::inspect::subject::StoredWeight| {
+            let weight = |weight: &StoredWeight| {
                 let hash = weight.blake3.as_deref().map(|hash| format!(" {}", &hash[..hash.len().min(12)]));
                 format!("{}{}", weight.ty, hash.unwrap_or_default())
             };
@@ -44,14 +48,12 @@ impl fmt::Display for Difference {
         }
         more(f, "", self.weights.len(), MAX_WEIGHTS, "weights")?;
         for (name, pair) in &self.work {
-            let work = |work: &crate::inspect::Work| {
-                let (flops, bytes) = (si(work.flops() as f64), si(work.bytes() as f64));
-                format!("{flops} FLOPs, {bytes}B")
-            };
-            writeln!(f, "~ cost of {name}: {}", sides(pair, work))?;
+            let flops = figures(pair, |work| work.flops() as f64);
+            let bytes = figures(pair, |work| work.bytes() as f64);
+            writeln!(f, "~ cost of {name}: FLOPs {flops}; bytes {bytes}")?;
         }
         for (protocol, pair) in &self.floor_tokens_per_s {
-            writeln!(f, "~ {protocol} at the floor, tokens/s: {}", sides(pair, |speed| si(*speed)))?;
+            writeln!(f, "~ {protocol} at the floor, tokens/s: {}", figures(pair, |speed| *speed))?;
         }
         self.unhashed(f)
     }
@@ -78,20 +80,30 @@ impl GraphDifference {
         }
         let (mut shown, mut all) = (0, 0);
         for (scope, difference) in &self.scopes {
-            let removed = difference.removed.iter().map(|node| format!("    - {node}\n"));
-            let added = difference.added.iter().map(|node| format!("    + {node}\n"));
+            let removed = difference.removed.iter().map(|node| format!("    - {node}"));
+            let added = difference.added.iter().map(|node| format!("    + {node}"));
             let changed =
-                difference.changed.iter().map(|(left, right)| format!("    - {left}\n    + {right}\n"));
-            let lines: Vec<String> = changed.chain(removed).chain(added).collect();
+                difference.changed.iter().map(|(left, right)| format!("    - {left}\n    + {right}"));
+            let lines = counted(changed.chain(removed).chain(added));
             all += lines.len();
             let room = MAX_NODES.saturating_sub(shown).min(lines.len());
             shown += room;
             if room > 0 {
-                writeln!(f, "  @{scope}\n{}", lines[..room].concat().trim_end())?;
+                writeln!(f, "  @{scope}\n{}", lines[..room].join("\n"))?;
             }
         }
         more(f, "  ", all, MAX_NODES, "nodes")
     }
+}
+
+/// Equal lines once each, with how often they stood there.
+fn counted(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let mut found: IndexMap<String, usize> = IndexMap::new();
+    for line in lines {
+        *found.entry(line).or_default() += 1;
+    }
+    let line = |(line, times)| if times == 1 { line } else { format!("{line}  ({times} times)") };
+    found.into_iter().map(line).collect()
 }
 
 fn more(f: &mut fmt::Formatter<'_>, pad: &str, count: usize, shown: usize, what: &str) -> fmt::Result {
@@ -106,6 +118,35 @@ fn sign<T>(pair: &Pair<T>) -> &'static str {
         (Some(_), None) => "-",
         (None, Some(_)) => "+",
         _ => "~",
+    }
+}
+
+/// Two numbers with as few digits as tell them apart.
+fn figures<T>(pair: &Pair<T>, number: impl Fn(&T) -> f64) -> String {
+    let (Some(left), Some(right)) = (&pair.left, &pair.right) else {
+        return sides(pair, |value| si(number(value)));
+    };
+    let (left, right) = (number(left), number(right));
+    match (si(left), si(right)) {
+        (same, _) if left.total_cmp(&right).is_eq() => same,
+        (a, b) if a != b => format!("{a} -> {b}"),
+        _ => format!("{left:.0} -> {right:.0}"),
+    }
+}
+
+/// Text of every plain value inside a document, by its path.
+fn leaves(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+    let inside = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(key, field)| leaves(&inside(key), field, found)),
+        Value::Array(items) => {
+            let all = items.iter().enumerate();
+            all.for_each(|(at, item)| leaves(&inside(&at.to_string()), item, found));
+        }
+        Value::Null => {}
+        plain => {
+            found.insert(path.to_owned(), plain.to_string());
+        }
     }
 }
 

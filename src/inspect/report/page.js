@@ -1,5 +1,8 @@
 // The page: facts, protocols, one graph at a time, predicted times, search over all graphs.
 const MAX_HITS = 100;
+// Parts of a graph that take less of its time are left out, as in the text.
+const SHOWN_SHARE = 0.001;
+const BOUNDS = { weights: "weights", kv_cache: "KV cache", arithmetic: "arithmetic", nothing: "-" };
 let data, tree, current;
 
 function showGraph(at) {
@@ -17,8 +20,8 @@ function showGraph(at) {
   document.getElementById("graph").replaceChildren(element("div", { class: "card" },
     element("h3", {}, graph.name, element("span", { class: "count" }, `${graph.fold.nodes} nodes, ${bound}`)),
     element("div", { class: "ports" }, ports("inputs", inputs), ports("outputs", outputs)),
-    element("p", { class: "legend" }, ...[["w", "weights"], ["c", "KV cache"], ["a", "activations"]].map(([kind, name]) =>
-      element("span", {}, element("i", { class: kind, style: `background:var(--${{ w: "weights", c: "cache", a: "activations" }[kind]})` }), name))),
+    element("p", { class: "legend" }, ...[["weights", "weights"], ["cache", "KV cache"], ["activations", "activations"]].map(([kind, name]) =>
+      element("span", {}, element("i", { style: `background:var(--${kind})` }), name))),
     element("div", { class: "scroll" }, element("table", { role: "treegrid", "aria-label": "Scopes of " + graph.name },
       element("thead", {}, element("tr", {}, ...header, element("th", { scope: "col" }, "Bytes"))), body))));
   tree = new Tree(graph, body);
@@ -52,9 +55,9 @@ function time(seconds) {
 function costCard(cost) {
   const cells = (part, name, total) => element("tr", total ? { class: "total" } : {}, element("td", {}, element("code", {}, name)),
     ...[short(part.work.matmul_flops + part.work.other_flops), short(part.work.weight_bytes), short(part.work.cache_bytes), time(part.floor_s)].map((text) => element("td", { class: "num" }, text)),
-    element("td", {}, { weights: "weights", kv_cache: "KV cache", arithmetic: "arithmetic", nothing: "-" }[part.bound]), element("td", { class: "num" }, time(part.unfused_s)));
+    element("td", {}, BOUNDS[part.bound]), element("td", { class: "num" }, time(part.unfused_s)));
   const heads = (names) => element("thead", {}, element("tr", {}, ...names.map((name) => element("th", { scope: "col", class: /^(One run|Bound|Protocol|Runs)/.test(name) ? "" : "num" }, name))));
-  const graphs = element("tbody", {}, ...cost.graphs.flatMap((graph) => [cells(graph.total, graph.graph, true), ...graph.parts.map((part) => cells(part, "\u00a0\u00a0" + part.scope, false))]));
+  const graphs = element("tbody", {}, ...cost.graphs.flatMap((graph) => [cells(graph.total, graph.graph, true), ...graph.parts.filter((part) => part.unfused_s >= SHOWN_SHARE * graph.total.unfused_s).map((part) => cells(part, "\u00a0\u00a0" + part.scope, false))]));
   const generation = element("tbody", {}, ...cost.generation.map((one) => element("tr", {}, element("td", {}, one.protocol),
     element("td", {}, one.runs.map(([graph, times]) => `${times} x ${graph}`).join(" + ")),
     ...[String(one.tokens), short(one.floor_tokens_per_s), short(one.unfused_tokens_per_s)].map((text) => element("td", { class: "num" }, text)))));
@@ -66,6 +69,12 @@ function costCard(cost) {
       element("div", { class: "scroll" }, element("table", {}, heads(["One run of", "FLOPs", "Weights B", "KV cache B", "Floor", "Bound by", "Unfused"]), graphs))));
 }
 
+// Least time of one run of a graph and what it waits for.
+function floor(name) {
+  const found = data.cost.graphs.find((graph) => graph.graph === name);
+  return found ? [name, `${time(found.total.floor_s)} (${data.cost.gpu.name})`, BOUNDS[found.total.bound]] : [name, "unknown", "-"];
+}
+
 function theme(name) { document.documentElement.dataset.theme = name; }
 
 function start() {
@@ -75,7 +84,7 @@ function start() {
   document.getElementById("title").append(data.title, element("small", {}, "photonc inspect"));
   document.getElementById("facts").append(...Object.entries(data.facts).map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
   document.getElementById("setting").textContent = data.setting;
-  document.getElementById("plans").append(...Object.entries(data.plans).map(([protocol, plan]) => planCard(protocol, plan)));
+  document.getElementById("plans").append(...Object.entries(data.plans).map(([protocol, plan]) => planCard(protocol, plan, floor)));
   document.getElementById("tabs").append(...data.graphs.map((graph, at) => element("button", { type: "button", onclick: () => showGraph(at) }, graph.name, element("span", {}, String(graph.fold.nodes)))));
   document.getElementById("cost").append(costCard(data.cost));
   const input = document.getElementById("search");

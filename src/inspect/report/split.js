@@ -36,20 +36,21 @@ function splitDrawing(plan, certificate) {
   const shifts = certificate.shifts.length ? `shifted along the meta axis: ${certificate.shifts.join(", ")}` : "nothing carried between meta-contexts";
   svg.append(drawn("text", { x: 354, y: 194, "text-anchor": "middle", class: "soft" }, shifts));
   svg.append(drawn("path", { d: "M354 204V236", class: "cut", "marker-end": "url(#tip-expand)" }));
-  svg.append(drawn("text", { x: 354, y: 254, "text-anchor": "middle" }, `token ids, drawn by ${certificate.samples} samples a meta-context`));
+  svg.append(drawn("text", { x: 354, y: 254, "text-anchor": "middle" }, `token ids, drawn by ${certificate.samples} sample operations`));
   return svg;
 }
 
-function proof(certificate) {
+function proof(certificate, times) {
   const list = element("dl", { class: "proof" });
   const fact = (name, ...value) => list.append(element("dt", {}, name), element("dd", {}, ...value));
   fact("coarse part", `${certificate.coarse_nodes} nodes, ${certificate.tainted_coarse_nodes} of them reached by a sample`);
-  fact("expansion", `${certificate.expand_nodes} nodes with all ${certificate.samples} samples, no recurrence`);
+  fact("expansion", `${certificate.expand_nodes} nodes, all ${certificate.samples} samples among them, no recurrence`);
   fact("cut", ...certificate.cut.map((value) => element("div", {}, element("code", {}, `${value.name} : ${value.type}`))));
   certificate.recurrences.forEach((recurrence) => fact("recurrence", element("details", {},
     element("summary", {}, `${recurrence.nodes} nodes through ${recurrence.delays.length} delays`),
     element("code", {}, recurrence.delays.join(", ")))));
   fact("shifts", certificate.shifts.join(", ") || "none");
+  times.forEach(([graph, floor, bound]) => fact(graph + " floor", `${floor} a run, bound by ${bound}`));
   return list;
 }
 
@@ -69,17 +70,17 @@ function declinedPath(declined) {
   return [path, steps];
 }
 
-function planCard(protocol, plan) {
+function planCard(protocol, plan, times) {
   const split = plan.kind === "distributed";
   const card = element("article", { class: "card plan" }, element("h3", {}, protocol,
     element("span", { class: "badge " + (split ? "yes" : "no") }, split ? "split, proved" : "not split")));
   if (split) {
     const certificate = plan.certificate;
     card.append(element("p", { class: "why" }, `The recurrence around ${certificate.state} reads no sample, so it runs ahead of the sampling. Certificate of the split:`),
-      element("div", { class: "split" }, splitDrawing(plan, certificate), proof(certificate)));
+      element("div", { class: "split" }, splitDrawing(plan, certificate), proof(certificate, [plan.coarse, plan.expand].map(times))));
   } else {
     const then = plan.reencode ? `${plan.decode}, then ${plan.reencode}` : plan.decode;
-    card.append(element("p", { class: "why" }, `One meta-context at a time: ${then}. Declined: ${plan.declined.reason}.`
+    card.append(element("p", { class: "why" }, `One meta-context at a time: ${then}. Declined: ${plan.declined.reason.replaceAll("`", "")}.`
       + (plan.declined.path.length ? " The shortest way from a sample to the state:" : "")), ...declinedPath(plan.declined));
   }
   return card;
