@@ -34,6 +34,9 @@ pub struct DeclinedPlace {
     pub at: String,
     /// Why.
     pub reason: String,
+    /// The way through the graph that is the reason, if one is: scopes and operations.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<String>,
 }
 
 /// The split of a step program in two: no rewrite of a graph, so not in the table of passes, but it declines like one.
@@ -64,7 +67,11 @@ pub fn explain(compilation: &Compilation, pass: &str) -> Option<Explanation> {
             runs: runs.len(),
             rewrites: runs.iter().map(|record| record.rewrites.count).sum(),
             declined: places
-                .map(|place| DeclinedPlace { at: place.at.clone(), reason: place.reason.clone() })
+                .map(|place| DeclinedPlace {
+                    at: place.at.clone(),
+                    reason: place.reason.clone(),
+                    path: Vec::new(),
+                })
                 .collect(),
         })
     };
@@ -81,11 +88,9 @@ fn distribution(compilation: &Compilation) -> Vec<OnGraph> {
         let declined = match plan {
             Plan::Distributed { .. } => None,
             Plan::Undistributed { declined, .. } => {
-                let path: Vec<String> =
-                    declined.path.iter().map(|node| format!("{} ({})", node.scope, node.op)).collect();
-                let way = if path.is_empty() { String::new() } else { format!(": {}", path.join(" -> ")) };
-                let reason = format!("{}{way}", declined.reason);
-                Some(DeclinedPlace { at: format!("state `{}`", declined.state), reason })
+                let path = declined.path.iter().map(|node| format!("{} ({})", node.scope, node.op)).collect();
+                let at = format!("state `{}`", declined.state);
+                Some(DeclinedPlace { at, reason: declined.reason.clone(), path })
             }
         };
         let rewrites = usize::from(declined.is_none());
@@ -111,6 +116,9 @@ impl fmt::Display for Explanation {
             )?;
             for place in &graph.declined {
                 writeln!(f, "    {}\n      {}", place.at, place.reason)?;
+                for node in &place.path {
+                    writeln!(f, "        {node}")?;
+                }
             }
         }
         Ok(())

@@ -118,9 +118,9 @@ def use(browser, page, screenshot):
     browser.run("window.scrollTo(0, 0)")
     save(browser, screenshot)
 
-    browser.type("#search", "expand sample")
+    browser.type("#search", "coarse sample")
     time.sleep(0.3)
-    check(browser.run("return document.getElementById('results').textContent").startswith("No node"), "search says when nothing matches")
+    check(browser.run("return document.getElementById('results').textContent").startswith("No node"), "no sample is part of the coarse graph, and search says so")
     browser.run("document.getElementById('search').value = ''")
     browser.type("#search", "level1.decoder.layer1 gate_proj")
     time.sleep(0.3)

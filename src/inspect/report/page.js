@@ -35,7 +35,7 @@ function search(query) {
   const hits = [];
   let count = 0;
   data.graphs.forEach((graph, at) => graph.nodes.forEach((node, number) => {
-    const text = `${graph.words[node[SCOPE]]} ${graph.words[node[OP]]} ${graph.words[node[ATTRIBUTES]]} ${graph.words[node[TYPE]]} ${node[NAME] || ""}`.toLowerCase();
+    const text = `${graph.name} ${graph.words[node[SCOPE]]} ${graph.words[node[OP]]} ${graph.words[node[ATTRIBUTES]]} ${graph.words[node[TYPE]]} ${node[NAME] || ""}`.toLowerCase();
     if (!wanted.every((word) => text.includes(word))) return;
     count += 1;
     if (hits.length < MAX_HITS) hits.push([at, number, graph, node]);
