@@ -91,8 +91,8 @@ pub const TABLE: &[Row] = &[
     row(
         || Box::new(SimplifyUnitTransposes),
         OptLevel::O2,
-        Stage::Merge,
-        "after positions are skipped, which leaves single ones; before maps merge, so that their splits are alike",
+        Stage::Narrow,
+        "after positions are skipped, which leaves single ones; before maps merge, so that their splits are one reshape",
     ),
     row(
         || Box::new(MergeProjections),
