@@ -1,5 +1,7 @@
 //! Time from a configuration to every optimised graph, at the paper's sizes. `cargo bench --bench compile`.
 
+#![allow(missing_docs, reason = "criterion_group makes functions without documentation")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use photonc::model::preset::preset;
 use photonc::passes::choose_protocol::Protocol;

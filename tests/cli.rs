@@ -228,10 +228,9 @@ fn prompts_come_from_a_file_and_stop_ids_end_them() -> TestResult {
     let both = document(folder.path(), &arguments)?;
     let samples = both["samples"].as_array().ok_or("samples")?;
     assert_eq!((samples.len(), &samples[0]["tokens"]), (2, &samples[1]["tokens"]));
-    let stop = samples[0]["tokens"][5].to_string();
-    let first =
-        samples[0]["tokens"].as_array().ok_or("tokens")?.iter().position(|token| token.to_string() == stop);
-    let stopped = document(folder.path(), &[&arguments[..], &["--stop-ids", &stop]].concat())?;
+    let stop = &samples[0]["tokens"][5];
+    let first = samples[0]["tokens"].as_array().ok_or("tokens")?.iter().position(|token| token == stop);
+    let stopped = document(folder.path(), &[&arguments[..], &["--stop-ids", &stop.to_string()]].concat())?;
     assert_eq!(stopped["samples"][0]["finish"], "stop");
     assert_eq!(stopped["samples"][0]["tokens"].as_array().map(Vec::len), first);
     Ok(())

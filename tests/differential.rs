@@ -7,7 +7,7 @@ mod fixture;
 use fixture::{Spread, assert_close, random_weights};
 use indexmap::IndexMap;
 use photonc::graph::Graph;
-use photonc::graph::interp::Interpreter;
+use photonc::graph::interp::{Interpreter, WeightSource};
 use photonc::ir::op::Op;
 use photonc::ir::tensor::Tensor;
 use photonc::model::config::{
@@ -15,8 +15,13 @@ use photonc::model::config::{
 };
 use photonc::passes::choose_protocol::Protocol;
 use photonc::passes::compile::{Compilation, Plan, compile, specialise};
+use photonc::runtime::generator::Generator;
+use photonc::runtime::plan::Program;
+use photonc::runtime::reference::Reference;
+use photonc::runtime::request::{Cancel, Request, RunAhead};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop, prop_oneof, proptest};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 type Values = IndexMap<String, Tensor>;
 
@@ -114,9 +119,14 @@ fn prefill(
     config: &ModelConfig,
     spread: &mut Spread,
 ) -> Values {
+    let ids = spread.ints(&[BATCH, config.meta_tokens() * 3], config.vocab_size);
+    prefill_with(machine, compiled, config, ids)
+}
+
+/// Prompts of three and one meta-contexts from the rows of `ids`.
+fn prefill_with(machine: &Machine<'_>, compiled: &Compilation, config: &ModelConfig, ids: Tensor) -> Values {
     let meta = 3;
     let lengths = Tensor::ints(&[BATCH], vec![3, 1]).expect("counts agree");
-    let ids = spread.ints(&[BATCH, config.meta_tokens() * meta], config.vocab_size);
     let given = IndexMap::from([("ids".to_owned(), ids), ("lengths".to_owned(), lengths.clone())]);
     let mut state = machine.run(&compiled.graphs["encode"], &given);
     for l in 1..=config.depth() {
@@ -342,6 +352,39 @@ fn check_undistributed(
     assert_same_states(&state, &last);
 }
 
+/// The generator, whatever graphs its plan names, draws what the unsplit step program draws.
+fn check_generator(
+    machine: &Machine<'_>,
+    config: &ModelConfig,
+    compiled: &Compilation,
+    protocol: Protocol,
+    spread: &mut Spread,
+) {
+    let tokens = config.meta_tokens();
+    let prompts = spread.ints(&[BATCH, 3 * tokens], config.vocab_size);
+    let rows = prompts.as_ints().expect("ints");
+    let requested = vec![rows[..3 * tokens].to_vec(), rows[3 * tokens..4 * tokens].to_vec()];
+    let mut state = prefill_with(machine, compiled, config, prompts);
+    let floats = |value: f64| Tensor::floats(&[BATCH], vec![value; BATCH]).expect("counts agree");
+    state.insert("temperature".to_owned(), floats(0.0));
+    state.insert("top_p".to_owned(), floats(1.0));
+    state.insert("top_k".to_owned(), Tensor::ints(&[BATCH], vec![1; BATCH]).expect("counts agree"));
+    let uniforms = vec![spread.floats(&[BATCH, tokens], 0.0, 1.0); STEPS];
+    let (expected, _) = unsplit(machine, config, protocol, &state, &uniforms);
+    let ids = joined(&expected.iter().map(|step| &step["ids"]).collect::<Vec<_>>());
+
+    let weights: Arc<dyn WeightSource> = Arc::new(machine.weights.clone());
+    let backend = Reference::of_graphs(compiled.graphs.clone(), weights);
+    let program = Program::from_compilation(compiled, config.vocab_size, tokens, 4096);
+    let mut generator = Generator::new(program, Box::new(backend));
+    for run_ahead in [RunAhead::MetaContexts(1), RunAhead::All] {
+        let request = Request { run_ahead, ..Request::greedy(protocol, requested.clone(), STEPS * tokens) };
+        let found = generator.generate(&request, &mut |_| {}, &Cancel::default()).expect("generates");
+        let found: Vec<i64> = found.sequences.into_iter().flat_map(|sequence| sequence.tokens).collect();
+        assert_eq!(found, ids.as_ints().expect("ints"), "{protocol} {run_ahead:?}");
+    }
+}
+
 /// Follows a declined path edge by edge: from a sample to the state, as claimed.
 fn walk(step: &Graph, declined: &photonc::passes::distribute::Declined) {
     let path: Vec<_> = declined
@@ -378,6 +421,9 @@ proptest! {
             check_distributed(&machine, &config, &compiled, &mut spread);
         }
         check_undistributed(&machine, &config, &compiled, Protocol::Hiergen, &mut spread);
+        for protocol in [Protocol::Recgen, Protocol::Hiergen] {
+            check_generator(&machine, &config, &compiled, protocol, &mut spread);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod fixture;
 
-use fixture::{Expected, GOLDENS, assert_close, golden_checkpoint};
+use fixture::{Expected, GOLDENS, assert_close, assert_states, golden_checkpoint};
 use photonc::graph::interp::WeightSource;
 use photonc::ir::tensor::Tensor;
 use photonc::model::checkpoint::Checkpoint;
@@ -92,25 +92,7 @@ fn check(model: &Model, protocol: Protocol, k: usize, generation: &Generation, r
     assert_eq!(sequence.dropped_left, dropped, "{what}");
     let logits = expected.floats(k, &format!("{protocol}_logits"));
     assert_close(&format!("{what} logits"), &sequence.logits, logits, model.tolerance());
-    // Carries inside a run-ahead exist only folded into the batch, so those of its start are compared.
-    let mut states = vec![("top_state".to_owned(), "XL".to_owned())];
-    if protocol == Protocol::Recgen {
-        states.push(("reconstruction".to_owned(), "XhatLm1".to_owned()));
-    }
-    states.extend((1..8).map(|l| (format!("carry.{l}"), format!("carry{l}"))));
-    for (name, key) in states {
-        let Some(wanted) = expected.get(k, &format!("{protocol}_{key}")) else { continue };
-        let (wanted, width) = (wanted.as_floats().expect("floats"), wanted.shape[1..].iter().product());
-        let found = generation.states.iter().filter(|state| state.prompt == row && state.name == name);
-        let mut compared = 0;
-        for state in found {
-            let wanted = wanted.chunks_exact(width).nth(state.meta).expect("is expected");
-            let what = format!("{what} {name} at {}", state.meta);
-            assert_close(&what, &state.values, wanted, model.tolerance());
-            compared += 1;
-        }
-        assert!(compared > 0, "{what} {name}: nothing recorded");
-    }
+    assert_states(&what, expected, protocol, k, &generation.states, row, model.tolerance());
 }
 
 fn golden_request(model: &Model, protocol: Protocol, prompts: &[usize], ahead: RunAhead) -> Request {

@@ -148,7 +148,14 @@ fn a_library_is_named_only_where_it_belongs() {
 #[test]
 fn files_begin_with_what_they_own_and_stay_short() {
     let mut wrong = Vec::new();
-    for path in [files("src", &["rs"]), files("tests", &["rs"]), files("examples", &["rs"])].concat() {
+    for path in [
+        files("src", &["rs"]),
+        files("tests", &["rs"]),
+        files("examples", &["rs"]),
+        files("benches", &["rs"]),
+    ]
+    .concat()
+    {
         let text = fs::read_to_string(&path).expect("a source file");
         if !text.starts_with("//! ") {
             wrong.push(format!("{}: expected a `//!` header that says what it owns", shown(&path)));
