@@ -58,8 +58,7 @@ impl Pass for MergeProjections {
                 };
                 part.axis == lead.axis && part.perm == lead.perm && others(part) == others(&lead)
             };
-            let parts: Vec<Heads> =
-                readers.iter().filter_map(|id| heads(graph, *id)).filter(alike).collect();
+            let parts: Vec<Heads> = readers.iter().filter_map(|id| heads(graph, *id)).filter(alike).collect();
             if parts.len() < 2 {
                 rewrites.decline(graph, *first, "no other map is split into heads of this width");
                 continue;
@@ -93,7 +92,7 @@ fn heads(graph: &Graph, linear: NodeId) -> Option<Heads> {
     let Op::Reshape { shape } = graph.op(reshape) else { return None };
     let flat = graph.ty(linear).shape.0.clone();
     let split = shape.0.clone();
-    let (&[ref rows, ref n, ref width], [_, _, _, d]) = (&flat[..], &split[..]) else { return None };
+    let ([rows, n, width], [_, _, _, d]) = (&flat[..], &split[..]) else { return None };
     let count = width.divided_by(d)?.as_const()?;
     let axis = match (&split[..], n.as_const()) {
         ([b, m, heads, _], _) if b == rows && m == n && heads.as_const() == Some(count) => 2,

@@ -1,6 +1,7 @@
 //! Pipelines as data: which optional passes run at which level, in which stage, and why there. What a level leaves out
 //! changes how much a graph costs, never what it computes; passes that a graph cannot do without are in `compile`.
 
+use super::Pass;
 use super::eliminate_common_subexpressions::EliminateCommonSubexpressions;
 use super::eliminate_dead_code::EliminateDeadCode;
 use super::fold_constants::FoldConstants;
@@ -8,7 +9,6 @@ use super::merge_projections::MergeProjections;
 use super::simplify_shapes::SimplifyShapes;
 use super::simplify_unit_transposes::SimplifyUnitTransposes;
 use super::skip_unread_positions::SkipUnreadPositions;
-use super::Pass;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -79,8 +79,18 @@ const fn row(pass: fn() -> Box<dyn Pass>, from: OptLevel, stage: Stage, reason: 
 /// Every optional pass, in run order.
 pub const TABLE: &[Row] = &[
     row(|| Box::new(SimplifyShapes), OptLevel::O1, Stage::Canonical, "first, so that equal nodes look equal"),
-    row(|| Box::new(FoldConstants), OptLevel::O1, Stage::Canonical, "before equal nodes merge: folded ones are equal"),
-    row(|| Box::new(EliminateCommonSubexpressions), OptLevel::O1, Stage::Canonical, "after all that makes nodes equal"),
+    row(
+        || Box::new(FoldConstants),
+        OptLevel::O1,
+        Stage::Canonical,
+        "before equal nodes merge: folded ones are equal",
+    ),
+    row(
+        || Box::new(EliminateCommonSubexpressions),
+        OptLevel::O1,
+        Stage::Canonical,
+        "after all that makes nodes equal",
+    ),
     row(|| Box::new(EliminateDeadCode), OptLevel::O1, Stage::Canonical, "last, for what the others left"),
     row(
         || Box::new(SkipUnreadPositions),
