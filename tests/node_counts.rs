@@ -60,14 +60,17 @@ fn counts(graph: &Graph, sizes: &BTreeMap<String, u64>) -> Counts {
 #[test]
 fn graphs_have_the_reviewed_number_of_nodes() {
     let sizes = parameters(&paper()).into_iter().map(|p| (p.name.clone(), 4 * p.elements() as u64)).collect();
-    let by_level = [OptLevel::O0, OptLevel::O1, OptLevel::O2].map(compiled);
-    let mut text = String::from("graph: O0, O1, O2 (of which computed from weights alone, once, at load)\n");
+    let by_level = OptLevel::ALL.map(compiled);
+    let mut text = String::from("graph: O0, O1, O2 (of which computed from weights alone), O3 (the same)\n");
     let mut operators = String::new();
     for name in by_level[2].graphs.keys() {
-        let [o0, o1, o2] = by_level.each_ref().map(|level| counts(&level.graphs[name], &sizes));
-        assert!(o2.total() <= o1.total() && o1.total() <= o0.total(), "{name} grows");
-        writeln!(text, "{name}: {}, {}, {} ({})", o0.total(), o1.total(), o2.total(), o2.of_weights)
-            .expect("writes");
+        let [o0, o1, o2, o3] = by_level.each_ref().map(|level| counts(&level.graphs[name], &sizes));
+        assert!(
+            o2.total() <= o1.total() && o1.total() <= o0.total() && o3.total() <= o2.total(),
+            "{name} grows"
+        );
+        let [before, after] = [&o2, &o3].map(|counts| format!("{} ({})", counts.total(), counts.of_weights));
+        writeln!(text, "{name}: {}, {}, {before}, {after}", o0.total(), o1.total()).expect("writes");
         let items: Vec<String> = o2.operators.iter().map(|(op, count)| format!("{op} {count}")).collect();
         writeln!(operators, "{name}: {}", items.join(", ")).expect("writes");
     }
@@ -86,9 +89,7 @@ fn optimised_graphs_do_less_work() {
     for (name, graph) in &fused.graphs {
         let [Cost { flops, bytes }, after] =
             [&plain.graphs[name], graph].map(|graph| graph.cost(&bindings).expect("all symbols are bound"));
-        // Splitting a merged projection moves its result once more; where several positions leave a transpose too, the
-        // bytes of a run may rise by a few in ten thousand.
-        assert!(after.flops <= flops && after.bytes <= bytes + bytes / 1000, "{name}: {after:?}");
+        assert!(after.flops <= flops && after.bytes <= bytes, "{name}: {after:?}");
         if name == "expand" {
             assert!(after.flops < flops && after.bytes < bytes, "{name}");
         }

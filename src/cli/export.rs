@@ -61,7 +61,7 @@ enum Level {
     /// Less work and fewer nodes
     #[value(name = "2")]
     Two,
-    /// As 2, and whatever pays on some targets only: nothing yet
+    /// As 2, and what pays only where the runtime folds constants: merged projections
     #[value(name = "3")]
     Three,
 }
