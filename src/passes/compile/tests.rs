@@ -117,10 +117,10 @@ fn rewrites(level: OptLevel, stop_after: Option<usize>) -> usize {
 }
 
 #[test]
-fn levels_run_different_passes() {
+fn higher_levels_rewrite_no_less() {
     let found = OptLevel::ALL.map(|level| rewrites(level, None));
     assert_eq!(found[0], 0);
-    assert!(found[0] < found[1] && found[1] < found[2] && found[2] != found[3], "{found:?}");
+    assert!(found[0] < found[1] && found[1] < found[2] && found[2] <= found[3], "{found:?}");
 }
 
 // Bisection: no optional pass starts once the bound is reached; one that is running finishes.
