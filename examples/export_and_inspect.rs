@@ -1,6 +1,7 @@
 //! Exports a checkpoint and says what the bundle holds.
 use photonc::export::{ExportOptions, export};
 use photonc::model::dialect::DialectChoice;
+use photonc::passes::opt_level::OptLevel;
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -14,6 +15,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         dialect: DialectChoice::Recognise,
         protocols: None,
         max_tokens: None,
+        opt_level: OptLevel::default(),
+        stop_after: None,
         allow_nonfinite: false,
         force: true,
     };

@@ -3,6 +3,7 @@ use photonc::bundle::Bundle;
 use photonc::export::{ExportOptions, export};
 use photonc::model::dialect::DialectChoice;
 use photonc::passes::choose_protocol::Protocol;
+use photonc::passes::opt_level::OptLevel;
 use photonc::runtime::generator::Generator;
 use photonc::runtime::request::{Cancel, Request, RunAhead};
 use photonc::runtime::tract::Tract;
@@ -20,6 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         dialect: DialectChoice::Recognise,
         protocols: None,
         max_tokens: None,
+        opt_level: OptLevel::default(),
+        stop_after: None,
         allow_nonfinite: false,
         force: true,
     };

@@ -7,6 +7,7 @@ use photonc::bundle::Bundle;
 use photonc::export::{ExportOptions, export};
 use photonc::model::dialect::DialectChoice;
 use photonc::passes::choose_protocol::Protocol;
+use photonc::passes::opt_level::OptLevel;
 use photonc::runtime::backend::Backend;
 use photonc::runtime::generator::Generator;
 use photonc::runtime::reference::Reference;
@@ -38,6 +39,8 @@ impl Golden {
             dialect: DialectChoice::Recognise,
             protocols: None,
             max_tokens: Some(4096),
+            opt_level: OptLevel::default(),
+            stop_after: None,
             allow_nonfinite: false,
             force: false,
         };

@@ -20,7 +20,10 @@ use photonc::passes::eliminate_common_subexpressions::EliminateCommonSubexpressi
 use photonc::passes::eliminate_dead_code::EliminateDeadCode;
 use photonc::passes::fold_constants::FoldConstants;
 use photonc::passes::lower_caches::LowerCaches;
+use photonc::passes::merge_projections::MergeProjections;
 use photonc::passes::simplify_shapes::SimplifyShapes;
+use photonc::passes::simplify_unit_transposes::SimplifyUnitTransposes;
+use photonc::passes::skip_unread_positions::SkipUnreadPositions;
 
 /// A pass as the cases run it.
 struct Tested {
@@ -44,7 +47,10 @@ const PASSES: &[Tested] = &[
     tested("eliminate_dead_code", &EliminateDeadCode, true),
     tested("fold_constants", &FoldConstants, true),
     tested("lower_caches", &LowerCaches, true),
+    tested("merge_projections", &MergeProjections, true),
     tested("simplify_shapes", &SimplifyShapes, true),
+    tested("simplify_unit_transposes", &SimplifyUnitTransposes, true),
+    tested("skip_unread_positions", &SkipUnreadPositions, true),
 ];
 
 /// How far a pass may move a value: it may reorder sums, in binary64.

@@ -14,7 +14,8 @@ use photonc::model::config::{
     Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig,
 };
 use photonc::passes::choose_protocol::Protocol;
-use photonc::passes::compile::{Compilation, Plan, compile, specialise};
+use photonc::passes::compile::{Compilation, PassOptions, Plan, compile_with, specialise_with};
+use photonc::passes::opt_level::OptLevel;
 use photonc::runtime::generator::Generator;
 use photonc::runtime::plan::Program;
 use photonc::runtime::reference::Reference;
@@ -95,6 +96,8 @@ fn model() -> impl Strategy<Value = ModelConfig> {
 
 struct Machine<'w> {
     weights: &'w BTreeMap<String, Tensor>,
+    /// Level of the graphs under test; the unsplit step that they are compared with is as it was built.
+    level: OptLevel,
 }
 
 impl Machine<'_> {
@@ -218,7 +221,7 @@ fn unsplit(
     start: &Values,
     uniforms: &[Tensor],
 ) -> (Vec<Values>, Values) {
-    let step = specialise(config, protocol).expect("specialises");
+    let step = specialise_with(config, protocol, OptLevel::O0).expect("specialises");
     let mut given = start.clone();
     let mut state: Values = step
         .delays()
@@ -327,7 +330,7 @@ fn check_undistributed(
     let Plan::Undistributed { decode, logits, reencode, declined, .. } = &compiled.plans[&protocol] else {
         panic!("{protocol} was distributed although samples are fed back")
     };
-    walk(&specialise(config, protocol).expect("specialises"), declined);
+    walk(&specialise_with(config, protocol, machine.level).expect("specialises"), declined);
     let mut state = prefill(machine, compiled, config, spread);
     sampling(&mut state, spread, config);
     let tokens = config.meta_tokens();
@@ -404,12 +407,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn split_equals_unsplit(config in model(), seed in any::<u64>()) {
+    fn split_equals_unsplit(
+        config in model(),
+        seed in any::<u64>(),
+        level in prop::sample::select(OptLevel::ALL.to_vec()),
+    ) {
         let problems = photonc::model::validate::problems(&config);
         assert!(problems.is_empty(), "{problems:?}");
         let weights = random_weights(&config, seed);
-        let machine = Machine { weights: &weights };
-        let compiled = compile(&config, &[Protocol::Recgen, Protocol::Hiergen]).expect("compiles");
+        let machine = Machine { weights: &weights, level };
+        let protocols = [Protocol::Recgen, Protocol::Hiergen];
+        let compiled = compile_with(&config, &protocols, PassOptions::at(level)).expect("compiles");
         let mut spread = Spread(seed ^ 1);
         // A chunk of one feeds nothing back, so even token feedback at one level leaves the recurrence clean.
         let fed_back = config.level(1).feedback == Feedback::Token && config.level(1).chunk_size > 1;

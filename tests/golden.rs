@@ -8,7 +8,8 @@ use photonc::graph::interp::WeightSource;
 use photonc::ir::tensor::Tensor;
 use photonc::model::checkpoint::Checkpoint;
 use photonc::passes::choose_protocol::Protocol;
-use photonc::passes::compile::{Compilation, compile};
+use photonc::passes::compile::{Compilation, PassOptions, compile_with};
+use photonc::passes::opt_level::OptLevel;
 use photonc::runtime::backend::Backend;
 use photonc::runtime::generator::Generator;
 use photonc::runtime::plan::Program;
@@ -34,10 +35,15 @@ struct Model {
 
 impl Model {
     fn of(name: &'static str) -> Self {
+        Model::at(name, OptLevel::default())
+    }
+
+    fn at(name: &'static str, level: OptLevel) -> Self {
         let checkpoint = golden_checkpoint(name);
         Model {
             name,
-            compilation: compile(&checkpoint.config, &PROTOCOLS).expect("compiles"),
+            compilation: compile_with(&checkpoint.config, &PROTOCOLS, PassOptions::at(level))
+                .expect("compiles"),
             weights: Arc::new(weights(&checkpoint)),
             expected: Expected::of(name),
             vocab_size: checkpoint.config.vocab_size,
@@ -107,8 +113,8 @@ fn golden_request(model: &Model, protocol: Protocol, prompts: &[usize], ahead: R
 
 #[test]
 fn the_reference_reproduces_every_golden_result() {
-    for name in GOLDENS {
-        let model = Model::of(name);
+    for (name, level) in GOLDENS.into_iter().flat_map(|name| OptLevel::ALL.map(|level| (name, level))) {
+        let model = Model::at(name, level);
         let mut generator = model.generator(Box::new(model.reference()));
         for protocol in PROTOCOLS {
             for k in 0..model.expected.prompts() {

@@ -12,7 +12,8 @@ use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::config_json::config_json;
 use crate::model::dialect::DialectChoice;
 use crate::passes::choose_protocol::Protocol;
-use crate::passes::compile::{Compilation, CompileError, Plan, compile};
+use crate::passes::compile::{Compilation, CompileError, PassOptions, Plan, compile_with};
+use crate::passes::opt_level::OptLevel;
 use indexmap::IndexMap;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -37,6 +38,10 @@ pub struct ExportOptions {
     pub protocols: Option<Vec<Protocol>>,
     /// Longest sequence in tokens, prompt included; by default what the checkpoint states.
     pub max_tokens: Option<usize>,
+    /// How much is optimised.
+    pub opt_level: OptLevel,
+    /// Starts no optional pass once so many rewrites were made, over all graphs.
+    pub stop_after: Option<usize>,
     /// Takes NaN and infinite weights as they are.
     pub allow_nonfinite: bool,
     /// Replaces a bundle that stands at `out`.
@@ -122,7 +127,11 @@ pub fn export(
     // Where nothing may be written, nothing should be computed first.
     let writer = BundleWriter::create(&options.out, options.force)?;
     stage("compile");
-    let compilation = compile(&checkpoint.config, &protocols)?;
+    let compilation = compile_with(
+        &checkpoint.config,
+        &protocols,
+        PassOptions { level: options.opt_level, stop_after: options.stop_after, observer: None },
+    )?;
     let store = store::write(&writer, &checkpoint, options.allow_nonfinite, &|done_bytes, total_bytes| {
         progress(Progress { stage: "write weights", done_bytes, total_bytes });
     })?;

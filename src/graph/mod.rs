@@ -2,6 +2,7 @@
 //! Owns nodes, operand order, outputs and labels; refuses what `edit` does not offer: there is one way to change a graph.
 
 pub mod build;
+pub mod cost;
 pub mod edit;
 pub mod extract;
 pub mod interp;

@@ -131,7 +131,7 @@ operations! {
     Concat { axis: usize } = "concat", 1..=usize::MAX, "Concat";
     /// `[.., d, ..] -> [.., len, ..]`. `len` entries of `axis` from `start`, counted from the end if `from_end`
     /// (then `start` is the distance of the first entry from the end).
-    Slice { axis: usize, start: usize, len: usize, from_end: bool } = "slice", 1..=1, "Slice";
+    Slice { axis: usize, start: usize, len: usize, from_end: bool } = "slice", 1..=1, "Slice, Split";
     /// `[.., d, ..] -> i64 [d]`. 0, 1, .. along `axis` of the operand, whose values are not read.
     Iota { axis: usize } = "iota", 1..=1, "Shape, Gather, Range";
     /// `[V, D], i64 [..] -> [.., D]`. Rows of a table.

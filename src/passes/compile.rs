@@ -5,9 +5,9 @@ use super::choose_protocol::{ChooseProtocol, Protocol};
 use super::close_counters::CloseCounters;
 use super::distribute::{self, Certificate, Declined, NotDistributed};
 use super::lower_caches::LowerCaches;
-use super::pipeline::{self, PipelineError, Record};
-use super::straighten;
-use super::{Pass, canonical};
+use super::opt_level::OptLevel;
+use super::pipeline::{Observer, PipelineError, Record, Runner};
+use super::{Pass, straighten};
 use crate::graph::{BuildError, Graph, NodeId, VerifyError};
 use crate::ir::op::Op;
 use crate::model::build::{self, KeptCaches};
@@ -76,30 +76,58 @@ pub enum CompileError {
     Verify(#[from] VerifyError),
 }
 
-/// Compiles the graphs that `protocols` need, and `score`.
+/// How to optimise, and who is told.
+#[derive(Default)]
+pub struct PassOptions<'o> {
+    /// Which optional passes run.
+    pub level: OptLevel,
+    /// Starts no optional pass once so many rewrites were made, over all graphs: to find the one that breaks.
+    pub stop_after: Option<usize>,
+    /// Told of every pass.
+    pub observer: Option<&'o mut dyn Observer>,
+}
+
+impl PassOptions<'_> {
+    /// The passes of `level`, all of them, silently.
+    #[must_use]
+    pub fn at(level: OptLevel) -> Self {
+        PassOptions { level, stop_after: None, observer: None }
+    }
+}
+
+/// Compiles the graphs that `protocols` need, and `score`, at the default level.
 ///
 /// # Errors
 /// A protocol that is not defined for this model, or a bug, with the pass and the graphs.
 pub fn compile(config: &ModelConfig, protocols: &[Protocol]) -> Result<Compilation, CompileError> {
+    compile_with(config, protocols, PassOptions::default())
+}
+
+/// Compiles the graphs that `protocols` need, and `score`.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(
+    config: &ModelConfig,
+    protocols: &[Protocol],
+    options: PassOptions<'_>,
+) -> Result<Compilation, CompileError> {
     let kept = if protocols.contains(&Protocol::Hiergen) { KeptCaches::All } else { KeptCaches::Top };
-    let mut compilation =
-        Compilation { graphs: IndexMap::new(), plans: IndexMap::new(), records: IndexMap::new() };
-    compilation.insert(build::encode(config, kept)?)?;
+    let mut compiler = Compiler::new(options);
+    compiler.insert(build::encode(config, kept)?)?;
     for protocol in protocols {
-        let (step, records) = specialise_recorded(config, *protocol)?;
-        compilation.records.insert(format!("step-{protocol}"), records);
+        let step = compiler.specialise(config, *protocol)?;
         let plan = match distribute::distribute(&step, STATE) {
-            Ok(parts) => compilation.distributed(parts)?,
-            Err(NotDistributed::Declined(declined)) => {
-                compilation.undistributed(&step, *protocol, declined)?
-            }
+            Ok(parts) => compiler.distributed(parts)?,
+            Err(NotDistributed::Declined(declined)) => compiler.undistributed(&step, *protocol, declined)?,
             Err(NotDistributed::Build(error)) => return Err(error.into()),
         };
-        compilation.plans.insert(*protocol, plan);
+        compiler.done.plans.insert(*protocol, plan);
     }
-    compilation.insert(window_step(config)?)?;
-    compilation.insert(build::score(config)?)?;
-    Ok(compilation)
+    let window_step = compiler.window_step(config)?;
+    compiler.insert(window_step)?;
+    compiler.insert(build::score(config)?)?;
+    Ok(compiler.done)
 }
 
 /// The step program of one protocol, canonical, verified, with counters closed and dead state gone.
@@ -107,31 +135,19 @@ pub fn compile(config: &ModelConfig, protocols: &[Protocol]) -> Result<Compilati
 /// # Errors
 /// As [`compile`].
 pub fn specialise(config: &ModelConfig, protocol: Protocol) -> Result<Graph, CompileError> {
-    specialise_recorded(config, protocol).map(|(step, _)| step)
+    specialise_with(config, protocol, OptLevel::O1)
 }
 
-fn specialise_recorded(
+/// The step program of one protocol, verified, with counters closed; canonical from `O1` on.
+///
+/// # Errors
+/// As [`compile`].
+pub fn specialise_with(
     config: &ModelConfig,
     protocol: Protocol,
-) -> Result<(Graph, Vec<Record>), CompileError> {
-    let mut step = build::step_program(config)?;
-    step.verify()?;
-    let passes: Vec<Box<dyn Pass>> =
-        vec![Box::new(ChooseProtocol(protocol)), Box::new(CloseCounters), Box::new(LowerCaches)];
-    let mut records = pipeline::run(&mut step, &passes)?;
-    records.extend(pipeline::run_to_fixpoint(&mut step, &canonical())?);
-    Ok((step, records))
-}
-
-fn window_step(config: &ModelConfig) -> Result<Graph, CompileError> {
-    let mut step = build::window_step(config)?;
-    step.verify()?;
-    let passes: Vec<Box<dyn Pass>> = vec![Box::new(LowerCaches)];
-    pipeline::run(&mut step, &passes)?;
-    let mut roots: Vec<(String, NodeId)> =
-        step.outputs().iter().map(|output| (output.name.to_string(), output.node)).collect();
-    roots.extend(straighten::next_states(&step, &step.delays()));
-    Ok(straighten::straighten(&step, "expand_step", &roots, &[])?)
+    level: OptLevel,
+) -> Result<Graph, CompileError> {
+    Compiler::new(PassOptions::at(level)).specialise(config, protocol)
 }
 
 /// Outputs beside the state: what callers of a step want of it.
@@ -139,14 +155,58 @@ fn is_state(name: &str) -> bool {
     name.starts_with("next.")
 }
 
-impl Compilation {
+/// A compilation under way.
+struct Compiler<'o> {
+    done: Compilation,
+    level: OptLevel,
+    runner: Runner<'o>,
+}
+
+impl<'o> Compiler<'o> {
+    fn new(options: PassOptions<'o>) -> Self {
+        Compiler {
+            done: Compilation { graphs: IndexMap::new(), plans: IndexMap::new(), records: IndexMap::new() },
+            level: options.level,
+            runner: Runner::new(options.observer, options.stop_after),
+        }
+    }
+
+    /// The analyses of distribution see the same step program from `O1` on: merging what a step shares with the next
+    /// would tie parts together that can be told apart.
+    fn specialise(&mut self, config: &ModelConfig, protocol: Protocol) -> Result<Graph, CompileError> {
+        let mut step = build::step_program(config)?;
+        step.verify()?;
+        let passes: Vec<Box<dyn Pass>> =
+            vec![Box::new(ChooseProtocol(protocol)), Box::new(CloseCounters), Box::new(LowerCaches)];
+        let mut records = self.runner.run(&mut step, &passes)?;
+        for passes in self.level.min(OptLevel::O1).stages() {
+            records.extend(self.runner.run_to_fixpoint(&mut step, &passes)?);
+        }
+        self.done.records.insert(format!("step-{protocol}"), records);
+        Ok(step)
+    }
+
+    fn window_step(&mut self, config: &ModelConfig) -> Result<Graph, CompileError> {
+        let mut step = build::window_step(config)?;
+        step.verify()?;
+        let passes: Vec<Box<dyn Pass>> = vec![Box::new(LowerCaches)];
+        self.runner.run(&mut step, &passes)?;
+        let mut roots: Vec<(String, NodeId)> =
+            step.outputs().iter().map(|output| (output.name.to_string(), output.node)).collect();
+        roots.extend(straighten::next_states(&step, &step.delays()));
+        Ok(straighten::straighten(&step, "expand_step", &roots, &[])?)
+    }
+
     /// Optimises a straight graph and adds it under its name.
     fn insert(&mut self, mut graph: Graph) -> Result<String, CompileError> {
         graph.verify()?;
-        let records = pipeline::run_to_fixpoint(&mut graph, &canonical())?;
+        let mut records = Vec::new();
+        for passes in self.level.stages() {
+            records.extend(self.runner.run_to_fixpoint(&mut graph, &passes)?);
+        }
         let name = graph.name().to_owned();
-        self.records.insert(name.clone(), records);
-        self.graphs.insert(name.clone(), graph);
+        self.done.records.insert(name.clone(), records);
+        self.done.graphs.insert(name.clone(), graph);
         Ok(name)
     }
 

@@ -1,5 +1,5 @@
-//! Rewrites of graphs. Owns the pass interface and the table of passes in run order; each pass is one file that
-//! says what it must never do. Distribution of the step program is in `distribute`.
+//! Rewrites of graphs. Owns the pass interface; each pass is one file that says what it must never do. Which optional
+//! pass runs when is a table in `opt_level`; distribution of the step program is in `distribute`.
 
 pub mod choose_protocol;
 pub mod close_counters;
@@ -9,8 +9,12 @@ pub mod eliminate_common_subexpressions;
 pub mod eliminate_dead_code;
 pub mod fold_constants;
 pub mod lower_caches;
+pub mod merge_projections;
+pub mod opt_level;
 pub mod pipeline;
 pub mod simplify_shapes;
+pub mod simplify_unit_transposes;
+pub mod skip_unread_positions;
 pub mod straighten;
 
 use crate::graph::{BuildError, Graph, NodeId};
@@ -101,16 +105,4 @@ pub trait Pass {
     /// # Errors
     /// The rewrite is impossible, or the pass has a bug.
     fn run(&self, graph: &mut Graph) -> Result<Rewrites, PassError>;
-}
-
-/// Passes that make any graph smaller without changing what it computes, in run order: shapes first, so that equal
-/// nodes look equal; constants before common subexpressions, which then merge folded ones; dead code last.
-#[must_use]
-pub fn canonical() -> Vec<Box<dyn Pass>> {
-    vec![
-        Box::new(simplify_shapes::SimplifyShapes),
-        Box::new(fold_constants::FoldConstants),
-        Box::new(eliminate_common_subexpressions::EliminateCommonSubexpressions),
-        Box::new(eliminate_dead_code::EliminateDeadCode),
-    ]
 }

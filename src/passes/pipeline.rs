@@ -64,31 +64,115 @@ pub struct Record {
     pub rewrites: super::Rewrites,
 }
 
+/// Told of every pass before and after it runs: clocks and printers of the command line.
+pub trait Observer {
+    /// `pass` is about to run on `graph`.
+    fn before(&mut self, graph: &Graph, pass: &'static str);
+    /// `pass` ran on `graph` and left it valid.
+    fn after(&mut self, graph: &Graph, record: &Record);
+}
+
+/// Runs passes on one graph after the other. Owns what all of them share: who is told, and how many rewrites are left.
+#[derive(Default)]
+pub struct Runner<'o> {
+    observer: Option<&'o mut dyn Observer>,
+    /// Rewrites that optional passes may still make.
+    rewrites_left: Option<usize>,
+}
+
+impl<'o> Runner<'o> {
+    /// Tells `observer`, and starts no optional pass once `stop_after` rewrites were made.
+    #[must_use]
+    pub fn new(observer: Option<&'o mut dyn Observer>, stop_after: Option<usize>) -> Self {
+        Runner { observer, rewrites_left: stop_after }
+    }
+
+    /// Runs `passes` once, in order, whatever was rewritten before: later stages need what they make.
+    ///
+    /// # Errors
+    /// Names the pass that broke, with the graphs before and after.
+    pub fn run(
+        &mut self,
+        graph: &mut Graph,
+        passes: &[Box<dyn Pass>],
+    ) -> Result<Vec<Record>, Box<PipelineError>> {
+        let mut records: Vec<Record> = Vec::new();
+        for pass in passes {
+            self.step(graph, pass.as_ref(), &mut records)?;
+        }
+        Ok(records)
+    }
+
+    /// Runs `passes` in rounds until none finds work or no rewrites are left.
+    ///
+    /// # Errors
+    /// As [`Runner::run`]; also when the rounds do not settle.
+    pub fn run_to_fixpoint(
+        &mut self,
+        graph: &mut Graph,
+        passes: &[Box<dyn Pass>],
+    ) -> Result<Vec<Record>, Box<PipelineError>> {
+        let mut records = Vec::new();
+        for _ in 0..MAX_ROUNDS {
+            let done = records.len();
+            for pass in passes {
+                if self.rewrites_left == Some(0) {
+                    return Ok(records);
+                }
+                self.step(graph, pass.as_ref(), &mut records)?;
+                if let (Some(left), Some(record)) = (&mut self.rewrites_left, records.last()) {
+                    *left = left.saturating_sub(record.rewrites.count);
+                }
+            }
+            if records[done..].iter().all(|record| record.rewrites.count == 0) {
+                return Ok(records);
+            }
+        }
+        Err(Box::new(PipelineError {
+            pass: passes.last().map_or("", |pass| pass.name()),
+            graph: graph.name().to_owned(),
+            before: records.iter().map(|record| record.pass).collect(),
+            fault: Fault::Unsettled,
+            text_before: String::new(),
+            text_after: fingerprint(graph),
+        }))
+    }
+
+    fn step(
+        &mut self,
+        graph: &mut Graph,
+        pass: &dyn Pass,
+        records: &mut Vec<Record>,
+    ) -> Result<(), Box<PipelineError>> {
+        if let Some(observer) = &mut self.observer {
+            observer.before(graph, pass.name());
+        }
+        let before = graph.clone();
+        let rewrites = apply(graph, pass, &before).map_err(|fault| {
+            Box::new(PipelineError {
+                pass: pass.name(),
+                graph: graph.name().to_owned(),
+                before: records.iter().map(|record| record.pass).collect(),
+                fault,
+                text_before: fingerprint(&before),
+                text_after: fingerprint(graph),
+            })
+        })?;
+        let record = Record { pass: pass.name(), rewrites };
+        if let Some(observer) = &mut self.observer {
+            observer.after(graph, &record);
+        }
+        records.push(record);
+        Ok(())
+    }
+}
+
 /// Runs `passes` once, in order.
 ///
 /// # Errors
 /// Names the pass that broke, with the graphs before and after.
 pub fn run(graph: &mut Graph, passes: &[Box<dyn Pass>]) -> Result<Vec<Record>, Box<PipelineError>> {
-    let mut records: Vec<Record> = Vec::new();
-    for pass in passes {
-        let before = graph.clone();
-        let fault = match apply(graph, pass.as_ref(), &before) {
-            Ok(rewrites) => {
-                records.push(Record { pass: pass.name(), rewrites });
-                continue;
-            }
-            Err(fault) => fault,
-        };
-        return Err(Box::new(PipelineError {
-            pass: pass.name(),
-            graph: graph.name().to_owned(),
-            before: records.iter().map(|record| record.pass).collect(),
-            fault,
-            text_before: fingerprint(&before),
-            text_after: fingerprint(graph),
-        }));
-    }
-    Ok(records)
+    Runner::default().run(graph, passes)
 }
 
 /// Runs `passes` in rounds until none finds work.
@@ -99,23 +183,7 @@ pub fn run_to_fixpoint(
     graph: &mut Graph,
     passes: &[Box<dyn Pass>],
 ) -> Result<Vec<Record>, Box<PipelineError>> {
-    let mut records = Vec::new();
-    for _ in 0..MAX_ROUNDS {
-        let round = run(graph, passes)?;
-        let settled = round.iter().all(|record| record.rewrites.count == 0);
-        records.extend(round);
-        if settled {
-            return Ok(records);
-        }
-    }
-    Err(Box::new(PipelineError {
-        pass: passes.last().map_or("", |pass| pass.name()),
-        graph: graph.name().to_owned(),
-        before: records.iter().map(|record| record.pass).collect(),
-        fault: Fault::Unsettled,
-        text_before: String::new(),
-        text_after: fingerprint(graph),
-    }))
+    Runner::default().run_to_fixpoint(graph, passes)
 }
 
 fn apply(graph: &mut Graph, pass: &dyn Pass, before: &Graph) -> Result<super::Rewrites, Fault> {

@@ -2,8 +2,10 @@
 //! memory of values that several operations share.
 
 use super::proto;
+use super::scaled::scaled_by_tables;
 use super::{ExportError, WeightLocation, Weights};
 use crate::graph::{NodeId, Verified};
+use crate::ir::attr::Real;
 use crate::ir::dim::Dim;
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
@@ -25,10 +27,23 @@ pub(super) enum Shared {
     RowShape(Dim),
     /// The weight `[N, K]` as `[K, N]`.
     Transposed(String),
-    /// Cosine or sine table of positions (a value name) at a base, for heads of a width and a number of rows.
-    Table(&'static str, String, u64, usize, Dim),
+    /// Cosine or sine table of positions (a value name).
+    Table(&'static str, String, Rotation, Dim),
+    /// A value of all requests, `[B]` as `[B, 1, 1]` or what is made of it alone, by its use.
+    Parameter(&'static str, String),
     /// What queries and values see: a part of a mask, by its description.
     Mask(String),
+}
+
+/// What the entries of a table of cosines or sines depend on beside the positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Rotation {
+    /// Base of the frequencies.
+    pub(super) theta: Real,
+    /// Head width.
+    pub(super) width: usize,
+    /// Factor of every entry.
+    pub(super) factor: Real,
 }
 
 /// An ONNX graph that grows node by node.
@@ -45,6 +60,10 @@ pub(super) struct Emitter<'a> {
     shared: HashMap<Shared, String>,
     /// Values that must keep their name.
     fixed: HashSet<String>,
+    /// Rotations and attentions whose scale is in the tables of the rotation.
+    pub(super) scaled: HashMap<NodeId, Real>,
+    /// Names of the parts of split values, by the slice that each is.
+    pub(super) parts: HashMap<NodeId, String>,
     /// A value and axis for every dimension seen so far, first seen first.
     pub(super) sizes: Vec<(Dim, String, usize)>,
     /// Scope of the node being lowered.
@@ -64,6 +83,8 @@ impl<'a> Emitter<'a> {
             counters: HashMap::new(),
             shared: HashMap::new(),
             fixed: HashSet::new(),
+            scaled: scaled_by_tables(graph.graph()),
+            parts: HashMap::new(),
             sizes: Vec::new(),
             scope: String::new(),
         }
@@ -146,6 +167,10 @@ impl<'a> Emitter<'a> {
         let graph = self.graph;
         let mut value = value;
         for output in graph.outputs().iter().filter(|output| output.node == id) {
+            if *output.name == value {
+                self.fixed.insert(value.clone());
+                continue;
+            }
             let last = self.nodes.last_mut().and_then(|node| node.output.first_mut());
             match last {
                 Some(last) if *last == value && !self.fixed.contains(&value) => {
@@ -190,15 +215,34 @@ impl<'a> Emitter<'a> {
         inputs: &[&str],
         attribute: Vec<AttributeProto>,
     ) -> [String; N] {
+        let mut results = self.node_of(op, inputs, attribute, N).into_iter();
+        std::array::from_fn(|_| results.next().unwrap_or_default())
+    }
+
+    /// Gives the results of the last node these names.
+    pub(super) fn rename_results(&mut self, names: &[String]) {
+        if let Some(node) = self.nodes.last_mut() {
+            node.output = names.to_vec();
+        }
+    }
+
+    /// Adds a node with `results` results.
+    pub(super) fn node_of(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        attribute: Vec<AttributeProto>,
+        results: usize,
+    ) -> Vec<String> {
         let path = if self.scope.is_empty() { op.to_owned() } else { format!("{}/{op}", self.scope) };
         let count = self.counters.entry(path.clone()).or_insert(0);
         let name = if *count == 0 { path } else { format!("{path}_{count}") };
         *count += 1;
-        let outputs: [String; N] =
-            std::array::from_fn(|slot| if slot == 0 { name.clone() } else { format!("{name}:{slot}") });
+        let result = |slot: usize| if slot == 0 { name.clone() } else { format!("{name}:{slot}") };
+        let outputs: Vec<String> = (0..results).map(result).collect();
         self.nodes.push(NodeProto {
             input: inputs.iter().map(|input| (*input).to_owned()).collect(),
-            output: outputs.to_vec(),
+            output: outputs.clone(),
             name,
             op_type: op.to_owned(),
             attribute,

@@ -29,14 +29,20 @@ impl Emitter<'_> {
             Op::Reshape { shape } => self.reshape(args[0], &ty(0).shape, shape)?,
             Op::Transpose { perm } => self.transpose(args[0], perm),
             Op::Concat { axis } => self.concat(&args, *axis),
-            Op::Slice { axis, start, len, from_end } => self.slice(args[0], *axis, *start, *len, *from_end),
+            Op::Slice { axis, start, len, from_end } => match self.split(id, operands[0])? {
+                Some(part) => part,
+                None => self.slice(args[0], *axis, *start, *len, *from_end),
+            },
             Op::Iota { axis } => self.range(&ty(0).shape.0[*axis])?,
             Op::Gather => self.node("Gather", &args, vec![]),
             Op::GatherRows => self.gather_rows(args[0], args[1]),
             Op::Linear => self.linear(&args)?,
             Op::RmsNorm { eps } => self.rms_norm(&args, eps.get()),
-            Op::Rope { theta } => self.rope(&operands, theta.get())?,
-            Op::Attention { scale, mask } => self.attention(&operands, scale.get(), *mask)?,
+            Op::Rope { theta } => self.rope(id, &operands, *theta)?,
+            Op::Attention { scale, mask } => {
+                let scale = if self.scaled.contains_key(&id) { 1.0 } else { scale.get() };
+                self.attention(&operands, scale, *mask)?
+            }
             Op::SwiGlu => self.swiglu(args[0], args[1]),
             Op::Shift => self.shift(args[0], args[1]),
             Op::Sample { candidates } => self.sample(&operands, *candidates)?,

@@ -14,7 +14,9 @@ mod mask;
 mod proto;
 mod rope;
 mod sample;
+mod scaled;
 mod shapes;
+mod split;
 pub mod text;
 
 use crate::graph::Verified;

@@ -1,9 +1,10 @@
 //! Rotary position embedding: tables of cosines and sines, once for all users of the same positions.
 
 use super::ExportError;
-use super::emit::{Emitter, Shared};
+use super::emit::{Emitter, Rotation, Shared};
 use super::proto;
 use crate::graph::NodeId;
+use crate::ir::attr::Real;
 use crate::ir::dim::Dim;
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
@@ -11,26 +12,38 @@ use crate::ir::tensor::Literal;
 
 impl Emitter<'_> {
     /// `[B, H, n, d], i64 [n] or [B, n] -> [B, H, n, d]`.
-    pub(super) fn rope(&mut self, operands: &[NodeId], theta: f64) -> Result<String, ExportError> {
-        let cos = self.table("Cos", operands, theta)?;
-        let sin = self.table("Sin", operands, theta)?;
+    pub(super) fn rope(
+        &mut self,
+        id: NodeId,
+        operands: &[NodeId],
+        theta: Real,
+    ) -> Result<String, ExportError> {
+        let width = self.graph.ty(operands[0]).shape.0[3].as_const().unwrap_or(2);
+        let factor = self.scaled.get(&id).map_or(1.0, |scale| scale.get().sqrt()).into();
+        let rotation = Rotation { theta, width, factor };
+        let cos = self.table("Cos", operands, rotation)?;
+        let sin = self.table("Sin", operands, rotation)?;
         let x = self.values[&operands[0]].clone();
         Ok(self.node("RotaryEmbedding", &[&x, &cos, &sin], vec![]))
     }
 
     /// `f32 [B, n, d / 2]`, which `RotaryEmbedding` wants in full without position ids.
-    fn table(&mut self, op: &'static str, operands: &[NodeId], theta: f64) -> Result<String, ExportError> {
+    fn table(
+        &mut self,
+        op: &'static str,
+        operands: &[NodeId],
+        rotation: Rotation,
+    ) -> Result<String, ExportError> {
         let graph = self.graph;
         let [x, positions] = [operands[0], operands[1]];
-        let shape = &graph.ty(x).shape.0;
-        let (rows, width) = (shape[0].clone(), shape[3].as_const().unwrap_or(2));
+        let rows = graph.ty(x).shape.0[0].clone();
         let name = self.values[&positions].clone();
         let per_row = graph.ty(positions).shape.rank() == 2;
-        let key = Shared::Table(op, name.clone(), theta.to_bits(), width, rows.clone());
+        let key = Shared::Table(op, name.clone(), rotation, rows.clone());
         self.shared(key, |emitter| {
             let table = match graph.op(positions) {
-                Op::Const { value } => emitter.constant_table(op, value, theta, width),
-                _ => emitter.computed_table(op, &name, theta, width)?,
+                Op::Const { value } => emitter.constant_table(op, value, rotation),
+                _ => emitter.computed_table(op, &name, rotation)?,
             };
             if per_row || rows.as_const() == Some(1) {
                 return Ok(table);
@@ -49,8 +62,9 @@ impl Emitter<'_> {
     }
 
     /// Computed here in binary64: `[1, n, d / 2]`, or `[B, n, d / 2]` of positions per row.
-    fn constant_table(&mut self, op: &str, positions: &Literal, theta: f64, width: usize) -> String {
-        let frequencies = frequencies(theta, width);
+    fn constant_table(&mut self, op: &str, positions: &Literal, rotation: Rotation) -> String {
+        let frequencies = frequencies(rotation);
+        let factor = rotation.factor.get();
         let mut shape = positions.shape().to_vec();
         if shape.len() == 1 {
             shape.insert(0, 1);
@@ -62,7 +76,7 @@ impl Emitter<'_> {
             #[expect(clippy::cast_precision_loss, reason = "positions are far below 2^53")]
             let position = *position as f64;
             let angles = frequencies.iter().map(|frequency| position * frequency);
-            values.extend(angles.map(|angle| if op == "Cos" { angle.cos() } else { angle.sin() }));
+            values.extend(angles.map(|angle| factor * if op == "Cos" { angle.cos() } else { angle.sin() }));
         }
         self.float_tensor(&shape, &values)
     }
@@ -72,24 +86,30 @@ impl Emitter<'_> {
         &mut self,
         op: &'static str,
         positions: &str,
-        theta: f64,
-        width: usize,
+        rotation: Rotation,
     ) -> Result<String, ExportError> {
-        let key = Shared::Table("Angle", positions.to_owned(), theta.to_bits(), width, Dim::from(1));
+        let plain = Rotation { factor: 1.0.into(), ..rotation };
+        let key = Shared::Table("Angle", positions.to_owned(), plain, Dim::from(1));
         let angle = self.shared(key, |emitter| {
             let float = i64::from(proto::data_type(Dtype::F32));
             let positions = emitter.node("Cast", &[positions], vec![proto::int("to", float)]);
             let column = emitter.unsqueeze(&positions, &[-1]);
-            let frequencies = frequencies(theta, width);
+            let frequencies = frequencies(rotation);
             let row = emitter.float_tensor(&[1, 1, frequencies.len()], &frequencies);
             Ok(emitter.node("Mul", &[&column, &row], vec![]))
         })?;
-        Ok(self.node(op, &[&angle], vec![]))
+        let table = self.node(op, &[&angle], vec![]);
+        if rotation.factor == plain.factor {
+            return Ok(table);
+        }
+        let factor = self.float(rotation.factor.get());
+        Ok(self.node("Mul", &[&table, &factor], vec![]))
     }
 }
 
 /// `theta^(-2t/d)` for `t` below `d / 2`.
 #[expect(clippy::cast_precision_loss, reason = "head widths are far below 2^53")]
-fn frequencies(theta: f64, width: usize) -> Vec<f64> {
-    (0..width / 2).map(|t| theta.powf(-2.0 * t as f64 / width as f64)).collect()
+fn frequencies(rotation: Rotation) -> Vec<f64> {
+    let Rotation { theta, width, .. } = rotation;
+    (0..width / 2).map(|t| theta.get().powf(-2.0 * t as f64 / width as f64)).collect()
 }

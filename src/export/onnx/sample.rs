@@ -1,7 +1,7 @@
 //! Sampling inside the graph: greedy, top-k and top-p by one uniform number per token.
 
 use super::ExportError;
-use super::emit::Emitter;
+use super::emit::{Emitter, Shared};
 use super::proto;
 use crate::graph::NodeId;
 use crate::ir::dim::Dim;
@@ -42,18 +42,24 @@ impl Emitter<'_> {
             count,
         };
         let uniforms_folded = self.reshape(&names[1], uniforms, &folded(1))?;
-        let chosen = self.choose(&candidates, &uniforms_folded, [&names[2], &names[3], &names[4]]);
+        let chosen = self.choose(&candidates, &uniforms_folded, [&names[2], &names[3], &names[4]])?;
         let token = self.node("GatherElements", &[&candidates.ids, &chosen], vec![proto::int("axis", 2)]);
         self.reshape(&token, &folded(1), uniforms)
     }
 
     /// `i64 [B, Q, 1]`: the place of the chosen candidate.
-    fn choose(&mut self, candidates: &Candidates, uniforms: &str, parameters: [&str; 3]) -> String {
-        let [temperature, top_k, top_p] = parameters.map(|name| self.unsqueeze(name, &[1, 2]));
+    fn choose(
+        &mut self,
+        candidates: &Candidates,
+        uniforms: &str,
+        parameters: [&str; 3],
+    ) -> Result<String, ExportError> {
+        let [temperature, top_k, top_p] = parameters;
+        let top_p = self.request_parameter(top_p)?;
         let zero = self.float(0.0);
-        let is_sampled = self.node("Greater", &[&temperature, &zero], vec![]);
-        let in_k = self.in_top_k(candidates.count, &top_k);
-        let mass = self.mass(candidates, &temperature, &is_sampled, &in_k);
+        let is_sampled = self.is_sampled(temperature)?;
+        let in_k = self.in_top_k(candidates.count, top_k)?;
+        let mass = self.mass(candidates, temperature, &in_k)?;
 
         let axis = self.int(2);
         let reached = self.node("CumSum", &[&mass, &axis], vec![]);
@@ -73,27 +79,56 @@ impl Emitter<'_> {
         let last = self.node("Sub", &[&kept, &one], vec![]);
         let place = self.node("Min", &[&place, &last], vec![]);
         let first = self.int(0);
-        self.node("Where", &[&is_sampled, &place, &first], vec![])
+        Ok(self.node("Where", &[&is_sampled, &place, &first], vec![]))
+    }
+
+    /// `[B]` as `[B, 1, 1]`, once for all tokens.
+    fn request_parameter(&mut self, name: &str) -> Result<String, ExportError> {
+        let key = Shared::Parameter("column", name.to_owned());
+        self.shared(key, |emitter| Ok(emitter.unsqueeze(name, &[1, 2])))
+    }
+
+    /// `bool [B, 1, 1]`: temperature above 0.
+    fn is_sampled(&mut self, temperature: &str) -> Result<String, ExportError> {
+        self.shared(Shared::Parameter("is sampled", temperature.to_owned()), |emitter| {
+            let (temperature, zero) = (emitter.request_parameter(temperature)?, emitter.float(0.0));
+            Ok(emitter.node("Greater", &[&temperature, &zero], vec![]))
+        })
+    }
+
+    /// `[B, 1, 1]`: the temperature, 1 where it is 0.
+    fn divisor(&mut self, temperature: &str) -> Result<String, ExportError> {
+        self.shared(Shared::Parameter("divisor", temperature.to_owned()), |emitter| {
+            let is_sampled = emitter.is_sampled(temperature)?;
+            let (temperature, one) = (emitter.request_parameter(temperature)?, emitter.float(1.0));
+            Ok(emitter.node("Where", &[&is_sampled, &temperature, &one], vec![]))
+        })
     }
 
     /// Probabilities of the first `top_k` candidates, 0 for the others.
-    fn mass(&mut self, candidates: &Candidates, temperature: &str, is_sampled: &str, in_k: &str) -> String {
-        let one = self.float(1.0);
-        let divisor = self.node("Where", &[is_sampled, temperature, &one], vec![]);
+    fn mass(
+        &mut self,
+        candidates: &Candidates,
+        temperature: &str,
+        in_k: &str,
+    ) -> Result<String, ExportError> {
+        let divisor = self.divisor(temperature)?;
         // Subtracting before dividing keeps a tiny temperature from overflowing.
         let best = self.slice(&candidates.logits, 2, 0, 1, false);
         let below = self.node("Sub", &[&candidates.logits, &best], vec![]);
         let scaled = self.node("Div", &[&below, &divisor], vec![]);
         let never = self.float(f64::NEG_INFINITY);
         let kept = self.node("Where", &[in_k, &scaled, &never], vec![]);
-        self.node("Softmax", &[&kept], vec![proto::int("axis", -1)])
+        Ok(self.node("Softmax", &[&kept], vec![proto::int("axis", -1)]))
     }
 
     /// `bool [B, 1, c]`: candidate `i < top_k`.
-    fn in_top_k(&mut self, count: usize, top_k: &str) -> String {
-        let places: Vec<i64> = (0..proto::to_i64(count)).collect();
-        let places = self.ints(&places);
-        self.node("Less", &[&places, top_k], vec![])
+    fn in_top_k(&mut self, count: usize, top_k: &str) -> Result<String, ExportError> {
+        self.shared(Shared::Parameter("in top k", format!("{top_k} {count}")), |emitter| {
+            let places: Vec<i64> = (0..proto::to_i64(count)).collect();
+            let (places, top_k) = (emitter.ints(&places), emitter.request_parameter(top_k)?);
+            Ok(emitter.node("Less", &[&places, &top_k], vec![]))
+        })
     }
 
     /// `bool [c]`: the first candidate, which every top-p keeps.

@@ -1,10 +1,13 @@
 //! What compilation derives on the shapes that matter.
 
-use super::{Plan, compile};
+use super::{PassOptions, Plan, compile, compile_with};
+use crate::graph::Graph;
 use crate::model::config::{
     Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig,
 };
 use crate::passes::choose_protocol::Protocol;
+use crate::passes::opt_level::OptLevel;
+use crate::passes::pipeline::{Observer, Record};
 
 fn model(chunks: &[usize], feedback: Feedback) -> ModelConfig {
     let stack = StackConfig { layers: 1, heads: 2, kv_heads: 1, head_dim: 4, ffn: 12 };
@@ -82,4 +85,48 @@ fn cuts_at_the_ids(feedback: Feedback) {
     );
     let names: Vec<String> = compiled.graphs["decode"].outputs().iter().map(|o| o.name.to_string()).collect();
     assert_eq!(names, ["ids", "next.carry.1"]);
+}
+
+/// Rewrites of passes that are not needed for straight graphs.
+#[derive(Default)]
+struct Counter {
+    started: usize,
+    optional: usize,
+}
+
+impl Observer for Counter {
+    fn before(&mut self, _: &Graph, _: &'static str) {
+        self.started += 1;
+    }
+
+    fn after(&mut self, graph: &Graph, record: &Record) {
+        assert!(graph.verify().is_ok());
+        self.started -= 1;
+        if !["choose-protocol", "close-counters", "lower-caches"].contains(&record.pass) {
+            self.optional += record.rewrites.count;
+        }
+    }
+}
+
+fn rewrites(level: OptLevel, stop_after: Option<usize>) -> usize {
+    let mut counter = Counter::default();
+    let options = PassOptions { level, stop_after, observer: Some(&mut counter) };
+    compile_with(&model(&[4, 4], Feedback::Token), &[Protocol::Recgen], options).expect("compiles");
+    assert_eq!(counter.started, 0, "every pass that starts is told to have ended");
+    counter.optional
+}
+
+#[test]
+fn higher_levels_rewrite_no_less() {
+    let found = OptLevel::ALL.map(|level| rewrites(level, None));
+    assert_eq!(found[0], 0);
+    assert!(found[0] < found[1] && found[1] < found[2] && found[2] <= found[3], "{found:?}");
+}
+
+// Bisection: no optional pass starts once the bound is reached; one that is running finishes.
+#[test]
+fn rewrites_stop_where_they_are_told_to() {
+    assert_eq!(rewrites(OptLevel::O2, Some(0)), 0);
+    let (some, all) = (rewrites(OptLevel::O2, Some(10)), rewrites(OptLevel::O2, None));
+    assert!((10..all).contains(&some), "{some} of {all}");
 }
