@@ -1,7 +1,5 @@
 //! Exports a checkpoint and says what the bundle holds.
 use photonc::export::{ExportOptions, export};
-use photonc::model::dialect::DialectChoice;
-use photonc::passes::opt_level::OptLevel;
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -9,17 +7,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (Some(model), Some(out)) = (arguments.next(), arguments.next()) else {
         return Err("usage: export_and_inspect MODEL BUNDLE".into());
     };
-    let options = ExportOptions {
-        model: model.into(),
-        out: out.into(),
-        dialect: DialectChoice::Recognise,
-        protocols: None,
-        max_tokens: None,
-        opt_level: OptLevel::default(),
-        stop_after: None,
-        allow_nonfinite: false,
-        force: true,
-    };
+    let options = ExportOptions { force: true, ..ExportOptions::new(model, out) };
     let report = export(&options, &|_| {})?;
     let lines: Vec<String> =
         report.nodes.iter().map(|(name, nodes)| format!("{name}: {nodes} nodes")).collect();

@@ -1,9 +1,7 @@
 //! Compiles a checkpoint, generates greedily under RecGen with a run-ahead, and prints tokens as they come.
 use photonc::bundle::Bundle;
 use photonc::export::{ExportOptions, export};
-use photonc::model::dialect::DialectChoice;
 use photonc::passes::choose_protocol::Protocol;
-use photonc::passes::opt_level::OptLevel;
 use photonc::runtime::generator::Generator;
 use photonc::runtime::request::{Cancel, Request, RunAhead};
 use photonc::runtime::tract::Tract;
@@ -15,17 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (Some(model), Some(out)) = (arguments.next(), arguments.next()) else {
         return Err("usage: generate MODEL BUNDLE".into());
     };
-    let options = ExportOptions {
-        model: model.into(),
-        out: out.into(),
-        dialect: DialectChoice::Recognise,
-        protocols: None,
-        max_tokens: None,
-        opt_level: OptLevel::default(),
-        stop_after: None,
-        allow_nonfinite: false,
-        force: true,
-    };
+    let options = ExportOptions { force: true, ..ExportOptions::new(model, out) };
     export(&options, &|_| {})?;
     let bundle = Bundle::open(&options.out)?;
     let mut generator = Generator::of_bundle(&bundle, Box::new(Tract::of_bundle(bundle.clone())))?;

@@ -5,9 +5,7 @@ mod fixture;
 use fixture::{Expected, GOLDENS, assert_close, assert_states, golden_path};
 use photonc::bundle::Bundle;
 use photonc::export::{ExportOptions, export};
-use photonc::model::dialect::DialectChoice;
 use photonc::passes::choose_protocol::Protocol;
-use photonc::passes::opt_level::OptLevel;
 use photonc::runtime::backend::Backend;
 use photonc::runtime::generator::Generator;
 use photonc::runtime::reference::Reference;
@@ -33,17 +31,7 @@ impl Golden {
     fn of(name: &str) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let out = directory.path().join("bundle");
-        let options = ExportOptions {
-            model: golden_path(name),
-            out: out.clone(),
-            dialect: DialectChoice::Recognise,
-            protocols: None,
-            max_tokens: Some(4096),
-            opt_level: OptLevel::default(),
-            stop_after: None,
-            allow_nonfinite: false,
-            force: false,
-        };
+        let options = ExportOptions { max_tokens: Some(4096), ..ExportOptions::new(golden_path(name), &out) };
         export(&options, &|_| {}).expect("exports");
         let bundle = Bundle::open(&out).expect("opens");
         bundle.verify_weights().expect("weights are whole");

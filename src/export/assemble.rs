@@ -48,6 +48,24 @@ pub struct ExportOptions {
     pub force: bool,
 }
 
+impl ExportOptions {
+    /// The whole of `model` as a new bundle at `out`: every protocol it defines, the default level, finite weights.
+    #[must_use]
+    pub fn new(model: impl Into<PathBuf>, out: impl Into<PathBuf>) -> Self {
+        ExportOptions {
+            model: model.into(),
+            out: out.into(),
+            dialect: DialectChoice::Recognise,
+            protocols: None,
+            max_tokens: None,
+            opt_level: OptLevel::default(),
+            stop_after: None,
+            allow_nonfinite: false,
+            force: false,
+        }
+    }
+}
+
 /// How far an export has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
