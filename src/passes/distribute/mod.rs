@@ -52,10 +52,7 @@ impl Dependence {
     #[must_use]
     pub fn of(graph: &Graph) -> Self {
         let tainted = graph.descendants(graph.select(|op| matches!(op, Op::Sample { .. })));
-        let given = graph.select(|op| matches!(op, Op::Input { .. } | Op::Delay { .. }));
-        let varying = graph.descendants(given);
-        let fixed = graph.nodes().into_iter().filter(|id| !varying.contains(id)).collect();
-        Dependence { recurrences: graph.recurrences(), tainted, fixed }
+        Dependence { recurrences: graph.recurrences(), tainted, fixed: graph.fixed() }
     }
 }
 
