@@ -2,6 +2,7 @@
 
 pub mod backend;
 mod batch;
+pub mod cuda;
 mod draw;
 pub mod error;
 pub mod generator;

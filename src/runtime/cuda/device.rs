@@ -1,0 +1,305 @@
+//! What the CUDA runtime asks of a device: memory by address, launches of kernels, matrix products, streams, events and
+//! recorded sequences. Owns the trait only; `driver` answers it with a GPU, tests answer it with kernels built for the CPU.
+
+use crate::ir::dtype::Dtype;
+use std::any::Any;
+use std::fmt;
+
+/// Streams that every device has; work on one stream runs in order.
+pub const STREAMS: usize = 4;
+
+/// One of the device's streams, `0 .. STREAMS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stream(pub usize);
+
+/// A point on a stream, made by `record`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Event(pub u64);
+
+/// Facts about the device that plans depend on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Properties {
+    /// The vendor's name, e.g. `NVIDIA H100 80GB HBM3`.
+    pub name: String,
+    /// Compute capability times ten, e.g. 90.
+    pub sm: u32,
+    /// Streaming multiprocessors.
+    pub multiprocessors: usize,
+    /// Device memory in bytes.
+    pub memory_bytes: usize,
+    /// Most shared memory of a block in bytes, after opting in.
+    pub shared_bytes: usize,
+}
+
+/// Device memory that is freed when dropped.
+pub struct Allocation {
+    /// Address of the first byte, a multiple of 256.
+    pub address: u64,
+    /// Size in bytes.
+    pub bytes: usize,
+    /// Frees the memory when dropped.
+    pub owner: Box<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for Allocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Allocation({} bytes)", self.bytes)
+    }
+}
+
+/// Page-locked host memory that `read_later` fills.
+pub trait HostMemory: Send {
+    /// The bytes; those of an unfinished copy are unspecified.
+    fn bytes(&self) -> &[u8];
+}
+
+/// A source file of kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// `linear.cu`: products with few rows, and of any size and type.
+    Linear,
+    /// `rows.cu`: norms, SwiGLU, embedding, gathers, elementwise operations.
+    Rows,
+    /// `attention.cu`: windows, caches, streams.
+    Attention,
+    /// `sample.cu`: uniform numbers and tokens.
+    Sample,
+}
+
+/// A source specialised to an element type and, for attention, to a head's width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Unit {
+    /// The source file.
+    pub source: Source,
+    /// Element type `T` of activations and weights.
+    pub dtype: Dtype,
+    /// Width of a head for `attention.cu`, else 0.
+    pub head_dim: usize,
+}
+
+/// A kernel that the device has loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Function(pub usize);
+
+/// One launch. The arguments are the kernel's struct of `arguments.rs`, byte by byte.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch<'a> {
+    /// The kernel.
+    pub function: Function,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory in bytes.
+    pub shared_bytes: u32,
+    /// The kernel's one argument.
+    pub arguments: &'a [u8],
+}
+
+/// `out [m, n] = x [m, k] weight[n, k]^T + bias [n] + residual [m, n]`; products accumulate in f32.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MatMul {
+    /// Rows of `x`.
+    pub m: usize,
+    /// Rows of `weight`.
+    pub n: usize,
+    /// Columns of both.
+    pub k: usize,
+    /// Type of `x`, `weight`, `bias` and `residual`.
+    pub dtype: Dtype,
+    /// Type of `out`: `dtype` or f32.
+    pub out_dtype: Dtype,
+    /// Address of `x`.
+    pub x: u64,
+    /// Elements from one row of `x` to the next.
+    pub x_stride: usize,
+    /// Address of `weight`, rows contiguous.
+    pub weight: u64,
+    /// Address of `bias`, or 0.
+    pub bias: u64,
+    /// Address of `residual`, or 0; only where `out_dtype` is `dtype`. May be `out` itself.
+    pub residual: u64,
+    /// Elements from one row of `residual` to the next.
+    pub residual_stride: usize,
+    /// Address of `out`.
+    pub out: u64,
+    /// Elements from one row of `out` to the next.
+    pub out_stride: usize,
+}
+
+/// A sequence recorded between `begin_recording` and `end_recording`, with its addresses.
+pub struct Recording(pub Box<dyn Any + Send>);
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recording")
+    }
+}
+
+/// Why a device could not do what was asked.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DeviceError {
+    /// A library or a device is missing.
+    #[error("{0}")]
+    Unavailable(String),
+    /// No room.
+    #[error("no room for {bytes} bytes on the device ({free} bytes are free)")]
+    OutOfMemory {
+        /// Size asked for.
+        bytes: usize,
+        /// Free bytes.
+        free: usize,
+    },
+    /// A kernel does not compile or load.
+    #[error("kernels of {unit}: {message}")]
+    Compile {
+        /// The unit.
+        unit: String,
+        /// The compiler's words.
+        message: String,
+    },
+    /// A call into the driver failed.
+    #[error("{call}: {message}")]
+    Call {
+        /// What was called.
+        call: &'static str,
+        /// The driver's words.
+        message: String,
+    },
+}
+
+/// A device. Calls return before the work is done unless they say that they wait; work on one stream runs in order.
+///
+/// Addresses given to `write`, `read`, `copy`, `fill`, `launch` and `matmul` lie in allocations of this device that
+/// outlive the work.
+pub trait Device: Send + Sync {
+    /// Facts about it.
+    fn properties(&self) -> &Properties;
+
+    /// Free device memory in bytes.
+    ///
+    /// # Errors
+    /// The driver failed.
+    fn free_bytes(&self) -> Result<usize, DeviceError>;
+
+    /// Memory with unspecified contents.
+    ///
+    /// # Errors
+    /// No room.
+    fn allocate(&self, bytes: usize) -> Result<Allocation, DeviceError>;
+
+    /// Page-locked host memory, zeroed.
+    ///
+    /// # Errors
+    /// No room.
+    fn allocate_host(&self, bytes: usize) -> Result<Box<dyn HostMemory>, DeviceError>;
+
+    /// Copies host bytes to the device; the bytes may be reused on return.
+    ///
+    /// # Errors
+    /// The driver failed.
+    fn write(&self, stream: Stream, to: u64, bytes: &[u8]) -> Result<(), DeviceError>;
+
+    /// Copies device bytes to the host and waits for them.
+    ///
+    /// # Errors
+    /// The driver failed, or the work before it did.
+    fn read(&self, stream: Stream, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
+
+    /// Copies device bytes to page-locked memory without waiting.
+    ///
+    /// # Errors
+    /// The driver failed.
+    fn read_later(
+        &self,
+        stream: Stream,
+        from: u64,
+        to: &mut dyn HostMemory,
+        at: usize,
+        bytes: usize,
+    ) -> Result<(), DeviceError>;
+
+    /// Copies on the device.
+    ///
+    /// # Errors
+    /// The driver failed.
+    fn copy(&self, stream: Stream, from: u64, to: u64, bytes: usize) -> Result<(), DeviceError>;
+
+    /// Sets bytes on the device.
+    ///
+    /// # Errors
+    /// The driver failed.
+    fn fill(&self, stream: Stream, to: u64, byte: u8, bytes: usize) -> Result<(), DeviceError>;
+
+    /// Compiles (or takes from the cache) and loads units; those loaded before cost nothing.
+    ///
+    /// # Errors
+    /// A source does not compile or the result does not load.
+    fn load(&self, units: &[Unit]) -> Result<(), DeviceError>;
+
+    /// A kernel of a unit; the unit is loaded if need be.
+    ///
+    /// # Errors
+    /// As `load`, or the unit has no such kernel.
+    fn function(&self, unit: Unit, name: &str) -> Result<Function, DeviceError>;
+
+    /// Starts a kernel.
+    ///
+    /// # Errors
+    /// The driver refused the launch.
+    fn launch(&self, stream: Stream, launch: &Launch<'_>) -> Result<(), DeviceError>;
+
+    /// Starts a matrix product.
+    ///
+    /// # Errors
+    /// The library refused it.
+    fn matmul(&self, stream: Stream, matmul: &MatMul) -> Result<(), DeviceError>;
+
+    /// Marks the present end of a stream.
+    ///
+    /// # Errors
+    /// The driver failed.
+    fn record(&self, stream: Stream) -> Result<Event, DeviceError>;
+
+    /// What comes next on `stream` runs after `event`.
+    ///
+    /// # Errors
+    /// The driver failed.
+    fn wait(&self, stream: Stream, event: Event) -> Result<(), DeviceError>;
+
+    /// Waits on the host for an event.
+    ///
+    /// # Errors
+    /// Work before the event failed.
+    fn finish(&self, event: Event) -> Result<(), DeviceError>;
+
+    /// Milliseconds of device time between two finished events.
+    ///
+    /// # Errors
+    /// An event has not finished.
+    fn elapsed_ms(&self, from: Event, to: Event) -> Result<f32, DeviceError>;
+
+    /// From here on work on `stream` is recorded, not done: launches, products, copies and fills.
+    ///
+    /// # Errors
+    /// The driver failed.
+    fn begin_recording(&self, stream: Stream) -> Result<(), DeviceError>;
+
+    /// Ends a recording.
+    ///
+    /// # Errors
+    /// Something in it cannot be recorded.
+    fn end_recording(&self, stream: Stream) -> Result<Recording, DeviceError>;
+
+    /// Does what was recorded.
+    ///
+    /// # Errors
+    /// The driver failed.
+    fn replay(&self, stream: Stream, recording: &Recording) -> Result<(), DeviceError>;
+
+    /// Waits for all work.
+    ///
+    /// # Errors
+    /// Work has failed.
+    fn synchronize(&self) -> Result<(), DeviceError>;
+}

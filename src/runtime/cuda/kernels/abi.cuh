@@ -1,0 +1,207 @@
+// What host and kernels agree on: one struct of arguments per kernel, passed by value. Mirrors `arguments.rs` field by
+// field; both sides check the sizes. Every stride is in elements of the value's own type, every axis not given a stride
+// is contiguous.
+#pragma once
+
+typedef long long int64;
+typedef unsigned long long uint64;
+
+// Rows of a matrix that may be part of a larger tensor: row r starts at base + (r / split) * outer + (r % split) * inner.
+struct Rows {
+    void *base;
+    int64 outer;
+    int64 inner;
+    int split;
+    int unused;
+};
+
+// Heads of a sequence: entry 0 of (row b, position p, head h) is base + b * row + p * position + h * head.
+struct Heads {
+    void *base;
+    int64 row;
+    int64 position;
+    int64 head;
+};
+
+// out[r, j] = act(norm(x[r]) . weight[j] + bias[j]) + residual[r, j]   (bias, norm, residual where their base is not null)
+// mode 0: act is the identity, weight [n, k]. mode 1 (SwiGLU): weight [2n, k], gate rows then up rows,
+// out = silu(gate) * up; bias and residual are null. norm: x * rsqrt(mean(x^2) + eps) * norm[i], rounded to T.
+struct LinearArguments {
+    Rows x;           // T [rows, k]
+    Rows residual;    // T [rows, n] or null; may be the same memory as out
+    Rows out;         // T [rows, n], or float if wide
+    const void *norm; // T [k] or null
+    const void *weight;
+    const void *bias; // T [n] or null
+    int rows;
+    int k;
+    int n;
+    int mode;
+    int wide; // out is float
+    float eps;
+};
+
+// sum = x + residual where residual is not null (stored to sum where that is not null); out = RMS norm of it.
+struct NormArguments {
+    Rows x;        // T [rows, width]
+    Rows residual; // T [rows, width] or null
+    Rows sum;      // T [rows, width] or null
+    Rows out;      // T [rows, width]
+    const void *weight;
+    int rows;
+    int width;
+    float eps;
+    int unused;
+};
+
+// out = silu(gate) * up
+struct SwigluArguments {
+    Rows gate; // T [rows, width]
+    Rows up;
+    Rows out;
+    int rows;
+    int width;
+};
+
+// out[r] = table[ids[r]]; an id outside the vocabulary yields zeros.
+struct EmbedArguments {
+    const int64 *ids;  // [rows]
+    const void *table; // T [vocabulary, width]
+    Rows out;          // T [rows, width]
+    int rows;
+    int width;
+    int vocabulary;
+    int unused;
+};
+
+// Attention with rotary positions over `past` keys in a cache followed by `keys` new ones. Row b has
+// past = (lengths ? lengths[b / rows_per_length] * past_scale : 0) + past_base keys in the cache. New key j stands at
+// position past + j, query i at position past + first_query + i; a query sees the cached keys and the new ones up to
+// its own position (all new ones where causal is 0), and of those only positions < visible[b] * visible_scale where
+// visible is not null. q and k come unrotated (table null: no rotation at all); entry [p, t] of
+// table (float2 [positions, head_dim / 2]) is (cos, sin) of position p. Query head h reads key head
+// h / (heads / kv_heads). Where store_k.base is not null, the rotated new keys and the new values are also written to
+// store at position j (+ past where store_at_past), so that store may be the cache itself.
+struct AttendArguments {
+    Heads q;       // T [rows, queries, heads, head_dim]
+    Heads k;       // T [rows, keys, kv_heads, head_dim], unrotated
+    Heads v;
+    Heads cache_k; // T [rows, capacity, kv_heads, head_dim], rotated
+    Heads cache_v;
+    Heads store_k;
+    Heads store_v;
+    Heads out; // T [rows, queries, heads, head_dim]
+    const int64 *lengths;
+    const int64 *visible;
+    const float *table;
+    int rows_per_length;
+    int past_scale;
+    int past_base;
+    int visible_scale;
+    int rows;
+    int heads;
+    int kv_heads;
+    int queries;
+    int keys;
+    int first_query;
+    int causal;
+    int store_at_past;
+    int table_positions; // positions beyond the table are the host's error; kernels clamp
+    float scale;
+};
+
+// Token of each row by temperature, top-k, top-p, min-p, as `Sampling::draw` of sampler.rs does: temperature 0 takes the
+// largest logit; ties go to the lowest id; top_k 0 keeps the whole vocabulary. A row without a distribution yields -1.
+struct SampleArguments {
+    const void *logits; // float [rows, vocabulary] if wide, else T
+    int64 logits_stride;
+    const float *uniforms; // [rows]
+    const float *temperature; // each [rows / rows_per_parameter]
+    const int64 *top_k;
+    const float *top_p;
+    const float *min_p; // may be null: 0
+    int64 *ids;         // [rows], entry r at ids[(r / ids_split) * ids_outer + (r % ids_split) * ids_inner]
+    int64 ids_outer;
+    int64 ids_inner;
+    int ids_split;
+    int uniforms_split; // uniforms addressed likewise
+    int64 uniforms_outer;
+    int64 uniforms_inner;
+    int rows;
+    int rows_per_parameter;
+    int vocabulary;
+    int wide;
+    float *scratch; // [rows, vocabulary] float or null
+};
+
+// Element types of `elementwise`.
+#define TYPE_MODEL 0 // T
+#define TYPE_FLOAT 1
+#define TYPE_INT64 2
+#define TYPE_BOOL 3 // one byte
+
+// Operations of `elementwise`.
+#define ELEMENT_COPY 0 // also cast
+#define ELEMENT_NEG 1
+#define ELEMENT_SIGMOID 2
+#define ELEMENT_SILU 3
+#define ELEMENT_EXP 4
+#define ELEMENT_ADD 8
+#define ELEMENT_SUB 9
+#define ELEMENT_MUL 10
+#define ELEMENT_MAX 11
+#define ELEMENT_MIN 12
+#define ELEMENT_LESS 16
+#define ELEMENT_EQUAL 17
+#define ELEMENT_WHERE 24 // a ? b : c
+
+// out[i] = operation(a[i], b[i], c[i]) over a box of five axes, broadcast by strides of 0. Integers are computed in
+// int64, floats in float.
+struct ElementArguments {
+    void *out;
+    const void *a;
+    const void *b;
+    const void *c;
+    int64 out_stride[5];
+    int64 a_stride[5];
+    int64 b_stride[5];
+    int64 c_stride[5];
+    int size[5];
+    int operation;
+    int out_type;
+    int a_type;
+    int b_type;
+    int c_type;
+};
+
+// out[b, i, :] = x[b, index[b, i], :]; an index outside [0, length) yields zeros.
+struct GatherArguments {
+    const void *x;      // T [batch, length, width]
+    const int64 *index; // [batch, count]
+    void *out;          // T [batch, count, width], contiguous
+    int64 x_row;
+    int64 x_position;
+    int64 index_row;
+    int64 index_inner;
+    int batch;
+    int length;
+    int count;
+    int width;
+};
+
+// out[b, i] = uniform(seed[b], sample[b], first[b] + i) of random.rs (Philox4x32-10), [rows, count].
+struct UniformArguments {
+    float *out;
+    const uint64 *seed;
+    const uint64 *sample;
+    const int64 *first;
+    int rows;
+    int count;
+};
+
+// out[i] = i
+struct IotaArguments {
+    int64 *out;
+    int count;
+    int unused;
+};

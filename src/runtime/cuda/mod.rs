@@ -1,0 +1,5 @@
+//! The CUDA runtime: verified graphs straight to a GPU, without an engine build. A graph with its sizes becomes a plan of
+//! kernel launches and matrix products over one arena (`plan`); a device runs plans and records them for replay.
+
+pub mod arguments;
+pub mod device;
