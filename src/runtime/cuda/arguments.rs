@@ -212,3 +212,46 @@ pub struct IotaArguments {
     pub count: i32,
     pub unused: i32,
 }
+
+/// What a kernel does with the memory at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads only.
+    Read,
+    /// Writes, and may read what it writes.
+    Write,
+}
+
+/// Arguments that hold addresses.
+pub trait Addresses {
+    /// Calls `visit` with every address, 0 where a value is absent.
+    fn addresses(&mut self, visit: &mut dyn FnMut(&mut u64, Access));
+}
+
+macro_rules! addresses {
+    ($($type:ty { reads: $($($read:ident).+),* ; writes: $($($write:ident).+),* })*) => { $(
+        impl Addresses for $type {
+            fn addresses(&mut self, visit: &mut dyn FnMut(&mut u64, Access)) {
+                $( visit(&mut self.$($read).+, Access::Read); )*
+                $( visit(&mut self.$($write).+, Access::Write); )*
+            }
+        }
+    )* };
+}
+
+addresses! {
+    LinearArguments { reads: x.base, residual.base, norm, weight, bias; writes: out.base }
+    NormArguments { reads: x.base, residual.base, weight; writes: sum.base, out.base }
+    SwigluArguments { reads: gate.base, up.base; writes: out.base }
+    EmbedArguments { reads: ids, table; writes: out.base }
+    AttendArguments {
+        reads: q.base, k.base, v.base, cache_k.base, cache_v.base, lengths, visible, table;
+        writes: store_k.base, store_v.base, out.base
+    }
+    SampleArguments { reads: logits, uniforms, temperature, top_k, top_p, min_p; writes: ids, scratch }
+    ElementArguments { reads: a, b, c; writes: out }
+    GatherArguments { reads: x, index; writes: out }
+    UniformArguments { reads: seed, sample, first; writes: out }
+    IotaArguments { reads: ; writes: out }
+    super::device::MatMul { reads: x, weight, bias, residual; writes: out }
+}

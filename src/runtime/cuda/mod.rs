@@ -3,3 +3,4 @@
 
 pub mod arguments;
 pub mod device;
+pub mod plan;

@@ -1,0 +1,192 @@
+//! From a verified graph with its sizes to a launch plan: kernels and matrix products in order, over buffers that have
+//! sizes but no addresses yet. Pure: no device is needed to make, print or check a plan.
+
+mod arena;
+mod attention;
+mod demand;
+mod elements;
+mod emit;
+mod print;
+mod products;
+pub mod view;
+pub mod weights;
+
+use super::arguments::{
+    Access, Addresses as _, AttendArguments, ElementArguments, EmbedArguments, GatherArguments, IotaArguments, LinearArguments,
+    NormArguments, SampleArguments, SwigluArguments,
+};
+use super::device::MatMul;
+use crate::graph::{Scope, Verified};
+use crate::ir::dim::Bindings;
+use crate::ir::dtype::Dtype;
+use crate::ir::tensor::Literal;
+use std::collections::BTreeMap;
+use view::Element;
+use weights::WeightLayout;
+
+/// What a buffer of a plan holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Contents {
+    /// An input of the graph, given by the caller.
+    Input {
+        /// Its name.
+        name: String,
+    },
+    /// An output of the graph; the caller says where it goes.
+    Output {
+        /// Its name.
+        name: String,
+    },
+    /// Weights, by index into the layout's packs.
+    Weights {
+        /// The pack.
+        pack: usize,
+    },
+    /// A constant of the graph.
+    Constant(Literal),
+    /// Cosines and sines of the rotary angles, f32 `[positions, half, 2]`.
+    Rotation {
+        /// Base of the angles' geometric series, as bits.
+        theta: u64,
+        /// Half the width of a head.
+        half: usize,
+        /// Positions from 0.
+        positions: usize,
+    },
+    /// Memory of the plan itself, at this byte of the arena.
+    Arena {
+        /// Offset in the arena, a multiple of 256.
+        offset_bytes: usize,
+    },
+}
+
+/// A buffer of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Buffer {
+    /// What it holds.
+    pub contents: Contents,
+    /// Element type.
+    pub element: Element,
+    /// Size in bytes.
+    pub bytes: usize,
+}
+
+/// A kernel with its arguments, addresses symbolic (`view::symbolic`), or a product for cuBLASLt.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant is the kernel of its arguments in kernels/abi.cuh")]
+pub enum Call {
+    Linear(LinearArguments),
+    MatMul(MatMul),
+    Norm(NormArguments),
+    Swiglu(SwigluArguments),
+    Embed(EmbedArguments),
+    AttendWindow(AttendArguments, usize),
+    AttendCache(AttendArguments, usize),
+    AttendStream(AttendArguments, usize),
+    AppendKeys(AttendArguments, usize),
+    Sample(SampleArguments),
+    Element(ElementArguments),
+    Gather(GatherArguments),
+    Iota(IotaArguments),
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Where in the model it comes from.
+    pub scope: Scope,
+    /// What is called.
+    pub call: Call,
+}
+
+/// A launch plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Name of the graph.
+    pub graph: String,
+    /// Type of activations and weights.
+    pub dtype: Dtype,
+    /// Buffers by index.
+    pub buffers: Vec<Buffer>,
+    /// Steps in order; each may read what earlier ones wrote.
+    pub steps: Vec<Step>,
+    /// Size of the arena in bytes.
+    pub arena_bytes: usize,
+}
+
+/// Which kernels serve which sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Products of at most this many rows stream their weights once through a kernel of ours.
+    pub skinny_rows: usize,
+    /// Products of at most this many rows compute the norm of their operand themselves.
+    pub folded_norm_rows: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning { skinny_rows: 64, folded_norm_rows: 16 }
+    }
+}
+
+/// How a graph is lowered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PlanOptions {
+    /// Outputs `next.NAME` go to the memory of input `NAME`: caches grow in place, the rest is replaced at the end.
+    pub in_place: bool,
+    /// Element types of inputs that differ from what the graph's kernels read by themselves.
+    pub inputs: BTreeMap<String, Element>,
+    /// Strides in elements of outputs that are not row-major.
+    pub output_strides: BTreeMap<String, Vec<i64>>,
+    /// Which kernels serve which sizes.
+    pub tuning: Tuning,
+}
+
+/// Why a graph has no plan.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("graph `{graph}`, {scope}: {message}")]
+pub struct PlanError {
+    /// The graph.
+    pub graph: String,
+    /// Where in the model.
+    pub scope: Scope,
+    /// What has no kernel, and why.
+    pub message: String,
+}
+
+/// Lowers `graph` at the sizes of `bindings`, activations and weights of type `dtype`.
+///
+/// # Errors
+/// An operation has no kernel, or a symbol has no size.
+pub fn lower(
+    graph: Verified<'_>,
+    bindings: &Bindings,
+    dtype: Dtype,
+    layout: &WeightLayout,
+    options: &PlanOptions,
+) -> Result<Plan, PlanError> {
+    let mut plan = emit::emit(graph.graph(), bindings, dtype, layout, options)?;
+    arena::assign(&mut plan);
+    Ok(plan)
+}
+
+impl Call {
+    /// Calls `visit` with every address.
+    pub fn addresses(&mut self, visit: &mut dyn FnMut(&mut u64, Access)) {
+        match self {
+            Call::Linear(arguments) => arguments.addresses(visit),
+            Call::MatMul(arguments) => arguments.addresses(visit),
+            Call::Norm(arguments) => arguments.addresses(visit),
+            Call::Swiglu(arguments) => arguments.addresses(visit),
+            Call::Embed(arguments) => arguments.addresses(visit),
+            Call::AttendWindow(arguments, _)
+            | Call::AttendCache(arguments, _)
+            | Call::AttendStream(arguments, _)
+            | Call::AppendKeys(arguments, _) => arguments.addresses(visit),
+            Call::Sample(arguments) => arguments.addresses(visit),
+            Call::Element(arguments) => arguments.addresses(visit),
+            Call::Gather(arguments) => arguments.addresses(visit),
+            Call::Iota(arguments) => arguments.addresses(visit),
+        }
+    }
+}

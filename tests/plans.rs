@@ -1,0 +1,49 @@
+//! Launch plans of the CUDA runtime, made without a GPU: every graph lowers at every size, and the plans of the paper's
+//! 600M model are reviewed snapshots.
+
+use photonc::ir::dim::{Bindings, Symbol};
+use photonc::ir::dtype::Dtype;
+use photonc::model::preset::preset;
+use photonc::passes::choose_protocol::Protocol;
+use photonc::passes::compile::{Compilation, compile};
+use photonc::runtime::cuda::plan::weights::WeightLayout;
+use photonc::runtime::cuda::plan::{Plan, PlanOptions, lower};
+
+fn paper() -> Compilation {
+    let config = preset("paper-600m").expect("is a preset");
+    compile(&config, &[Protocol::Recgen, Protocol::Hiergen]).expect("compiles")
+}
+
+fn layout(compilation: &Compilation) -> WeightLayout {
+    WeightLayout::of(&compilation.graphs.values().collect::<Vec<_>>())
+}
+
+fn plan(compilation: &Compilation, graph: &str, [batch, meta]: [usize; 2], in_place: bool) -> Plan {
+    let mut bindings = Bindings::default();
+    bindings.bind(Symbol::Batch, batch);
+    bindings.bind(Symbol::Meta, meta);
+    bindings.bind(Symbol::Capacity, 136);
+    let options = PlanOptions { in_place, ..PlanOptions::default() };
+    let verified = compilation.graphs[graph].verify().expect("verifies");
+    lower(verified, &bindings, Dtype::Bf16, &layout(compilation), &options).expect("lowers")
+}
+
+#[test]
+fn the_plans_of_the_paper_600m_are_as_reviewed() {
+    let compilation = paper();
+    for (graph, sizes) in [("coarse", [1, 1]), ("coarse", [64, 1]), ("expand", [1, 8]), ("expand", [64, 4]), ("encode", [2, 8])] {
+        let name = format!("{graph}_{}x{}", sizes[0], sizes[1]);
+        insta::assert_snapshot!(name, plan(&compilation, graph, sizes, true).to_string());
+    }
+}
+
+#[test]
+fn every_graph_lowers() {
+    let compilation = paper();
+    for graph in compilation.graphs.keys() {
+        for sizes in [[1, 1], [3, 2], [70, 3]] {
+            let plan = plan(&compilation, graph, sizes, false);
+            assert!(!plan.steps.is_empty(), "{graph} does nothing");
+        }
+    }
+}
