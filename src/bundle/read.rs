@@ -107,6 +107,37 @@ impl Bundle {
             .ok_or_else(|| invalid(format!("weight `{name}`: shape {:?} does not fit", record.shape)))
     }
 
+    /// Hands the stored elements of a weight to `piece` in order, at most `piece_bytes` at a time.
+    ///
+    /// # Errors
+    /// No such weight, its bytes cannot be read, or `piece` refuses.
+    pub fn weight_pieces(
+        &self,
+        name: &str,
+        piece_bytes: usize,
+        piece: &mut dyn FnMut(Dtype, &[u8]) -> Result<(), String>,
+    ) -> Result<(), BundleError> {
+        let record =
+            self.manifest.weights.get(name).ok_or_else(|| self.missing(format!("weight `{name}`")))?;
+        let path = inside(&self.root, &record.file)?;
+        let invalid = |message: String| BundleError::Manifest { path: self.manifest_path(), message };
+        let dtype = check_weight(name, record).map_err(invalid)?;
+        let file = File::open(&path).map_err(BundleError::io(&path, "open"))?;
+        // Whole elements, whatever their size.
+        let step = piece_bytes.next_multiple_of(8).max(8) as u64;
+        let mut bytes = Vec::new();
+        let mut done = 0;
+        while done < record.length_bytes {
+            let part = step.min(record.length_bytes - done);
+            bytes.resize(usize::try_from(part).unwrap_or(piece_bytes), 0);
+            file.read_exact_at(&mut bytes, record.offset_bytes + done)
+                .map_err(BundleError::io(&path, "read"))?;
+            piece(dtype, &bytes).map_err(|message| invalid(format!("weight `{name}`: {message}")))?;
+            done += part;
+        }
+        Ok(())
+    }
+
     /// Reads every weights file and compares its hash.
     ///
     /// # Errors

@@ -5,6 +5,8 @@
 //! streams as it likes (the coarse run-ahead beside an expansion): what reads a buffer runs after what wrote it.
 //! `download` and `synchronize` wait.
 
+use super::decoder::{Decoder, DecoderSetup};
+use super::plan::Program;
 use super::region::RegionError;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::Tensor;
@@ -226,6 +228,15 @@ pub trait Backend {
     /// # Errors
     /// No such graph, or it cannot be loaded.
     fn prepare(&mut self, graph: &str) -> Result<(), BackendError>;
+
+    /// A decoder of that shape, if the backend can keep generation on its device; `None` if it runs graphs only.
+    fn decoder<'b>(
+        &'b mut self,
+        _program: &Program,
+        _setup: DecoderSetup,
+    ) -> Option<Result<Box<dyn Decoder + 'b>, BackendError>> {
+        None
+    }
 
     /// Waits until everything asked for so far is done.
     ///

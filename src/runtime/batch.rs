@@ -91,6 +91,36 @@ impl Batch {
         going_on
     }
 
+    /// The sequences that still grow, as places among all.
+    pub(super) fn growing(&self) -> Vec<usize> {
+        self.active.clone()
+    }
+
+    /// Hands out the ids drawn for one sequence, by its place among all. What comes after its end is waste.
+    pub(super) fn deliver_one(
+        &mut self,
+        request: &Request,
+        place: usize,
+        drawn: &[i64],
+        on_burst: &mut dyn FnMut(&Burst<'_>),
+    ) {
+        let growing = &mut self.sequences[place];
+        let (before, was_done) = (growing.sequence.tokens.len(), growing.done);
+        growing.accept(request, drawn);
+        if was_done {
+            return;
+        }
+        on_burst(&Burst {
+            prompt: growing.sequence.prompt,
+            sample: growing.sequence.sample,
+            tokens: &growing.sequence.tokens[before..],
+            finish: growing.done.then_some(growing.sequence.finish),
+        });
+        if growing.done {
+            self.active.retain(|active| *active != place);
+        }
+    }
+
     pub(super) fn finish(self) -> Vec<Sequence> {
         self.sequences.into_iter().map(|growing| growing.sequence).collect()
     }

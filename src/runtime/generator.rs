@@ -87,10 +87,13 @@ impl Generator {
     ) -> Result<Generation, RuntimeError> {
         let prompts = self.check(request)?;
         let plan = self.program.plan(request.protocol)?.clone();
-        let route = self.route(request.protocol, &drawing(&plan), &request.sampling)?;
         let meta_tokens = self.program.meta_tokens;
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.meta_contexts(meta_tokens)).collect();
         let steps = request.max_new_tokens.div_ceil(meta_tokens);
+        if let Some(generation) = self.on_device(request, &prompts, steps, on_burst, cancel)? {
+            return Ok(generation);
+        }
+        let route = self.route(request.protocol, &drawing(&plan), &request.sampling)?;
         let session = Session::new(&mut *self.backend, &self.program, request.profile);
         let mut run = Run {
             session,

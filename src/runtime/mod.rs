@@ -3,6 +3,7 @@
 pub mod backend;
 mod batch;
 pub mod cuda;
+pub mod decoder;
 mod draw;
 pub mod error;
 pub mod generator;
@@ -17,6 +18,7 @@ pub mod score;
 mod session;
 pub mod simulated;
 mod steps;
+mod stream;
 pub mod timing;
 pub mod tract;
 pub mod trajectory;

@@ -59,24 +59,11 @@ pub fn write<T: Copy>(
     axis: usize,
     offsets: &[usize],
 ) -> Result<(), RegionError> {
-    let agree = source.shape.len() == target_shape.len()
-        && (1..target_shape.len()).contains(&axis)
-        && source.shape.iter().zip(target_shape).enumerate().all(|(at, (a, b))| at == axis || a == b);
-    if !agree {
-        let (source_shape, target_shape) = (source.shape.to_vec(), target_shape.to_vec());
-        return Err(RegionError::Shapes { source_shape, target_shape, axis });
-    }
-    let rows = target_shape[0];
-    if offsets.len() != rows {
-        return Err(RegionError::Offsets { offsets: offsets.len(), rows });
-    }
+    check_write(target_shape, source.shape, axis, offsets)?;
     let (size, len) = (target_shape[axis], source.shape[axis]);
     let between: usize = target_shape[1..axis].iter().product();
     let inner: usize = target_shape[axis + 1..].iter().product();
     for (row, start) in offsets.iter().copied().enumerate() {
-        if start.checked_add(len).is_none_or(|end| end > size) {
-            return Err(RegionError::Bounds { row, start, len, axis, shape: target_shape.to_vec() });
-        }
         for middle in row * between..(row + 1) * between {
             let from = middle * len * inner;
             let to = (middle * size + start) * inner;
@@ -84,6 +71,61 @@ pub fn write<T: Copy>(
         }
     }
     Ok(())
+}
+
+/// Checks that `write` can be done.
+///
+/// # Errors
+/// Shapes that do not agree, or entries past the end.
+pub fn check_write(
+    target_shape: &[usize],
+    source_shape: &[usize],
+    axis: usize,
+    offsets: &[usize],
+) -> Result<(), RegionError> {
+    let agree = source_shape.len() == target_shape.len()
+        && (1..target_shape.len()).contains(&axis)
+        && source_shape.iter().zip(target_shape).enumerate().all(|(at, (a, b))| at == axis || a == b);
+    if !agree {
+        let (source_shape, target_shape) = (source_shape.to_vec(), target_shape.to_vec());
+        return Err(RegionError::Shapes { source_shape, target_shape, axis });
+    }
+    if offsets.len() != target_shape[0] {
+        return Err(RegionError::Offsets { offsets: offsets.len(), rows: target_shape[0] });
+    }
+    let (size, len) = (target_shape[axis], source_shape[axis]);
+    for (row, start) in offsets.iter().copied().enumerate() {
+        if start.checked_add(len).is_none_or(|end| end > size) {
+            return Err(RegionError::Bounds { row, start, len, axis, shape: target_shape.to_vec() });
+        }
+    }
+    Ok(())
+}
+
+/// Checks that entries `start .. start + len` of `axis` are there.
+///
+/// # Errors
+/// Entries past the end.
+pub fn check_slice(shape: &[usize], axis: usize, start: usize, len: usize) -> Result<(), RegionError> {
+    let size = shape.get(axis).copied().unwrap_or(0);
+    if start.checked_add(len).is_none_or(|end| end > size) {
+        return Err(RegionError::Bounds { row: 0, start, len, axis, shape: shape.to_vec() });
+    }
+    Ok(())
+}
+
+/// Checks that rows `rows` of axis 0 are there.
+///
+/// # Errors
+/// A row past the end.
+pub fn check_gather(shape: &[usize], rows: &[usize]) -> Result<(), RegionError> {
+    let size = shape.first().copied().unwrap_or(0);
+    match rows.iter().find(|row| **row >= size) {
+        Some(row) => {
+            Err(RegionError::Bounds { row: *row, start: *row, len: 1, axis: 0, shape: shape.to_vec() })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Entries `start .. start + len` of `axis`.
@@ -96,10 +138,8 @@ pub fn slice<T: Copy>(
     start: usize,
     len: usize,
 ) -> Result<Vec<T>, RegionError> {
-    let size = source.shape.get(axis).copied().unwrap_or(0);
-    if start.checked_add(len).is_none_or(|end| end > size) {
-        return Err(RegionError::Bounds { row: 0, start, len, axis, shape: source.shape.to_vec() });
-    }
+    check_slice(source.shape, axis, start, len)?;
+    let size = source.shape[axis];
     let outer: usize = source.shape[..axis].iter().product();
     let inner: usize = source.shape[axis + 1..].iter().product();
     let mut part = Vec::with_capacity(outer * len * inner);
@@ -115,14 +155,10 @@ pub fn slice<T: Copy>(
 /// # Errors
 /// A row past the end.
 pub fn gather<T: Copy>(source: View<'_, T>, rows: &[usize]) -> Result<Vec<T>, RegionError> {
-    let count = source.shape.first().copied().unwrap_or(0);
+    check_gather(source.shape, rows)?;
     let inner: usize = source.shape.iter().skip(1).product();
     let mut part = Vec::with_capacity(rows.len() * inner);
     for row in rows.iter().copied() {
-        if row >= count {
-            let shape = source.shape.to_vec();
-            return Err(RegionError::Bounds { row, start: row, len: 1, axis: 0, shape });
-        }
         part.extend_from_slice(&source.data[row * inner..(row + 1) * inner]);
     }
     Ok(part)

@@ -255,3 +255,39 @@ addresses! {
     IotaArguments { reads: ; writes: out }
     super::device::MatMul { reads: x, weight, bias, residual; writes: out }
 }
+
+/// Arguments whose bytes a kernel reads: `repr(C)`, of numbers only, without padding.
+///
+/// # Safety
+/// Every byte of a value is initialised.
+pub unsafe trait Plain: Copy {
+    /// The bytes, as the device reads them.
+    fn bytes(&self) -> Vec<u8> {
+        let start = std::ptr::from_ref(self).cast::<u8>();
+        // SAFETY: the value lives for the call, spans `size_of::<Self>()` bytes, and by the trait's contract none of
+        // them is padding.
+        unsafe { std::slice::from_raw_parts(start, size_of::<Self>()) }.to_vec()
+    }
+}
+
+macro_rules! plain {
+    ($($type:ty: $bytes:literal),* $(,)?) => { $(
+        // The size is the sum of the fields' sizes, so there is no padding.
+        const _: () = assert!(size_of::<$type>() == $bytes);
+        // SAFETY: `repr(C)` fields of integers, floats and such structs; the size leaves no room for padding.
+        unsafe impl Plain for $type {}
+    )* };
+}
+
+plain! {
+    LinearArguments: 144,
+    NormArguments: 152,
+    SwigluArguments: 104,
+    EmbedArguments: 64,
+    AttendArguments: 336,
+    SampleArguments: 128,
+    ElementArguments: 232,
+    GatherArguments: 72,
+    UniformArguments: 40,
+    IotaArguments: 16,
+}

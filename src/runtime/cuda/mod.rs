@@ -2,5 +2,12 @@
 //! kernel launches and matrix products over one arena (`plan`); a device runs plans and records them for replay.
 
 pub mod arguments;
+pub mod backend;
+pub mod bound;
+pub mod decode;
 pub mod device;
+pub mod dispatch;
+pub mod launch;
+pub mod machine;
 pub mod plan;
+pub mod weights;

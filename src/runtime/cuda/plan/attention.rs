@@ -404,6 +404,6 @@ impl Emitter<'_> {
 
 /// Scales are given as f64 and used as f32 by every kernel.
 #[allow(clippy::cast_possible_truncation, reason = "the nearest f32 is what kernels compute with")]
-pub(super) fn narrow(value: f64) -> f32 {
+pub(in crate::runtime::cuda) fn narrow(value: f64) -> f32 {
     value as f32
 }

@@ -5,6 +5,7 @@ use super::view::{View, int};
 use super::{Call, PlanError};
 use crate::graph::NodeId;
 use crate::ir::attr::{BinaryFn, CompareFn, UnaryFn};
+use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::runtime::cuda::arguments::{
     ElementArguments, EmbedArguments, GatherArguments, IotaArguments, SampleArguments,
@@ -14,6 +15,8 @@ use crate::runtime::cuda::arguments::{
 const AXES: usize = 5;
 /// Number of `copy` in `kernels/abi.cuh`.
 const COPY: i32 = 0;
+/// Number of the sum.
+const ADD: i32 = 8;
 
 /// Numbers of operations in `kernels/abi.cuh`.
 fn operation(op: &Op) -> Option<i32> {
@@ -21,7 +24,7 @@ fn operation(op: &Op) -> Option<i32> {
         Op::Cast { .. } => COPY,
         Op::Unary { function: UnaryFn::Neg } => 1,
         Op::Unary { function: UnaryFn::Silu } => 3,
-        Op::Binary { function: BinaryFn::Add } => 8,
+        Op::Binary { function: BinaryFn::Add } => ADD,
         Op::Binary { function: BinaryFn::Sub } => 9,
         Op::Binary { function: BinaryFn::Mul } => 10,
         Op::Binary { function: BinaryFn::Max } => 11,
@@ -40,6 +43,64 @@ fn broadcast(view: &View, dims: &[usize]) -> Vec<i64> {
     std::iter::repeat_n(0, missing).chain(known).collect()
 }
 
+impl ElementArguments {
+    /// A copy of `from` to `to`, converting; addresses are added to those of the views' own offsets. `None` if more than
+    /// five axes remain after joining.
+    #[must_use]
+    pub fn copy(dtype: Dtype, from: (u64, &View), to: (u64, &View)) -> Option<Self> {
+        Self::of(dtype, COPY, to, &[from])
+    }
+
+    /// `to += by`, by broadcast to the sizes of `to`; `None` if more than five axes remain.
+    #[must_use]
+    pub fn sum(dtype: Dtype, to: (u64, &View), by: (u64, &View)) -> Option<Self> {
+        Self::of(dtype, ADD, to, &[to, by])
+    }
+
+    /// An operation over views: symbolic addresses where `base` is 0, else the views' offsets behind `base`.
+    fn of(dtype: Dtype, operation: i32, out: (u64, &View), operands: &[(u64, &View)]) -> Option<Self> {
+        let address = |(base, view): (u64, &View)| match base {
+            0 => view.address(dtype),
+            base => base + view.offset.unsigned_abs() * view.element.size_bytes(dtype) as u64,
+        };
+        let dims = &out.1.dims;
+        let strides: Vec<Vec<i64>> = std::iter::once(out.1.strides.clone())
+            .chain(operands.iter().map(|(_, view)| broadcast(view, dims)))
+            .collect();
+        let (sizes, strides) = joined(dims, &strides);
+        let first = AXES.checked_sub(sizes.len())?;
+        let mut size = [1; AXES];
+        for (axis, entries) in sizes.iter().enumerate() {
+            size[first + axis] = i32::try_from(*entries).ok()?;
+        }
+        let padded = |operand: usize| {
+            let mut padded = [0; AXES];
+            if let Some(known) = strides.get(operand) {
+                padded[first..].copy_from_slice(known);
+            }
+            padded
+        };
+        let at = |operand: usize| operands.get(operand).map_or(0, |operand| address(*operand));
+        let code = |operand: usize| operands.get(operand).map_or(0, |(_, view)| view.element.code());
+        Some(ElementArguments {
+            out: address(out),
+            a: at(0),
+            b: at(1),
+            c: at(2),
+            out_stride: padded(0),
+            a_stride: padded(1),
+            b_stride: padded(2),
+            c_stride: padded(3),
+            size,
+            operation,
+            out_type: out.1.element.code(),
+            a_type: code(0),
+            b_type: code(1),
+            c_type: code(2),
+        })
+    }
+}
+
 impl Emitter<'_> {
     /// Copies `from` to `to`, converting between element types.
     pub(super) fn copy(&mut self, id: NodeId, from: &View, to: &View) -> Result<(), PlanError> {
@@ -50,42 +111,9 @@ impl Emitter<'_> {
         if out.elements() == 0 {
             return Ok(());
         }
-        let strides: Vec<Vec<i64>> = std::iter::once(out.strides.clone())
-            .chain(operands.iter().map(|view| broadcast(view, &out.dims)))
-            .collect();
-        let (sizes, strides) = joined(&out.dims, &strides);
-        if sizes.len() > AXES {
-            return Err(self.demand.error(id, format!("moves elements along {} axes at once", sizes.len())));
-        }
-        let mut size = [1; AXES];
-        let first = AXES - sizes.len();
-        for (axis, entries) in sizes.iter().enumerate() {
-            size[first + axis] = self.count(id, *entries)?;
-        }
-        let padded = |operand: usize| {
-            let mut padded = [0; AXES];
-            if let Some(known) = strides.get(operand) {
-                padded[first..].copy_from_slice(known);
-            }
-            padded
-        };
-        let address = |operand: usize| operands.get(operand).map_or(0, |view| view.address(self.dtype));
-        let code = |operand: usize| operands.get(operand).map_or(0, |view| view.element.code());
-        let arguments = ElementArguments {
-            out: out.address(self.dtype),
-            a: address(0),
-            b: address(1),
-            c: address(2),
-            out_stride: padded(0),
-            a_stride: padded(1),
-            b_stride: padded(2),
-            c_stride: padded(3),
-            size,
-            operation,
-            out_type: out.element.code(),
-            a_type: code(0),
-            b_type: code(1),
-            c_type: code(2),
+        let arguments = ElementArguments::of(self.dtype, operation, (0, out), &operands.iter().map(|view| (0, *view)).collect::<Vec<_>>());
+        let Some(arguments) = arguments else {
+            return Err(self.demand.error(id, format!("moves elements of {:?} along too many axes at once", out.dims)));
         };
         self.step(id, Call::Element(arguments));
         Ok(())
@@ -232,7 +260,7 @@ impl Emitter<'_> {
             temperature: views[2].address(self.dtype),
             top_k: views[3].address(self.dtype),
             top_p: views[4].address(self.dtype),
-            min_p: 0,
+            min_p: self.min_p(parameters),
             ids: out.address(self.dtype),
             ids_outer,
             ids_inner,

@@ -34,6 +34,8 @@ pub(super) struct Emitter<'d> {
     rotations: HashMap<(u64, usize), usize>,
     inputs: HashMap<String, usize>,
     targets: Vec<(NodeId, View)>,
+    /// The buffer of `min_p`, once a sampler reads it.
+    min_p: Option<usize>,
 }
 
 pub(super) fn emit(
@@ -58,6 +60,7 @@ pub(super) fn emit(
         rotations: HashMap::new(),
         inputs: HashMap::new(),
         targets: Vec::new(),
+        min_p: None,
     };
     let order = graph.order();
     emitter.widen(&order);
@@ -264,6 +267,9 @@ impl Emitter<'_> {
     fn outputs(&mut self) -> Result<(), PlanError> {
         for output in self.graph().outputs().to_vec() {
             let (id, name) = (output.node, output.name.to_string());
+            if !self.demand.options.wants(&name) {
+                continue;
+            }
             let (element, dims) = (self.element(id), self.demand.dims(id).to_vec());
             let state = name.strip_prefix(NEXT).and_then(|input| self.inputs.get(input)).copied();
             let target = match state {
@@ -393,6 +399,19 @@ impl Emitter<'_> {
                 Err(self.demand.error(id, format!("`{name}` has no kernel where it stands")))
             }
         }
+    }
+
+    /// Symbolic address of `min_p` for a sampler of `parameters` rows; 0 where it is not asked for.
+    pub(super) fn min_p(&mut self, parameters: usize) -> u64 {
+        if !self.demand.options.min_p {
+            return 0;
+        }
+        let buffer = match self.min_p {
+            Some(buffer) => buffer,
+            None => self.buffer(Contents::Input { name: "min_p".to_owned() }, Element::Float, parameters),
+        };
+        self.min_p = Some(buffer);
+        super::view::symbolic(buffer, 0)
     }
 
     fn constant(&mut self, id: NodeId, value: crate::ir::tensor::Literal) -> Result<(), PlanError> {

@@ -8,19 +8,20 @@ mod elements;
 mod emit;
 mod print;
 mod products;
+pub(super) use attention::narrow;
 pub mod view;
 pub mod weights;
 
 use super::arguments::{
     Access, Addresses as _, AttendArguments, ElementArguments, EmbedArguments, GatherArguments, IotaArguments, LinearArguments,
-    NormArguments, SampleArguments, SwigluArguments,
+    NormArguments, Plain as _, SampleArguments, SwigluArguments,
 };
 use super::device::MatMul;
 use crate::graph::{Scope, Verified};
 use crate::ir::dim::Bindings;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::Literal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use view::Element;
 use weights::WeightLayout;
 
@@ -138,8 +139,20 @@ pub struct PlanOptions {
     pub inputs: BTreeMap<String, Element>,
     /// Strides in elements of outputs that are not row-major.
     pub output_strides: BTreeMap<String, Vec<i64>>,
+    /// The outputs that are wanted; all of them if `None`.
+    pub outputs: Option<BTreeSet<String>>,
+    /// Gives samplers an input `min_p` besides those of the graph, f32 `[batch]`.
+    pub min_p: bool,
     /// Which kernels serve which sizes.
     pub tuning: Tuning,
+}
+
+impl PlanOptions {
+    /// Whether an output is wanted.
+    #[must_use]
+    pub fn wants(&self, output: &str) -> bool {
+        self.outputs.as_ref().is_none_or(|wanted| wanted.contains(output))
+    }
 }
 
 /// Why a graph has no plan.
@@ -170,7 +183,57 @@ pub fn lower(
     Ok(plan)
 }
 
+impl Plan {
+    /// The buffer of an input.
+    #[must_use]
+    pub fn input(&self, name: &str) -> Option<&Buffer> {
+        self.buffers.iter().find(|buffer| matches!(&buffer.contents, Contents::Input { name: known } if known == name))
+    }
+
+    /// The buffer of an output.
+    #[must_use]
+    pub fn output(&self, name: &str) -> Option<&Buffer> {
+        self.buffers.iter().find(|buffer| matches!(&buffer.contents, Contents::Output { name: known } if known == name))
+    }
+
+    /// Names and buffers of the inputs that steps read.
+    pub fn inputs(&self) -> impl Iterator<Item = (&str, &Buffer)> {
+        self.buffers.iter().filter_map(|buffer| match &buffer.contents {
+            Contents::Input { name } => Some((name.as_str(), buffer)),
+            _ => None,
+        })
+    }
+
+    /// Packs of weights that steps read.
+    pub fn packs(&self) -> impl Iterator<Item = usize> + '_ {
+        self.buffers.iter().filter_map(|buffer| match &buffer.contents {
+            Contents::Weights { pack } => Some(*pack),
+            _ => None,
+        })
+    }
+}
+
 impl Call {
+    /// The kernel's one argument, byte by byte; empty for products of cuBLASLt.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        match self {
+            Call::Linear(arguments) => arguments.bytes(),
+            Call::MatMul(_) => Vec::new(),
+            Call::Norm(arguments) => arguments.bytes(),
+            Call::Swiglu(arguments) => arguments.bytes(),
+            Call::Embed(arguments) => arguments.bytes(),
+            Call::AttendWindow(arguments, _)
+            | Call::AttendCache(arguments, _)
+            | Call::AttendStream(arguments, _)
+            | Call::AppendKeys(arguments, _) => arguments.bytes(),
+            Call::Sample(arguments) => arguments.bytes(),
+            Call::Element(arguments) => arguments.bytes(),
+            Call::Gather(arguments) => arguments.bytes(),
+            Call::Iota(arguments) => arguments.bytes(),
+        }
+    }
+
     /// Calls `visit` with every address.
     pub fn addresses(&mut self, visit: &mut dyn FnMut(&mut u64, Access)) {
         match self {

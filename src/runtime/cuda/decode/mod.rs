@@ -1,0 +1,268 @@
+//! Generation on the device. Coarse run-ahead `i + 1` goes on one stream while run-ahead `i` expands on another; both are
+//! recorded once and replayed. Owns the state of all rows, the order between the streams and the bursts in flight.
+
+mod layout;
+mod prefill;
+mod record;
+
+use super::device::{Allocation, DeviceError, Event, HostMemory, Recording, Source, Stream, Unit};
+use super::machine::{Machine, MachineError};
+use crate::passes::compile::Plan as Split;
+use crate::runtime::backend::BackendError;
+use crate::runtime::decoder::{Admission, Decoder, DecoderSetup};
+use crate::runtime::plan::Program;
+pub use layout::Layout;
+use layout::Parameters;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Stream of the coarse run-ahead, and of everything where there is none.
+const COARSE: Stream = Stream(0);
+/// Stream of the expansion.
+const EXPAND: Stream = Stream(1);
+/// Bursts whose trajectory and tokens have memory of their own.
+const IN_FLIGHT: usize = 2;
+
+/// Memory and recordings of one burst.
+struct Lane {
+    ids: Allocation,
+    host: Box<dyn HostMemory>,
+    /// The coarse run-ahead, or whole steps where the protocol has none.
+    ahead: Recording,
+    expand: Option<Recording>,
+    /// End of the last expansion of this lane.
+    expanded: Option<Event>,
+    _trajectory: Vec<Allocation>,
+}
+
+/// A burst that was started.
+struct Burst {
+    lane: usize,
+    done: Event,
+}
+
+/// Rows that generate on a device.
+pub struct CudaDecoder<'m> {
+    machine: &'m mut Machine,
+    program: Program,
+    layout: Layout,
+    /// State by the input name that reads it.
+    state: BTreeMap<String, Allocation>,
+    arenas: Vec<Allocation>,
+    lanes: Vec<Lane>,
+    parameters: Parameters,
+    /// Meta-contexts of each row; `None` where it is empty.
+    lengths: Vec<Option<usize>>,
+    pending: VecDeque<Burst>,
+    started: usize,
+    collected: Vec<i64>,
+    prefill_arena: Option<Allocation>,
+}
+
+pub(super) fn failed(error: MachineError) -> BackendError {
+    super::backend::failed_in("-", error)
+}
+
+impl From<DeviceError> for BackendError {
+    fn from(error: DeviceError) -> Self {
+        super::backend::failed(error)
+    }
+}
+
+impl<'m> CudaDecoder<'m> {
+    /// A decoder with all rows empty: allocates, loads and records everything that bursts need.
+    ///
+    /// # Errors
+    /// No room for the setup, or a graph that has no plan.
+    pub fn new(machine: &'m mut Machine, program: &Program, setup: DecoderSetup) -> Result<Self, BackendError> {
+        let layout = Layout::new(machine, program, setup)?;
+        let rows = setup.rows;
+        let device = std::sync::Arc::clone(&machine.device);
+        let unit = |source: Source| Unit { source, dtype: machine.dtype, head_dim: 0 };
+        device.load(&[unit(Source::Rows), unit(Source::Sample)])?;
+        let mut state = BTreeMap::new();
+        for (name, bytes) in &layout.state {
+            let memory = device.allocate(*bytes)?;
+            device.fill(COARSE, memory.address, 0, *bytes)?;
+            state.insert(name.clone(), memory);
+        }
+        let arenas = layout.arenas.iter().map(|bytes| device.allocate(*bytes)).collect::<Result<Vec<_>, _>>()?;
+        let parameters = Parameters::new(layout.sequences());
+        let mut decoder = CudaDecoder {
+            machine,
+            program: program.clone(),
+            layout,
+            state,
+            arenas,
+            lanes: Vec::new(),
+            parameters,
+            lengths: vec![None; rows],
+            pending: VecDeque::new(),
+            started: 0,
+            collected: Vec::new(),
+            prefill_arena: None,
+        };
+        decoder.upload_rows()?;
+        device.synchronize()?;
+        for _ in 0..IN_FLIGHT {
+            let lane = decoder.record_lane()?;
+            decoder.lanes.push(lane);
+        }
+        device.synchronize()?;
+        Ok(decoder)
+    }
+
+    /// Bytes of a row's caches that live as long as the sequence.
+    #[must_use]
+    pub fn cache_bytes_per_row(&self) -> usize {
+        self.layout.cache_bytes_per_row()
+    }
+
+    fn address(&self, name: &str) -> Result<u64, BackendError> {
+        let missing = || BackendError::Binding {
+            graph: "-".to_owned(),
+            message: format!("state `{name}` has no memory"),
+        };
+        self.state.get(name).map(|memory| memory.address).ok_or_else(missing)
+    }
+
+    /// Writes lengths and activity of all rows to the coarse stream, sampling parameters to the expansion's.
+    fn upload_rows(&mut self) -> Result<(), BackendError> {
+        let per_row = self.layout.sequences() / self.lengths.len().max(1);
+        let repeat = if self.layout.is_split() { 1 } else { per_row };
+        let spread = |value: &dyn Fn(&Option<usize>) -> i64| -> Vec<u8> {
+            let rows = self.lengths.iter().flat_map(|row| std::iter::repeat_n(value(row), repeat));
+            rows.flat_map(i64::to_le_bytes).collect()
+        };
+        let lengths = spread(&|row| i64::try_from(row.unwrap_or(0)).unwrap_or(i64::MAX));
+        let active = spread(&|row| i64::from(row.is_some()));
+        let device = &*self.machine.device;
+        for (name, bytes) in [("lengths", lengths), ("active", active)] {
+            device.write(COARSE, self.address(name)?, &bytes)?;
+        }
+        let stream = if self.layout.is_split() { EXPAND } else { COARSE };
+        for (name, bytes) in self.parameters.bytes() {
+            device.write(stream, self.address(name)?, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn past_capacity(&self, row: usize, meta_contexts: usize) -> BackendError {
+        BackendError::Binding {
+            graph: "-".to_owned(),
+            message: format!(
+                "row {row} would hold {meta_contexts} meta-contexts, the decoder has room for {}",
+                self.layout.setup.capacity
+            ),
+        }
+    }
+}
+
+impl Decoder for CudaDecoder<'_> {
+    fn setup(&self) -> DecoderSetup {
+        self.layout.setup
+    }
+
+    fn admit(&mut self, admissions: &[Admission<'_>]) -> Result<(), BackendError> {
+        let meta_tokens = self.program.meta_tokens;
+        for admission in admissions {
+            let length = admission.tokens.len() / meta_tokens.max(1);
+            let taken = self.lengths.get(admission.row).is_none_or(Option::is_some);
+            if taken || length == 0 || length * meta_tokens != admission.tokens.len() {
+                let message = format!(
+                    "row {} is taken or unknown, or its {} tokens are not whole meta-contexts",
+                    admission.row,
+                    admission.tokens.len()
+                );
+                return Err(BackendError::Binding { graph: "encode".to_owned(), message });
+            }
+            if length + self.layout.setup.run_ahead > self.layout.setup.capacity {
+                return Err(self.past_capacity(admission.row, length + self.layout.setup.run_ahead));
+            }
+        }
+        self.prefill(admissions)
+    }
+
+    fn retire(&mut self, row: usize) {
+        if let Some(length) = self.lengths.get_mut(row) {
+            *length = None;
+            self.parameters.change();
+        }
+    }
+
+    fn start(&mut self) -> Result<(), BackendError> {
+        let run_ahead = self.layout.setup.run_ahead;
+        let full = self.lengths.iter().enumerate().find_map(|(row, length)| {
+            length.filter(|length| length + run_ahead > self.layout.setup.capacity).map(|length| (row, length))
+        });
+        if let Some((row, length)) = full {
+            return Err(self.past_capacity(row, length + run_ahead));
+        }
+        if self.pending.len() >= IN_FLIGHT {
+            let message = "two bursts are pending: collect one first".to_owned();
+            return Err(BackendError::Binding { graph: "-".to_owned(), message });
+        }
+        let device = std::sync::Arc::clone(&self.machine.device);
+        let lane_index = self.started % IN_FLIGHT;
+        if self.parameters.take_changed() {
+            self.upload_rows()?;
+        }
+        let lane = &mut self.lanes[lane_index];
+        // The expansion that read this lane's trajectory last must be over before it is written anew.
+        if let Some(expanded) = lane.expanded.take() {
+            device.wait(COARSE, expanded)?;
+        }
+        device.replay(COARSE, &lane.ahead)?;
+        let stream = match &lane.expand {
+            Some(expand) => {
+                let ahead = device.record(COARSE)?;
+                device.wait(EXPAND, ahead)?;
+                device.replay(EXPAND, expand)?;
+                EXPAND
+            }
+            None => COARSE,
+        };
+        let bytes = lane.ids.bytes;
+        device.read_later(stream, lane.ids.address, &mut *lane.host, 0, bytes)?;
+        let done = device.record(stream)?;
+        lane.expanded = Some(done);
+        self.pending.push_back(Burst { lane: lane_index, done });
+        self.started += 1;
+        for length in self.lengths.iter_mut().flatten() {
+            *length += run_ahead;
+        }
+        self.parameters.advance(run_ahead * self.program.meta_tokens);
+        Ok(())
+    }
+
+    fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    fn collect(&mut self) -> Result<&[i64], BackendError> {
+        let Some(burst) = self.pending.pop_front() else {
+            let message = "no burst is pending".to_owned();
+            return Err(BackendError::Binding { graph: "-".to_owned(), message });
+        };
+        self.machine.device.finish(burst.done)?;
+        let bytes = self.lanes[burst.lane].host.bytes();
+        self.collected.clear();
+        let count = self.layout.sequences() * self.layout.burst_tokens;
+        self.collected.extend(bytes.as_chunks::<8>().0.iter().take(count).map(|bytes| i64::from_le_bytes(*bytes)));
+        Ok(&self.collected)
+    }
+}
+
+impl Drop for CudaDecoder<'_> {
+    fn drop(&mut self) {
+        // Memory must not go while the device still uses it; a failure shows at the next call.
+        let _ = self.machine.device.synchronize();
+    }
+}
+
+/// Names of the split's graphs, or of the undivided step's.
+pub(super) fn graphs(split: &Split) -> (Option<&str>, &str, Option<&str>) {
+    match split {
+        Split::Distributed { coarse, expand, .. } => (Some(coarse), expand, None),
+        Split::Undistributed { decode, reencode, .. } => (None, decode, reencode.as_deref()),
+    }
+}

@@ -1,0 +1,201 @@
+//! Recording what a burst does: the coarse run-ahead and the expansion, or whole steps where the protocol has no split.
+
+use super::super::arguments::{ElementArguments, UniformArguments};
+use super::super::device::{Device, Recording, Stream};
+use super::super::dispatch;
+use super::super::plan::view::{Element, View};
+use super::{COARSE, CudaDecoder, EXPAND, Lane, failed};
+use crate::runtime::backend::BackendError;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl CudaDecoder<'_> {
+    /// Memory and recordings of one burst in flight.
+    pub(super) fn record_lane(&mut self) -> Result<Lane, BackendError> {
+        let device = Arc::clone(&self.machine.device);
+        let ids_bytes = self.layout.sequences() * self.layout.burst_tokens * 8;
+        let ids = device.allocate(ids_bytes)?;
+        let host = device.allocate_host(ids_bytes)?;
+        let mut trajectory = Vec::new();
+        let mut cuts = BTreeMap::new();
+        let element_bytes = self.machine.dtype.size_bytes();
+        for cut in &self.layout.cuts {
+            let memory = device.allocate(cut.burst.elements() * element_bytes)?;
+            cuts.insert(cut.name.clone(), memory.address);
+            trajectory.push(memory);
+        }
+        let (ahead, expand) = match self.layout.is_split() {
+            true => {
+                let ahead = self.record_coarse(&cuts)?;
+                let wide = self.widen(&cuts, &mut trajectory)?;
+                (ahead, Some(self.record_expand(&cuts, &wide, ids.address)?))
+            }
+            false => (self.record_steps(ids.address)?, None),
+        };
+        Ok(Lane { ids, host, ahead, expand, expanded: None, _trajectory: trajectory })
+    }
+
+    fn state_addresses(&self) -> BTreeMap<String, u64> {
+        self.state.iter().map(|(name, memory)| (name.clone(), memory.address)).collect()
+    }
+
+    fn record_coarse(&mut self, cuts: &BTreeMap<String, u64>) -> Result<Recording, BackendError> {
+        let device = Arc::clone(&self.machine.device);
+        let (plan, arena) = (self.layout.ahead.clone(), self.arenas[0].address);
+        let element_bytes = self.machine.dtype.size_bytes();
+        let mut bound = Vec::with_capacity(self.layout.setup.run_ahead);
+        for step in 0..self.layout.setup.run_ahead {
+            let mut values = self.state_addresses();
+            for cut in &self.layout.cuts {
+                let offset = step * cut.step.dims[1..].iter().product::<usize>() * element_bytes;
+                let base = cuts.get(&cut.name).copied().unwrap_or(0);
+                values.insert(cut.name.clone(), base + offset as u64);
+            }
+            bound.push(self.machine.bind(&plan, arena, &values).map_err(failed)?);
+        }
+        device.begin_recording(COARSE)?;
+        for bound in &bound {
+            bound.run(&*device, COARSE)?;
+            self.count_up(&*device, COARSE)?;
+        }
+        Ok(device.end_recording(COARSE)?)
+    }
+
+    /// Rows of the trajectory once per sample, where there are several.
+    fn widen(
+        &self,
+        cuts: &BTreeMap<String, u64>,
+        memory: &mut Vec<super::Allocation>,
+    ) -> Result<BTreeMap<String, u64>, BackendError> {
+        if self.layout.setup.samples == 1 {
+            return Ok(cuts.clone());
+        }
+        let mut wide = BTreeMap::new();
+        for cut in &self.layout.cuts {
+            let bytes = cut.burst.elements() * self.layout.setup.samples * self.machine.dtype.size_bytes();
+            let allocation = self.machine.device.allocate(bytes)?;
+            wide.insert(cut.name.clone(), allocation.address);
+            memory.push(allocation);
+        }
+        Ok(wide)
+    }
+
+    fn record_expand(
+        &mut self,
+        cuts: &BTreeMap<String, u64>,
+        wide: &BTreeMap<String, u64>,
+        ids: u64,
+    ) -> Result<Recording, BackendError> {
+        let device = Arc::clone(&self.machine.device);
+        let Some(plan) = self.layout.expand.clone() else { return self.record_steps(ids) };
+        let mut values = self.state_addresses();
+        values.extend(wide.iter().map(|(name, address)| (name.clone(), *address)));
+        values.insert("ids".to_owned(), ids);
+        let arena = self.arenas.get(1).map_or(0, |arena| arena.address);
+        let bound = self.machine.bind(&plan, arena, &values).map_err(failed)?;
+        self.prepare_helpers(&*device)?;
+        device.begin_recording(EXPAND)?;
+        self.draw_uniforms(&*device, EXPAND)?;
+        if self.layout.setup.samples > 1 {
+            self.spread_samples(&*device, cuts, wide)?;
+        }
+        bound.run(&*device, EXPAND)?;
+        Ok(device.end_recording(EXPAND)?)
+    }
+
+    fn spread_samples(
+        &self,
+        device: &dyn Device,
+        cuts: &BTreeMap<String, u64>,
+        wide: &BTreeMap<String, u64>,
+    ) -> Result<(), BackendError> {
+        for cut in &self.layout.cuts {
+            let each = cut.burst.elements() / self.layout.setup.rows;
+            let (rows, samples) = (self.layout.setup.rows, self.layout.setup.samples);
+            let from = View::whole(0, Element::Model, &[rows, 1, each]);
+            let to = View::whole(0, Element::Model, &[rows, samples, each]);
+            let address = |map: &BTreeMap<String, u64>| map.get(&cut.name).copied().unwrap_or(0);
+            dispatch::copy(device, EXPAND, self.machine.dtype, (address(cuts), &from), (address(wide), &to))?;
+        }
+        Ok(())
+    }
+
+    /// Whole steps one after another on the coarse stream: tokens, then the state they lead to.
+    fn record_steps(&mut self, ids: u64) -> Result<Recording, BackendError> {
+        let device = Arc::clone(&self.machine.device);
+        let (arena, values) = (self.arenas[0].address, self.state_addresses());
+        let decode = self.machine.bind(&self.layout.ahead.clone(), arena, &values).map_err(failed)?;
+        let reencode = match self.layout.reencode.clone() {
+            Some(plan) => Some(self.machine.bind(&plan, arena, &values).map_err(failed)?),
+            None => None,
+        };
+        self.prepare_helpers(&*device)?;
+        let (sequences, tokens) = (self.layout.sequences(), self.layout.drawn_tokens());
+        let drawn = View::whole(0, Element::Int, &[sequences, tokens]);
+        let all = View::whole(0, Element::Int, &[sequences, self.layout.burst_tokens]);
+        device.begin_recording(COARSE)?;
+        for step in 0..self.layout.setup.run_ahead {
+            self.draw_uniforms(&*device, COARSE)?;
+            decode.run(&*device, COARSE)?;
+            let part = all.slice(1, step * tokens, tokens);
+            dispatch::copy(&*device, COARSE, self.machine.dtype, (self.address("ids")?, &drawn), (ids, &part))?;
+            if let Some(reencode) = &reencode {
+                reencode.run(&*device, COARSE)?;
+            }
+            self.count_up(&*device, COARSE)?;
+        }
+        Ok(device.end_recording(COARSE)?)
+    }
+
+    /// Loads the kernels between graphs before a recording begins: loading cannot be recorded.
+    fn prepare_helpers(&self, device: &dyn Device) -> Result<(), BackendError> {
+        device.write(EXPAND, self.address("step")?, &self.step_tokens().to_le_bytes())?;
+        self.draw_uniforms(device, EXPAND)?;
+        device.fill(EXPAND, self.address("first")?, 0, self.layout.sequences() * 8)?;
+        device.synchronize()?;
+        Ok(())
+    }
+
+    fn step_tokens(&self) -> i64 {
+        i64::try_from(self.layout.drawn_tokens()).unwrap_or(i64::MAX)
+    }
+
+    /// Uniform numbers for the next tokens of every sequence, and the count of tokens.
+    fn draw_uniforms(&self, device: &dyn Device, stream: Stream) -> Result<(), BackendError> {
+        let too_large = |_| BackendError::Binding { graph: "-".to_owned(), message: "too many sequences".to_owned() };
+        let arguments = UniformArguments {
+            out: self.address("uniforms")?,
+            seed: self.address("seed")?,
+            sample: self.address("sample")?,
+            first: self.address("first")?,
+            rows: i32::try_from(self.layout.sequences()).map_err(too_large)?,
+            count: i32::try_from(self.layout.drawn_tokens()).map_err(too_large)?,
+        };
+        dispatch::uniforms(device, stream, self.machine.dtype, &arguments)?;
+        let first = View::whole(0, Element::Int, &[self.layout.sequences()]);
+        let step = View::whole(0, Element::Int, &[1]);
+        self.add(device, stream, ("first", &first), ("step", &step))
+    }
+
+    /// One meta-context more in every row that is taken.
+    fn count_up(&self, device: &dyn Device, stream: Stream) -> Result<(), BackendError> {
+        let rows = if self.layout.is_split() { self.layout.setup.rows } else { self.layout.sequences() };
+        let counters = View::whole(0, Element::Int, &[rows]);
+        self.add(device, stream, ("lengths", &counters), ("active", &counters))
+    }
+
+    fn add(
+        &self,
+        device: &dyn Device,
+        stream: Stream,
+        (to, to_view): (&str, &View),
+        (by, by_view): (&str, &View),
+    ) -> Result<(), BackendError> {
+        let (to, by) = (self.address(to)?, self.address(by)?);
+        if let Some(arguments) = ElementArguments::sum(self.machine.dtype, (to, to_view), (by, by_view)) {
+            dispatch::element(device, stream, self.machine.dtype, &arguments)?;
+        }
+        Ok(())
+    }
+}
+

@@ -1,0 +1,117 @@
+//! From a call of a plan to a launch: which kernel of which unit, with how many blocks and threads.
+
+use super::arguments::{ElementArguments, Plain as _, UniformArguments};
+use super::device::{Device, DeviceError, Launch, Properties, Source, Stream, Unit};
+use super::launch::{self, Shape};
+use super::plan::Call;
+use super::plan::view::View;
+use crate::ir::dtype::Dtype;
+
+/// A launch without its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Where the kernel is compiled from.
+    pub unit: Unit,
+    /// The kernel.
+    pub shape: Shape,
+}
+
+/// The launch of a call, activations and weights of type `dtype`.
+///
+/// # Errors
+/// A size beyond what the kernel can launch, or a product of cuBLASLt, which is no launch.
+pub fn of(call: &Call, dtype: Dtype, device: &Properties) -> Result<Planned, DeviceError> {
+    let unit = |source: Source, head_dim: usize| Unit { source, dtype, head_dim };
+    let (unit, shape) = match call {
+        Call::Linear(arguments) => (unit(Source::Linear, 0), launch::linear(arguments, dtype, device)),
+        Call::Norm(arguments) => (unit(Source::Rows, 0), launch::rms_norm(arguments, device)),
+        Call::Swiglu(arguments) => (unit(Source::Rows, 0), launch::swiglu(arguments, device)),
+        Call::Embed(arguments) => (unit(Source::Rows, 0), launch::embed(arguments, device)),
+        Call::Element(arguments) => (unit(Source::Rows, 0), launch::elementwise(arguments, device)),
+        Call::Gather(arguments) => (unit(Source::Rows, 0), launch::gather_rows(arguments, device)),
+        Call::Iota(arguments) => (unit(Source::Rows, 0), launch::iota(arguments, device)),
+        Call::AttendWindow(arguments, width) => {
+            (unit(Source::Attention, *width), launch::attend_window(arguments, *width, dtype, device))
+        }
+        Call::AttendCache(arguments, width) => {
+            (unit(Source::Attention, *width), launch::attend_cache(arguments, *width, dtype, device))
+        }
+        Call::AttendStream(arguments, width) => {
+            (unit(Source::Attention, *width), launch::attend_stream(arguments, *width, dtype, device))
+        }
+        Call::AppendKeys(arguments, width) => {
+            (unit(Source::Attention, *width), launch::append_keys(arguments, *width, device))
+        }
+        Call::Sample(arguments) => (unit(Source::Sample, 0), launch::sample(arguments, dtype, device)),
+        Call::MatMul(_) => {
+            return Err(DeviceError::Call {
+                call: "choosing a launch",
+                message: "a matrix product is no kernel of ours".to_owned(),
+            });
+        }
+    };
+    Ok(Planned { unit, shape: shape? })
+}
+
+/// Copies a box of elements, converting between element types; views without a buffer, at their own addresses.
+///
+/// # Errors
+/// The device failed, or the box has more than five axes that cannot be joined.
+pub fn copy(
+    device: &dyn Device,
+    stream: Stream,
+    dtype: Dtype,
+    from: (u64, &View),
+    to: (u64, &View),
+) -> Result<(), DeviceError> {
+    if to.1.elements() == 0 {
+        return Ok(());
+    }
+    let arguments = ElementArguments::copy(dtype, from, to).ok_or_else(|| DeviceError::Call {
+        call: "copying",
+        message: format!("{:?} to {:?} moves elements along too many axes", from.1.dims, to.1.dims),
+    })?;
+    element(device, stream, dtype, &arguments)
+}
+
+/// Launches an elementwise operation.
+///
+/// # Errors
+/// The device failed.
+pub fn element(
+    device: &dyn Device,
+    stream: Stream,
+    dtype: Dtype,
+    arguments: &ElementArguments,
+) -> Result<(), DeviceError> {
+    let unit = Unit { source: Source::Rows, dtype, head_dim: 0 };
+    let shape = launch::elementwise(arguments, device.properties())?;
+    start(device, stream, unit, &shape, &arguments.bytes())
+}
+
+/// Launches the generator of uniform numbers.
+///
+/// # Errors
+/// The device failed.
+pub fn uniforms(
+    device: &dyn Device,
+    stream: Stream,
+    dtype: Dtype,
+    arguments: &UniformArguments,
+) -> Result<(), DeviceError> {
+    let unit = Unit { source: Source::Sample, dtype, head_dim: 0 };
+    let shape = launch::uniforms(arguments, device.properties())?;
+    start(device, stream, unit, &shape, &arguments.bytes())
+}
+
+fn start(
+    device: &dyn Device,
+    stream: Stream,
+    unit: Unit,
+    shape: &Shape,
+    arguments: &[u8],
+) -> Result<(), DeviceError> {
+    let function = device.function(unit, shape.name)?;
+    let Shape { grid, threads, shared_bytes, .. } = *shape;
+    device.launch(stream, &Launch { function, grid, threads, shared_bytes, arguments })
+}
