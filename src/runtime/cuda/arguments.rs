@@ -48,7 +48,9 @@ pub struct LinearArguments {
     pub n: i32,
     pub mode: i32,
     pub wide: i32,
+    pub columns: i32,
     pub eps: f32,
+    pub unused: i32,
 }
 
 /// Arguments of `rms_norm`.

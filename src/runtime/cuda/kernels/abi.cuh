@@ -37,8 +37,10 @@ struct LinearArguments {
     int k;
     int n;
     int mode;
-    int wide; // out is float
+    int wide;    // out is float
+    int columns; // of x that linear_skinny_* keeps in shared memory at once: a multiple of 64, chosen by launch.rs
     float eps;
+    int unused;
 };
 
 // sum = x + residual where residual is not null (stored to sum where that is not null); out = RMS norm of it.
