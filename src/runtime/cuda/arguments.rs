@@ -150,7 +150,6 @@ pub struct SampleArguments {
     pub rows_per_parameter: i32,
     pub vocabulary: i32,
     pub wide: i32,
-    pub scratch: u64,
 }
 
 /// Arguments of `elementwise`.

@@ -133,7 +133,6 @@ struct SampleArguments {
     int rows_per_parameter;
     int vocabulary;
     int wide;
-    float *scratch; // [rows, vocabulary] float or null
 };
 
 // Element types of `elementwise`.

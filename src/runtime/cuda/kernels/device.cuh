@@ -1,9 +1,6 @@
 // The instructions of the device that kernels use: element types, wide loads, tensor-core products, fast functions. Owns
-// every line of PTX. Built for a CPU (PHOTONC_EMULATE, the header that brings threads, barriers and shuffles included
-// first) each has a plain equivalent: conversions and loads here, and from that header
-//   void *photonc_emulated_shared();                                     dynamic shared memory of the block
-//   void photonc_emulated_mma(float *d, const unsigned *a, const unsigned *b, int half);
-//     what mma_m16n8k16 does for the whole warp; half: elements are f16, else bf16
+// every line of PTX. Built for a CPU (PHOTONC_EMULATE, the header that brings threads, barriers, shuffles and fragments
+// included first) each has a plain equivalent.
 #pragma once
 #include "abi.cuh"
 
@@ -199,7 +196,7 @@ DEVICE Wide load16_once(const void *from) {
 // Dynamic shared memory of the block, 16-byte aligned.
 DEVICE unsigned char *dynamic_shared() {
 #ifdef PHOTONC_EMULATE
-    return (unsigned char *)photonc_emulated_shared();
+    return (unsigned char *)emulate::dynamic_shared();
 #else
     extern __shared__ uint4 photonc_shared[];
     return (unsigned char *)photonc_shared;
@@ -210,7 +207,7 @@ DEVICE unsigned char *dynamic_shared() {
 // address all the same). Copies of a thread form groups; `copies_left<n>` waits until all but the newest n are done.
 DEVICE void copy16_later(void *to, const void *from, bool present) {
 #ifdef PHOTONC_EMULATE
-    store16(to, present ? load16(from) : zero_wide());
+    cp_async(to, from, 16, present ? 16 : 0);
 #else
     unsigned address = (unsigned)__cvta_generic_to_shared(to);
     int bytes = present ? 16 : 0;
@@ -218,12 +215,16 @@ DEVICE void copy16_later(void *to, const void *from, bool present) {
 #endif
 }
 DEVICE void end_copy_group() {
-#ifndef PHOTONC_EMULATE
+#ifdef PHOTONC_EMULATE
+    cp_async_commit();
+#else
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
 template <int N> DEVICE void copies_left() {
-#ifndef PHOTONC_EMULATE
+#ifdef PHOTONC_EMULATE
+    cp_async_wait(N);
+#else
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 #endif
 }
@@ -277,10 +278,10 @@ DEVICE float silu(float x) { return x * sigmoid(x); }
 template <class E> DEVICE void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]);
 #ifdef PHOTONC_EMULATE
 template <> DEVICE void mma_m16n8k16<Bf16>(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    photonc_emulated_mma(d, a, b, 0);
+    mma_m16n8k16_bf16(d, a, b, d);
 }
 template <> DEVICE void mma_m16n8k16<F16>(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    photonc_emulated_mma(d, a, b, 1);
+    mma_m16n8k16_f16(d, a, b, d);
 }
 #else
 template <> DEVICE void mma_m16n8k16<Bf16>(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
