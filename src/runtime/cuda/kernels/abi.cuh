@@ -206,3 +206,11 @@ struct IotaArguments {
     int count;
     int unused;
 };
+
+// The sizes that arguments.rs asserts.
+static_assert(sizeof(Rows) == 32 && sizeof(Heads) == 32, "arguments.rs");
+static_assert(sizeof(LinearArguments) == 152 && sizeof(NormArguments) == 152, "arguments.rs");
+static_assert(sizeof(SwigluArguments) == 104 && sizeof(EmbedArguments) == 64, "arguments.rs");
+static_assert(sizeof(AttendArguments) == 336 && sizeof(SampleArguments) == 120, "arguments.rs");
+static_assert(sizeof(ElementArguments) == 232 && sizeof(GatherArguments) == 72, "arguments.rs");
+static_assert(sizeof(UniformArguments) == 40 && sizeof(IotaArguments) == 16, "arguments.rs");

@@ -242,7 +242,10 @@ template <int KEYS> DEVICE void attend_window(const AttendArguments &a) {
     }
 WINDOW(attend_window_4, 4)
 WINDOW(attend_window_8, 8)
+// Wider heads would not fit into registers.
+#if PHOTONC_HEAD_DIM <= 128
 WINDOW(attend_window_16, 16)
+#endif
 
 // ---- attend_cache ----
 
