@@ -48,7 +48,9 @@ pub struct LinearArguments {
     pub n: i32,
     pub mode: i32,
     pub wide: i32,
+    pub columns: i32,
     pub eps: f32,
+    pub unused: i32,
 }
 
 /// Arguments of `rms_norm`.
@@ -148,7 +150,6 @@ pub struct SampleArguments {
     pub rows_per_parameter: i32,
     pub vocabulary: i32,
     pub wide: i32,
-    pub scratch: u64,
 }
 
 /// Arguments of `elementwise`.
@@ -212,3 +213,13 @@ pub struct IotaArguments {
     pub count: i32,
     pub unused: i32,
 }
+
+// The sizes that `kernels/abi.cuh` asserts.
+const _: () = {
+    assert!(size_of::<Rows>() == 32 && size_of::<Heads>() == 32);
+    assert!(size_of::<LinearArguments>() == 152 && size_of::<NormArguments>() == 152);
+    assert!(size_of::<SwigluArguments>() == 104 && size_of::<EmbedArguments>() == 64);
+    assert!(size_of::<AttendArguments>() == 336 && size_of::<SampleArguments>() == 120);
+    assert!(size_of::<ElementArguments>() == 232 && size_of::<GatherArguments>() == 72);
+    assert!(size_of::<UniformArguments>() == 40 && size_of::<IotaArguments>() == 16);
+};

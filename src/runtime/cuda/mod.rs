@@ -3,3 +3,6 @@
 
 pub mod arguments;
 pub mod device;
+pub mod kernels;
+pub mod launch;
+pub mod launch_attention;
