@@ -48,7 +48,9 @@ pub struct LinearArguments {
     pub n: i32,
     pub mode: i32,
     pub wide: i32,
+    pub columns: i32,
     pub eps: f32,
+    pub unused: i32,
 }
 
 /// Arguments of `rms_norm`.
@@ -148,7 +150,6 @@ pub struct SampleArguments {
     pub rows_per_parameter: i32,
     pub vocabulary: i32,
     pub wide: i32,
-    pub scratch: u64,
 }
 
 /// Arguments of `elementwise`.
@@ -213,6 +214,16 @@ pub struct IotaArguments {
     pub unused: i32,
 }
 
+// The sizes that `kernels/abi.cuh` asserts.
+const _: () = {
+    assert!(size_of::<Rows>() == 32 && size_of::<Heads>() == 32);
+    assert!(size_of::<LinearArguments>() == 152 && size_of::<NormArguments>() == 152);
+    assert!(size_of::<SwigluArguments>() == 104 && size_of::<EmbedArguments>() == 64);
+    assert!(size_of::<AttendArguments>() == 336 && size_of::<SampleArguments>() == 120);
+    assert!(size_of::<ElementArguments>() == 232 && size_of::<GatherArguments>() == 72);
+    assert!(size_of::<UniformArguments>() == 40 && size_of::<IotaArguments>() == 16);
+};
+
 /// What a kernel does with the memory at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -248,7 +259,7 @@ addresses! {
         reads: q.base, k.base, v.base, cache_k.base, cache_v.base, lengths, visible, table;
         writes: store_k.base, store_v.base, out.base
     }
-    SampleArguments { reads: logits, uniforms, temperature, top_k, top_p, min_p; writes: ids, scratch }
+    SampleArguments { reads: logits, uniforms, temperature, top_k, top_p, min_p; writes: ids }
     ElementArguments { reads: a, b, c; writes: out }
     GatherArguments { reads: x, index; writes: out }
     UniformArguments { reads: seed, sample, first; writes: out }
@@ -271,23 +282,22 @@ pub unsafe trait Plain: Copy {
 }
 
 macro_rules! plain {
-    ($($type:ty: $bytes:literal),* $(,)?) => { $(
-        // The size is the sum of the fields' sizes, so there is no padding.
-        const _: () = assert!(size_of::<$type>() == $bytes);
-        // SAFETY: `repr(C)` fields of integers, floats and such structs; the size leaves no room for padding.
+    ($($type:ty),* $(,)?) => { $(
+        // SAFETY: `repr(C)` fields of integers, floats and such structs; the sizes asserted above leave no room for
+        // padding.
         unsafe impl Plain for $type {}
     )* };
 }
 
 plain! {
-    LinearArguments: 144,
-    NormArguments: 152,
-    SwigluArguments: 104,
-    EmbedArguments: 64,
-    AttendArguments: 336,
-    SampleArguments: 128,
-    ElementArguments: 232,
-    GatherArguments: 72,
-    UniformArguments: 40,
-    IotaArguments: 16,
+    LinearArguments,
+    NormArguments,
+    SwigluArguments,
+    EmbedArguments,
+    AttendArguments,
+    SampleArguments,
+    ElementArguments,
+    GatherArguments,
+    UniformArguments,
+    IotaArguments,
 }

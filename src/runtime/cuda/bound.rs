@@ -32,7 +32,7 @@ impl Bound {
                     None => 0,
                 };
             });
-            let ready = ready(device, plan, &call).map_err(|source| DeviceError::Call {
+            let ready = ready(device, plan, &mut call).map_err(|source| DeviceError::Call {
                 call: "preparing a launch",
                 message: format!("graph `{}`, {}: {source}", plan.graph, step.scope),
             })?;
@@ -71,7 +71,7 @@ impl Bound {
     }
 }
 
-fn ready(device: &dyn Device, plan: &Plan, call: &Call) -> Result<Ready, DeviceError> {
+fn ready(device: &dyn Device, plan: &Plan, call: &mut Call) -> Result<Ready, DeviceError> {
     if let Call::MatMul(matmul) = call {
         return Ok(Ready::MatMul(*matmul));
     }

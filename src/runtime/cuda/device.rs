@@ -51,6 +51,9 @@ impl fmt::Debug for Allocation {
 pub trait HostMemory: Send {
     /// The bytes; those of an unfinished copy are unspecified.
     fn bytes(&self) -> &[u8];
+
+    /// Address of the first byte, for the device that made it.
+    fn address(&self) -> u64;
 }
 
 /// A source file of kernels.

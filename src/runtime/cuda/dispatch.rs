@@ -3,6 +3,7 @@
 use super::arguments::{ElementArguments, Plain as _, UniformArguments};
 use super::device::{Device, DeviceError, Launch, Properties, Source, Stream, Unit};
 use super::launch::{self, Shape};
+use super::launch_attention;
 use super::plan::Call;
 use super::plan::view::View;
 use crate::ir::dtype::Dtype;
@@ -20,29 +21,26 @@ pub struct Planned {
 ///
 /// # Errors
 /// A size beyond what the kernel can launch, or a product of cuBLASLt, which is no launch.
-pub fn of(call: &Call, dtype: Dtype, device: &Properties) -> Result<Planned, DeviceError> {
+pub fn of(call: &mut Call, dtype: Dtype, device: &Properties) -> Result<Planned, DeviceError> {
     let unit = |source: Source, head_dim: usize| Unit { source, dtype, head_dim };
+    let rows = unit(Source::Rows, 0);
     let (unit, shape) = match call {
         Call::Linear(arguments) => (unit(Source::Linear, 0), launch::linear(arguments, dtype, device)),
-        Call::Norm(arguments) => (unit(Source::Rows, 0), launch::rms_norm(arguments, device)),
-        Call::Swiglu(arguments) => (unit(Source::Rows, 0), launch::swiglu(arguments, device)),
-        Call::Embed(arguments) => (unit(Source::Rows, 0), launch::embed(arguments, device)),
-        Call::Element(arguments) => (unit(Source::Rows, 0), launch::elementwise(arguments, device)),
-        Call::Gather(arguments) => (unit(Source::Rows, 0), launch::gather_rows(arguments, device)),
-        Call::Iota(arguments) => (unit(Source::Rows, 0), launch::iota(arguments, device)),
-        Call::AttendWindow(arguments, width) => {
-            (unit(Source::Attention, *width), launch::attend_window(arguments, *width, dtype, device))
-        }
-        Call::AttendCache(arguments, width) => {
-            (unit(Source::Attention, *width), launch::attend_cache(arguments, *width, dtype, device))
-        }
-        Call::AttendStream(arguments, width) => {
-            (unit(Source::Attention, *width), launch::attend_stream(arguments, *width, dtype, device))
+        Call::Norm(arguments) => (rows, launch::rms_norm(arguments, device)),
+        Call::Swiglu(arguments) => (rows, launch::swiglu(arguments, device)),
+        Call::Embed(arguments) => (rows, launch::embed(arguments, device)),
+        Call::Element(arguments) => (rows, launch::elementwise(arguments, device)),
+        Call::Gather(arguments) => (rows, launch::gather_rows(arguments, device)),
+        Call::Iota(arguments) => (rows, launch::iota(arguments, device)),
+        Call::AttendWindow(arguments, width)
+        | Call::AttendCache(arguments, width)
+        | Call::AttendStream(arguments, width) => {
+            (unit(Source::Attention, *width), launch_attention::attend(arguments, *width, dtype, device))
         }
         Call::AppendKeys(arguments, width) => {
-            (unit(Source::Attention, *width), launch::append_keys(arguments, *width, device))
+            (unit(Source::Attention, *width), launch_attention::append_keys(arguments, *width, dtype))
         }
-        Call::Sample(arguments) => (unit(Source::Sample, 0), launch::sample(arguments, dtype, device)),
+        Call::Sample(arguments) => (unit(Source::Sample, 0), launch::sample(arguments)),
         Call::MatMul(_) => {
             return Err(DeviceError::Call {
                 call: "choosing a launch",
@@ -50,7 +48,11 @@ pub fn of(call: &Call, dtype: Dtype, device: &Properties) -> Result<Planned, Dev
             });
         }
     };
-    Ok(Planned { unit, shape: shape? })
+    Ok(Planned { unit, shape: shape.map_err(refused)? })
+}
+
+fn refused(error: launch::LaunchError) -> DeviceError {
+    DeviceError::Call { call: "choosing a launch", message: error.to_string() }
 }
 
 /// Copies a box of elements, converting between element types; views without a buffer, at their own addresses.
@@ -85,7 +87,7 @@ pub fn element(
     arguments: &ElementArguments,
 ) -> Result<(), DeviceError> {
     let unit = Unit { source: Source::Rows, dtype, head_dim: 0 };
-    let shape = launch::elementwise(arguments, device.properties())?;
+    let shape = launch::elementwise(arguments, device.properties()).map_err(refused)?;
     start(device, stream, unit, &shape, &arguments.bytes())
 }
 
@@ -100,7 +102,7 @@ pub fn uniforms(
     arguments: &UniformArguments,
 ) -> Result<(), DeviceError> {
     let unit = Unit { source: Source::Sample, dtype, head_dim: 0 };
-    let shape = launch::uniforms(arguments, device.properties())?;
+    let shape = launch::uniforms(arguments, device.properties()).map_err(refused)?;
     start(device, stream, unit, &shape, &arguments.bytes())
 }
 

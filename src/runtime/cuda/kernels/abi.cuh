@@ -37,8 +37,10 @@ struct LinearArguments {
     int k;
     int n;
     int mode;
-    int wide; // out is float
+    int wide;    // out is float
+    int columns; // of x that linear_skinny_* keeps in shared memory at once: a multiple of 64, chosen by launch.rs
     float eps;
+    int unused;
 };
 
 // sum = x + residual where residual is not null (stored to sum where that is not null); out = RMS norm of it.
@@ -131,7 +133,6 @@ struct SampleArguments {
     int rows_per_parameter;
     int vocabulary;
     int wide;
-    float *scratch; // [rows, vocabulary] float or null
 };
 
 // Element types of `elementwise`.
@@ -205,3 +206,11 @@ struct IotaArguments {
     int count;
     int unused;
 };
+
+// The sizes that arguments.rs asserts.
+static_assert(sizeof(Rows) == 32 && sizeof(Heads) == 32, "arguments.rs");
+static_assert(sizeof(LinearArguments) == 152 && sizeof(NormArguments) == 152, "arguments.rs");
+static_assert(sizeof(SwigluArguments) == 104 && sizeof(EmbedArguments) == 64, "arguments.rs");
+static_assert(sizeof(AttendArguments) == 336 && sizeof(SampleArguments) == 120, "arguments.rs");
+static_assert(sizeof(ElementArguments) == 232 && sizeof(GatherArguments) == 72, "arguments.rs");
+static_assert(sizeof(UniformArguments) == 40 && sizeof(IotaArguments) == 16, "arguments.rs");

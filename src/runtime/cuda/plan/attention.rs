@@ -8,7 +8,7 @@ use super::{Call, PlanError};
 use crate::graph::NodeId;
 use crate::ir::attr::Mask;
 use crate::ir::op::Op;
-use crate::runtime::cuda::arguments::AttendArguments;
+use crate::runtime::cuda::arguments::{AttendArguments, Heads};
 
 /// Most keys of a window, cached and new.
 pub(super) const WINDOW_KEYS: usize = 16;
@@ -274,7 +274,16 @@ impl Emitter<'_> {
             Kind::Cache => Call::AttendCache(arguments, width),
             Kind::Stream => {
                 self.step(id, Call::AppendKeys(arguments, width));
-                Call::AttendStream(arguments, width)
+                // All keys are in the cache now, those of the queries last.
+                let stream = AttendArguments {
+                    keys: 0,
+                    past_base: arguments.past_base + arguments.keys,
+                    first_query: -arguments.queries,
+                    store_k: Heads::default(),
+                    store_v: Heads::default(),
+                    ..arguments
+                };
+                Call::AttendStream(stream, width)
             }
         };
         self.step(id, call);

@@ -272,7 +272,6 @@ impl Emitter<'_> {
             rows_per_parameter: self.count(id, rows / parameters.max(1))?,
             vocabulary: self.count(id, vocabulary)?,
             wide: i32::from(logits.element == super::view::Element::Float),
-            scratch: 0,
         };
         self.step(id, Call::Sample(arguments));
         self.values.insert(id, out);

@@ -1,0 +1,235 @@
+//! Shapes of launches: which variant of a kernel answers given arguments, with how many blocks, threads and bytes of
+//! shared memory. Pure; owns the limits of grids and the choice between the fast and the general kernels, whose wants are
+//! written at the top of their sources.
+
+use super::arguments::{
+    ElementArguments, EmbedArguments, GatherArguments, IotaArguments, LinearArguments, NormArguments, Rows,
+    SampleArguments, SwigluArguments, UniformArguments,
+};
+use super::device::Properties;
+use crate::ir::dtype::Dtype;
+
+/// How a kernel is launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The kernel, a name in its source.
+    pub name: &'static str,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory in bytes.
+    pub shared_bytes: u32,
+}
+
+/// Arguments that no launch can answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kernel}: {what} is {found}, expected {expected}")]
+pub struct LaunchError {
+    /// The kernel asked for.
+    pub kernel: &'static str,
+    /// The argument.
+    pub what: &'static str,
+    /// What it is.
+    pub found: i64,
+    /// What it may be.
+    pub expected: String,
+}
+
+/// Blocks along y or z at most; along x there may be 2^31 - 1.
+const MOST_ACROSS: u32 = 65_535;
+/// Threads of `linear_*`, of `rows.cu`.
+const THREADS: u32 = 256;
+/// Threads of `sample.cu`.
+const SAMPLE_THREADS: u32 = 512;
+/// Shared memory that a block takes beyond what it asks for, and that the `linear_skinny_*` declare themselves.
+const BLOCK_OVERHEAD_BYTES: usize = 1024 + 256;
+/// `PARTIAL_STRIDE` times the warps of a block times four bytes, for each row of `x`.
+const PARTIAL_BYTES_OF_ROW: usize = 20 * 8 * 4;
+/// Gap in elements after each row of `x` in shared memory.
+const STAGED_GAP: usize = 32;
+
+/// A positive size of an argument as a number of things to launch for.
+pub(super) fn positive(kernel: &'static str, what: &'static str, size: i32) -> Result<usize, LaunchError> {
+    let error = || LaunchError { kernel, what, found: i64::from(size), expected: "at least 1".to_owned() };
+    usize::try_from(size).ok().filter(|size| *size > 0).ok_or_else(error)
+}
+
+/// A number of blocks as a grid's x.
+pub(super) fn across_x(kernel: &'static str, what: &'static str, blocks: usize) -> Result<u32, LaunchError> {
+    let most = usize::try_from(i32::MAX).unwrap_or(usize::MAX);
+    let error = || LaunchError {
+        kernel,
+        what,
+        found: i64::try_from(blocks).unwrap_or(i64::MAX),
+        expected: format!("at most {most} blocks"),
+    };
+    u32::try_from(blocks).ok().filter(|_| blocks <= most).ok_or_else(error)
+}
+
+fn aligned(rows: &Rows, dtype: Dtype) -> bool {
+    let size = i64::try_from(dtype.size_bytes()).unwrap_or(i64::MAX);
+    let strides = (rows.outer.wrapping_mul(size) | rows.inner.wrapping_mul(size)) & 15;
+    rows.base & 15 == 0 && strides == 0
+}
+
+/// A kernel that walks over `items` with one thread each, a limited number of blocks at a time.
+fn walk(
+    name: &'static str,
+    items: usize,
+    threads: u32,
+    properties: &Properties,
+) -> Result<Shape, LaunchError> {
+    let wanted = items.div_ceil(threads as usize).max(1);
+    let grid = across_x(name, "multiprocessors", wanted.min(properties.multiprocessors.max(1) * 16))?;
+    Ok(Shape { name, grid: [grid, 1, 1], threads, shared_bytes: 0 })
+}
+
+/// Variants of `linear_skinny_*`: rows of `x` at once, weight tiles of a block, and blocks that its registers let share
+/// a multiprocessor.
+const SKINNY: [(usize, usize, usize, &str); 8] = [
+    (8, 1, 2, "linear_skinny_m8_r1"),
+    (8, 2, 2, "linear_skinny_m8_r2"),
+    (16, 1, 2, "linear_skinny_m16_r1"),
+    (16, 2, 2, "linear_skinny_m16_r2"),
+    (32, 1, 2, "linear_skinny_m32_r1"),
+    (32, 2, 1, "linear_skinny_m32_r2"),
+    (64, 1, 1, "linear_skinny_m64_r1"),
+    (64, 2, 1, "linear_skinny_m64_r2"),
+];
+
+/// Whether tensor cores and 16-byte loads can do a product.
+fn suits_skinny(a: &LinearArguments, dtype: Dtype) -> bool {
+    let addresses = (a.weight | a.norm) & 15 == 0;
+    dtype != Dtype::F32 && a.k % 8 == 0 && addresses && aligned(&a.x, dtype)
+}
+
+/// The product `linear_*`; sets `columns`.
+///
+/// # Errors
+/// A size that is not positive or too large for a grid.
+pub fn linear(a: &mut LinearArguments, dtype: Dtype, properties: &Properties) -> Result<Shape, LaunchError> {
+    let kernel = "linear";
+    let (rows, k, n) =
+        (positive(kernel, "rows", a.rows)?, positive(kernel, "k", a.k)?, positive(kernel, "n", a.n)?);
+    a.columns = 0;
+    if suits_skinny(a, dtype)
+        && let Some(shape) = skinny(a, (rows, k, n), properties)
+    {
+        return Ok(shape);
+    }
+    let across = across_x(kernel, "n", n.div_ceil(64))?;
+    let down = u32::try_from(rows.div_ceil(16)).unwrap_or(u32::MAX).min(MOST_ACROSS);
+    Ok(Shape { name: "linear_any", grid: [across, down, 1], threads: THREADS, shared_bytes: 0 })
+}
+
+/// The tensor-core variant; `None` where the device has too little shared memory or the rows are too many.
+fn skinny(a: &mut LinearArguments, sizes: (usize, usize, usize), properties: &Properties) -> Option<Shape> {
+    let (rows, k, n) = sizes;
+    let wanted = rows.clamp(1, 64).next_power_of_two().max(8);
+    let room = |m: usize| properties.shared_bytes.checked_sub(256 + PARTIAL_BYTES_OF_ROW * m);
+    let columns = |m: usize| (room(m)? / (2 * m)).checked_sub(STAGED_GAP).map(|most| most / 64 * 64);
+    let whole = |m: usize| columns(m).is_some_and(|most| most >= k);
+    let gated = a.mode == 1;
+    // Where x has to be staged again for each tile, larger tiles save half of that.
+    let tiles_of_block = if gated || (!whole(wanted) && n > 32 * properties.multiprocessors) { 2 } else { 1 };
+    let &(m, r, resident, name) = SKINNY.iter().find(|row| row.0 == wanted && row.1 == tiles_of_block)?;
+    let columns = columns(m)?.min(k.next_multiple_of(64));
+    if columns == 0 {
+        return None;
+    }
+    let shared = 2 * m * (columns + STAGED_GAP) + PARTIAL_BYTES_OF_ROW * m;
+    let tiles = n.div_ceil(if gated { 16 } else { 16 * r });
+    let on_one = ((properties.shared_bytes + 1024) / (shared + BLOCK_OVERHEAD_BYTES)).clamp(1, resident);
+    // As many blocks as run at once, each with the same number of tiles.
+    let rounds = tiles.div_ceil(properties.multiprocessors.max(1) * on_one);
+    let down = u32::try_from(rows.div_ceil(m)).ok().filter(|down| *down <= MOST_ACROSS)?;
+    a.columns = i32::try_from(columns).ok()?;
+    Some(Shape {
+        name,
+        grid: [u32::try_from(tiles.div_ceil(rounds)).ok()?, down, 1],
+        threads: THREADS,
+        shared_bytes: u32::try_from(shared).ok()?,
+    })
+}
+
+/// `rms_norm`.
+///
+/// # Errors
+/// A size that is not positive.
+pub fn rms_norm(a: &NormArguments, properties: &Properties) -> Result<Shape, LaunchError> {
+    let rows = positive("rms_norm", "rows", a.rows)?;
+    positive("rms_norm", "width", a.width)?;
+    walk("rms_norm", rows.saturating_mul(THREADS as usize), THREADS, properties)
+}
+
+/// `swiglu`.
+///
+/// # Errors
+/// A size that is not positive.
+pub fn swiglu(a: &SwigluArguments, properties: &Properties) -> Result<Shape, LaunchError> {
+    let items = positive("swiglu", "rows", a.rows)? * positive("swiglu", "width", a.width)?;
+    walk("swiglu", items.div_ceil(8), THREADS, properties)
+}
+
+/// `embed`.
+///
+/// # Errors
+/// A size that is not positive.
+pub fn embed(a: &EmbedArguments, properties: &Properties) -> Result<Shape, LaunchError> {
+    positive("embed", "vocabulary", a.vocabulary)?;
+    let items = positive("embed", "rows", a.rows)? * positive("embed", "width", a.width)?;
+    walk("embed", items.div_ceil(8), THREADS, properties)
+}
+
+/// `gather_rows`.
+///
+/// # Errors
+/// A size that is not positive.
+pub fn gather_rows(a: &GatherArguments, properties: &Properties) -> Result<Shape, LaunchError> {
+    let kernel = "gather_rows";
+    let rows = positive(kernel, "batch", a.batch)?.saturating_mul(positive(kernel, "count", a.count)?);
+    let items = rows.saturating_mul(positive(kernel, "width", a.width)?);
+    walk(kernel, items.div_ceil(8), THREADS, properties)
+}
+
+/// `elementwise`.
+///
+/// # Errors
+/// A size that is not positive.
+pub fn elementwise(a: &ElementArguments, properties: &Properties) -> Result<Shape, LaunchError> {
+    let mut items = 1usize;
+    for size in a.size {
+        items = items.saturating_mul(positive("elementwise", "size", size)?);
+    }
+    walk("elementwise", items, THREADS, properties)
+}
+
+/// `iota`.
+///
+/// # Errors
+/// A size that is not positive.
+pub fn iota(a: &IotaArguments, properties: &Properties) -> Result<Shape, LaunchError> {
+    walk("iota", positive("iota", "count", a.count)?, THREADS, properties)
+}
+
+/// `uniforms`.
+///
+/// # Errors
+/// A size that is not positive.
+pub fn uniforms(a: &UniformArguments, properties: &Properties) -> Result<Shape, LaunchError> {
+    let items = positive("uniforms", "rows", a.rows)? * positive("uniforms", "count", a.count)?;
+    walk("uniforms", items, SAMPLE_THREADS, properties)
+}
+
+/// `sample`.
+///
+/// # Errors
+/// A size that is not positive.
+pub fn sample(a: &SampleArguments) -> Result<Shape, LaunchError> {
+    let name = "sample";
+    positive(name, "vocabulary", a.vocabulary)?;
+    positive(name, "rows_per_parameter", a.rows_per_parameter)?;
+    let rows = across_x(name, "rows", positive(name, "rows", a.rows)?)?;
+    Ok(Shape { name, grid: [rows, 1, 1], threads: SAMPLE_THREADS, shared_bytes: 0 })
+}

@@ -1,0 +1,159 @@
+//! Shapes of the launches of `attention.cu`: windows, caches, streams. Owns what these kernels ask of a head's layout;
+//! refuses odd head widths.
+
+use super::arguments::{AttendArguments, Heads};
+use super::device::Properties;
+use super::launch::{LaunchError, Shape, across_x, positive};
+use crate::ir::dtype::Dtype;
+
+/// Widest head.
+pub const MOST_HEAD_DIM: usize = 256;
+
+/// Queries of a block of `attend_stream`, and the fewest for which it is worth one.
+const STREAM_QUERIES: usize = 64;
+const LEAST_STREAM_QUERIES: usize = 16;
+const THREADS: u32 = 256;
+
+/// Keys that the variants of `attend_window` hold.
+const WINDOWS: [(i32, &str); 3] = [(4, "attend_window_4"), (8, "attend_window_8"), (16, "attend_window_16")];
+
+/// Lanes of a warp that share a head: `LANES` of `attention.cu`.
+fn lanes(head_dim: usize) -> usize {
+    let half = head_dim / 2;
+    let words = if half.is_multiple_of(2) { half / 2 } else { half };
+    words.next_power_of_two().min(32)
+}
+
+fn check(
+    kernel: &'static str,
+    a: &AttendArguments,
+    head_dim: usize,
+    dtype: Dtype,
+) -> Result<(), LaunchError> {
+    let error = |what, found, expected: String| Err(LaunchError { kernel, what, found, expected });
+    if !head_dim.is_multiple_of(2) || head_dim == 0 || head_dim > MOST_HEAD_DIM {
+        let found = i64::try_from(head_dim).unwrap_or(i64::MAX);
+        return error("head_dim", found, format!("an even number up to {MOST_HEAD_DIM}"));
+    }
+    positive(kernel, "rows", a.rows)?;
+    positive(kernel, "heads", a.heads)?;
+    positive(kernel, "kv_heads", a.kv_heads)?;
+    positive(kernel, "rows_per_length", a.rows_per_length)?;
+    if a.heads % a.kv_heads != 0 {
+        return error("heads", i64::from(a.heads), format!("a multiple of kv_heads ({})", a.kv_heads));
+    }
+    if a.table != 0 {
+        positive(kernel, "table_positions", a.table_positions)?;
+    }
+    let word = 2 * dtype.size_bytes() as u64;
+    for (what, heads) in layout(a) {
+        if !heads.base.is_multiple_of(word) {
+            let found = i64::try_from(heads.base).unwrap_or(i64::MAX);
+            return error(what, found, format!("an address that is a multiple of {word}"));
+        }
+        for stride in [heads.row, heads.position, heads.head] {
+            if stride % 2 != 0 {
+                return error(what, stride, "even strides".to_owned());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn layout(a: &AttendArguments) -> [(&'static str, Heads); 8] {
+    [
+        ("q", a.q),
+        ("k", a.k),
+        ("v", a.v),
+        ("cache_k", a.cache_k),
+        ("cache_v", a.cache_v),
+        ("store_k", a.store_k),
+        ("store_v", a.store_v),
+        ("out", a.out),
+    ]
+}
+
+fn pairs(kernel: &'static str, a: &AttendArguments) -> Result<usize, LaunchError> {
+    Ok(positive(kernel, "rows", a.rows)?.saturating_mul(positive(kernel, "kv_heads", a.kv_heads)?))
+}
+
+/// Attention: `attend_window_*` where all keys of every row are known to be few, `attend_stream` where there are no new
+/// keys and many queries, else `attend_cache_*`.
+///
+/// # Errors
+/// A layout that the kernels cannot read, or sizes out of range.
+pub fn attend(
+    a: &AttendArguments,
+    head_dim: usize,
+    dtype: Dtype,
+    properties: &Properties,
+) -> Result<Shape, LaunchError> {
+    let kernel = "attend";
+    check(kernel, a, head_dim, dtype)?;
+    let queries = positive(kernel, "queries", a.queries)?;
+    let total = a.past_base.saturating_add(a.keys);
+    let held = WINDOWS.iter().find(|(keys, _)| total <= *keys);
+    if let Some(&(keys, name)) = held
+        && a.lengths == 0
+        && (head_dim <= 128 || keys <= 8)
+        && queries <= LEAST_STREAM_QUERIES
+    {
+        let threads = pairs(kernel, a)?.saturating_mul(lanes(head_dim));
+        let grid = [across_x(kernel, "rows", threads.div_ceil(THREADS as usize))?, 1, 1];
+        return Ok(Shape { name, grid, threads: THREADS, shared_bytes: 0 });
+    }
+    if a.keys == 0 && queries >= LEAST_STREAM_QUERIES {
+        return stream(a, queries, head_dim, dtype);
+    }
+    let blocks = pairs(kernel, a)?;
+    let name = if queries * positive(kernel, "heads", a.heads / a.kv_heads)? == 1 {
+        "attend_cache_1"
+    } else {
+        "attend_cache_4"
+    };
+    // Few blocks are wide, so that each has many keys in flight; many fill the device by themselves.
+    let threads = if blocks >= 8 * properties.multiprocessors { 64 } else { THREADS };
+    Ok(Shape { name, grid: [across_x(kernel, "rows", blocks)?, 1, 1], threads, shared_bytes: 0 })
+}
+
+fn stream(
+    a: &AttendArguments,
+    queries: usize,
+    head_dim: usize,
+    dtype: Dtype,
+) -> Result<Shape, LaunchError> {
+    let name = "attend_stream";
+    if dtype == Dtype::F32 {
+        let blocks = pairs(name, a)?.saturating_mul(queries);
+        return Ok(Shape {
+            name,
+            grid: [across_x(name, "queries", blocks)?, 1, 1],
+            threads: THREADS,
+            shared_bytes: 0,
+        });
+    }
+    let padded = head_dim.next_multiple_of(16);
+    let tile = if padded <= 128 { 64 } else { 32 };
+    let shared = 2 * ((STREAM_QUERIES + tile) * (padded + 8) + padded * (tile + 8));
+    let heads = positive(name, "rows", a.rows)?.saturating_mul(positive(name, "heads", a.heads)?);
+    let blocks = heads.saturating_mul(queries.div_ceil(STREAM_QUERIES));
+    Ok(Shape {
+        name,
+        grid: [across_x(name, "queries", blocks)?, 1, 1],
+        threads: 128,
+        shared_bytes: u32::try_from(shared).unwrap_or(u32::MAX),
+    })
+}
+
+/// `append_keys`.
+///
+/// # Errors
+/// A layout that the kernel cannot read, or sizes out of range.
+pub fn append_keys(a: &AttendArguments, head_dim: usize, dtype: Dtype) -> Result<Shape, LaunchError> {
+    let name = "append_keys";
+    check(name, a, head_dim, dtype)?;
+    let units = pairs(name, a)?.saturating_mul(positive(name, "keys", a.keys)?);
+    let threads = units.saturating_mul(lanes(head_dim));
+    let grid = [across_x(name, "keys", threads.div_ceil(THREADS as usize))?, 1, 1];
+    Ok(Shape { name, grid, threads: THREADS, shared_bytes: 0 })
+}

@@ -1,0 +1,71 @@
+//! Matrix products of the emulated device: plain sums in f32, one rounding at the end.
+
+use half::{bf16, f16};
+use photonc::ir::dtype::Dtype;
+use photonc::runtime::cuda::device::MatMul;
+use rayon::prelude::*;
+
+/// Element `at` from `address`, as f32.
+///
+/// # Safety
+/// The element lies in live memory.
+pub unsafe fn load(address: u64, at: usize, dtype: Dtype) -> f32 {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match dtype {
+            Dtype::F32 => *(address as *const f32).add(at),
+            Dtype::Bf16 => bf16::from_bits(*(address as *const u16).add(at)).to_f32(),
+            Dtype::F16 => f16::from_bits(*(address as *const u16).add(at)).to_f32(),
+            Dtype::I64 | Dtype::Bool => f32::NAN,
+        }
+    }
+}
+
+unsafe fn store(address: u64, at: usize, dtype: Dtype, value: f32) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match dtype {
+            Dtype::F32 => *(address as *mut f32).add(at) = value,
+            Dtype::Bf16 => *(address as *mut u16).add(at) = bf16::from_f32(value).to_bits(),
+            Dtype::F16 => *(address as *mut u16).add(at) = f16::from_f32(value).to_bits(),
+            Dtype::I64 | Dtype::Bool => {}
+        }
+    }
+}
+
+/// The matrices of a product and their extents in bytes, to be checked before it runs.
+pub fn extents(p: &MatMul) -> [(u64, usize); 5] {
+    let size = p.dtype.size_bytes();
+    let rows = |stride: usize, columns: usize, size: usize| {
+        if p.m == 0 || columns == 0 { 0 } else { ((p.m - 1) * stride + columns) * size }
+    };
+    [
+        (p.x, rows(p.x_stride, p.k, size)),
+        (p.weight, p.n * p.k * size),
+        (p.bias, if p.bias == 0 { 0 } else { p.n * size }),
+        (p.residual, if p.residual == 0 { 0 } else { rows(p.residual_stride, p.n, size) }),
+        (p.out, rows(p.out_stride, p.n, p.out_dtype.size_bytes())),
+    ]
+}
+
+/// Does the product.
+///
+/// # Safety
+/// All `extents` lie in live memory, and `out` overlaps no other one, `residual` with equal stride excepted.
+pub unsafe fn run(p: &MatMul) {
+    // SAFETY (here and below): elements inside the extents.
+    let row = |m: usize| -> Vec<f32> {
+        (0..p.k).map(|i| unsafe { load(p.x, m * p.x_stride + i, p.dtype) }).collect()
+    };
+    let x: Vec<Vec<f32>> = (0..p.m).map(row).collect();
+    (0..p.n).into_par_iter().for_each(|n| {
+        let weight: Vec<f32> = (0..p.k).map(|i| unsafe { load(p.weight, n * p.k + i, p.dtype) }).collect();
+        let bias = if p.bias == 0 { 0.0 } else { unsafe { load(p.bias, n, p.dtype) } };
+        for (m, row) in x.iter().enumerate() {
+            let sum: f32 = row.iter().zip(&weight).map(|(x, w)| x * w).sum();
+            let at = m * p.residual_stride + n;
+            let residual = if p.residual == 0 { 0.0 } else { unsafe { load(p.residual, at, p.dtype) } };
+            unsafe { store(p.out, m * p.out_stride + n, p.out_dtype, sum + bias + residual) };
+        }
+    });
+}
