@@ -690,10 +690,12 @@ template <class T> T value_of(const Meeting &meeting, unsigned lane) {
 template <class T> T shuffle(unsigned mask, T value, int source, const char *what, const At &at) {
     static_assert(sizeof(T) <= sizeof(Meeting::values[0]));
     Meeting &meeting = meet(mask, what, &value, sizeof value, at);
-    if ((mask >> source & 1) == 0) {
-        fail(std::string(what) + " at " + place(at) + ": reads lane " + std::to_string(source) + ", which the mask lacks");
+    T result;
+    if (mask >> source & 1) {
+        result = value_of<T>(meeting, static_cast<unsigned>(source));
+    } else {
+        std::memset(&result, POISON, sizeof result); // CUDA leaves the value of a lane outside the mask open
     }
-    const T result = value_of<T>(meeting, static_cast<unsigned>(source));
     depart(meeting);
     return result;
 }
@@ -937,22 +939,25 @@ template <class T> unsigned __match_any_sync(unsigned mask, T value, EMULATE_AT)
     return same;
 }
 
-// d += a * b of the whole warp; half: elements are f16, else bf16.
-inline void photonc_emulated_mma(float *d, const uint32_t *a, const uint32_t *b, int half, EMULATE_AT) {
-    emulate::mma(d, a, b, d, half == 0, at);
+// d = a * b + c of the whole warp; d may be c.
+inline void mma_m16n8k16_bf16(float *d, const uint32_t *a, const uint32_t *b, const float *c, EMULATE_AT) {
+    emulate::mma(d, a, b, c, true, at);
 }
-inline void photonc_emulated_ldmatrix_x1(uint32_t *out, const void *row, EMULATE_AT) { emulate::load_matrices<1>(out, row, false, at); }
-inline void photonc_emulated_ldmatrix_x2(uint32_t *out, const void *row, EMULATE_AT) { emulate::load_matrices<2>(out, row, false, at); }
-inline void photonc_emulated_ldmatrix_x4(uint32_t *out, const void *row, EMULATE_AT) { emulate::load_matrices<4>(out, row, false, at); }
-inline void photonc_emulated_ldmatrix_x2_trans(uint32_t *out, const void *row, EMULATE_AT) { emulate::load_matrices<2>(out, row, true, at); }
-inline void photonc_emulated_ldmatrix_x4_trans(uint32_t *out, const void *row, EMULATE_AT) { emulate::load_matrices<4>(out, row, true, at); }
+inline void mma_m16n8k16_f16(float *d, const uint32_t *a, const uint32_t *b, const float *c, EMULATE_AT) {
+    emulate::mma(d, a, b, c, false, at);
+}
+inline void ldmatrix_x1(uint32_t *out, const void *row, EMULATE_AT) { emulate::load_matrices<1>(out, row, false, at); }
+inline void ldmatrix_x2(uint32_t *out, const void *row, EMULATE_AT) { emulate::load_matrices<2>(out, row, false, at); }
+inline void ldmatrix_x4(uint32_t *out, const void *row, EMULATE_AT) { emulate::load_matrices<4>(out, row, false, at); }
+inline void ldmatrix_x2_trans(uint32_t *out, const void *row, EMULATE_AT) { emulate::load_matrices<2>(out, row, true, at); }
+inline void ldmatrix_x4_trans(uint32_t *out, const void *row, EMULATE_AT) { emulate::load_matrices<4>(out, row, true, at); }
 
 // cp.async of `bytes` (4, 8 or 16), of which `from_bytes` are read and the rest are zeros.
-inline void photonc_emulated_copy(void *shared, const void *global, unsigned bytes, unsigned from_bytes) {
+inline void cp_async(void *shared, const void *global, unsigned bytes, unsigned from_bytes) {
     emulate::copy_later(shared, global, bytes, from_bytes);
 }
-inline void photonc_emulated_commit() { emulate::commit_copies(); }
-inline void photonc_emulated_wait(unsigned groups_left) { emulate::wait_copies(groups_left); }
+inline void cp_async_commit() { emulate::commit_copies(); }
+inline void cp_async_wait(unsigned groups_left) { emulate::wait_copies(groups_left); }
 
 inline void *photonc_emulated_shared() { return emulate::dynamic_shared(); }
 

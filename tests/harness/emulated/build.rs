@@ -34,8 +34,8 @@ pub struct Text {
     pub source: String,
     /// Names in `#include` and texts.
     pub headers: Vec<(String, String)>,
-    /// `NAME=value`.
-    pub defines: Vec<String>,
+    /// `-DNAME=value`.
+    pub macros: Vec<String>,
 }
 
 const OPTIONS: [&str; 12] = [
@@ -115,7 +115,7 @@ fn compile(folder: &Path, object: &Path, listing: &Path, text: &Text) -> Result<
     std::fs::write(at(&text.name), &text.source).map_err(error)?;
 
     let mut preprocess = compiler();
-    preprocess.args(OPTIONS).arg("-DPHOTONC_EMULATE").args(text.defines.iter().map(|define| format!("-D{define}")));
+    preprocess.args(OPTIONS).arg("-DPHOTONC_EMULATE").args(&text.macros);
     preprocess.arg("-I").arg(work.path()).args(["-x", "c++", "-include"]).arg(at("emulate.h"));
     preprocess.arg("-E").arg(at(&text.name));
     let (source, kernels) = with_entries(&run(&mut preprocess)?)?;

@@ -1,4 +1,4 @@
-//! Memory of the emulated device: every allocation on pages of its own between pages that fault, filled with NaN. Owns
+//! Memory of the emulated device: every allocation on pages of its own between addresses that fault, filled with NaN. Owns
 //! the list of allocations and the check that nothing was written around them.
 
 use photonc::runtime::cuda::device::{DeviceError, HostMemory};
@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, Weak};
 pub const POISON: u8 = 0xff;
 const ALIGNMENT: usize = 256;
 const PAGE: usize = 4096;
+/// Addresses around an allocation that fault: an index may be far off.
+const GAP: usize = 64 << 20;
 
 // The C library, which every Rust program on Linux is linked with.
 unsafe extern "C" {
@@ -39,22 +41,22 @@ pub struct Memory {
 impl Memory {
     pub fn allocate(&mut self, bytes: usize) -> Result<u64, DeviceError> {
         let padded = bytes.max(1).next_multiple_of(ALIGNMENT);
-        // A page that faults, a page or less in front of the bytes, the bytes, a page that faults.
+        // A gap that faults, a page or less in front of the bytes, the bytes, a gap that faults.
         let inner = (padded + ALIGNMENT).next_multiple_of(PAGE);
-        let page_bytes = inner + 2 * PAGE;
-        // SAFETY: a fresh mapping, of which the first and the last page lose their rights.
+        let page_bytes = inner + 2 * GAP;
+        // SAFETY: a fresh mapping, whose ends lose their rights.
         let pages = unsafe {
             let pages = mmap(std::ptr::null_mut(), page_bytes, READ_WRITE, FRESH, -1, 0);
             let mapped = pages as isize != -1
-                && mprotect(pages, PAGE, NO_RIGHTS) == 0
-                && mprotect(pages.byte_add(PAGE + inner), PAGE, NO_RIGHTS) == 0;
+                && mprotect(pages, GAP, NO_RIGHTS) == 0
+                && mprotect(pages.byte_add(GAP + inner), GAP, NO_RIGHTS) == 0;
             if !mapped {
                 return Err(call("mmap", &std::io::Error::last_os_error().to_string()));
             }
-            std::ptr::write_bytes(pages.cast::<u8>().add(PAGE), POISON, inner);
+            std::ptr::write_bytes(pages.cast::<u8>().add(GAP), POISON, inner);
             pages as usize
         };
-        let address = (pages + PAGE + inner - padded) as u64;
+        let address = (pages + GAP + inner - padded) as u64;
         self.regions.insert(address, Region { pages, page_bytes, bytes });
         self.used += padded;
         Ok(address)
@@ -92,7 +94,7 @@ impl Memory {
         for (address, region) in &self.regions {
             let start = *address as usize;
             let end = start + region.bytes;
-            let last = region.pages + region.page_bytes - PAGE;
+            let last = region.pages + region.page_bytes - GAP;
             let touched = |from: usize, to: usize| {
                 // SAFETY: inside the mapping, which the lock of the device keeps alive; nothing else writes there.
                 let bytes = unsafe { std::slice::from_raw_parts(from as *const u8, to - from) };

@@ -14,6 +14,7 @@ use photonc::runtime::cuda::device::{
     Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MatMul, Properties, Recording, STREAMS,
     Stream, Unit,
 };
+use photonc::runtime::cuda::kernels::HEADERS;
 use queue::{Capture, Entered, Mark, Queues, Running, Sequence, Work};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -62,6 +63,17 @@ pub struct Traffic {
     pub products: usize,
     /// Recordings replayed.
     pub replays: usize,
+}
+
+/// The program's own kernels.
+pub fn program_text(unit: Unit) -> Text {
+    Text {
+        name: unit.source.name().to_owned(),
+        source: unit.source.text().to_owned(),
+        headers: HEADERS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
+        // A type that no kernel has ends in the sources' own #error.
+        macros: unit.macros().unwrap_or_default(),
+    }
 }
 
 /// Gives the text of a unit.
