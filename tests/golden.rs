@@ -3,7 +3,8 @@
 
 mod fixture;
 
-use fixture::{Expected, GOLDENS, assert_close, assert_states, golden_checkpoint};
+use fixture::model::{AHEAD, Model, PROTOCOLS, check, golden_request, run, tokens};
+use fixture::{GOLDENS, assert_close};
 use photonc::graph::interp::WeightSource;
 use photonc::ir::tensor::Tensor;
 use photonc::model::checkpoint::Checkpoint;
@@ -19,97 +20,6 @@ use photonc::runtime::sampler::Sampling;
 use photonc::runtime::simulated::Simulated;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-const PROTOCOLS: [Protocol; 2] = [Protocol::Recgen, Protocol::Hiergen];
-const AHEAD: [RunAhead; 3] = [RunAhead::MetaContexts(1), RunAhead::MetaContexts(3), RunAhead::All];
-
-/// A golden model, compiled and ready to be put on backends.
-struct Model {
-    name: &'static str,
-    compilation: Compilation,
-    weights: Arc<BTreeMap<String, Tensor>>,
-    expected: Expected,
-    vocab_size: usize,
-    meta_tokens: usize,
-}
-
-impl Model {
-    fn of(name: &'static str) -> Self {
-        Model::at(name, OptLevel::default())
-    }
-
-    fn at(name: &'static str, level: OptLevel) -> Self {
-        let checkpoint = golden_checkpoint(name);
-        Model {
-            name,
-            compilation: compile_with(&checkpoint.config, &PROTOCOLS, PassOptions::at(level))
-                .expect("compiles"),
-            weights: Arc::new(weights(&checkpoint)),
-            expected: Expected::of(name),
-            vocab_size: checkpoint.config.vocab_size,
-            meta_tokens: checkpoint.config.meta_tokens(),
-        }
-    }
-
-    fn reference(&self) -> Reference {
-        let weights: Arc<dyn WeightSource> = Arc::clone(&self.weights) as Arc<dyn WeightSource>;
-        Reference::of_graphs(self.compilation.graphs.clone(), weights)
-    }
-
-    fn generator(&self, backend: Box<dyn Backend>) -> Generator {
-        let program = Program::from_compilation(&self.compilation, self.vocab_size, self.meta_tokens, 4096);
-        Generator::new(program, backend)
-    }
-
-    fn prompts(&self) -> Vec<Vec<i64>> {
-        (0..self.expected.prompts()).map(|k| self.expected.ints(k, "prompt").to_vec()).collect()
-    }
-
-    /// The independent PyTorch implementation runs in f32; the others are exact.
-    fn tolerance(&self) -> f64 {
-        if self.name == "photon-experiment" { 1e-3 } else { 1e-5 }
-    }
-}
-
-fn weights(checkpoint: &Checkpoint) -> BTreeMap<String, Tensor> {
-    let read = |name: &String| checkpoint.read_f64(name).expect("weight reads");
-    let entries = checkpoint.tensors.iter();
-    entries
-        .map(|(name, entry)| (name.clone(), Tensor::floats(&entry.shape, read(name)).expect("counts agree")))
-        .collect()
-}
-
-fn run(generator: &mut Generator, request: &Request) -> Generation {
-    generator.generate(request, &mut |_| {}, &Cancel::default()).expect("generates")
-}
-
-fn tokens(generation: &Generation) -> Vec<Vec<i64>> {
-    generation.sequences.iter().map(|sequence| sequence.tokens.clone()).collect()
-}
-
-/// Compares one sequence of a generation with prompt `k`'s expected result.
-fn check(model: &Model, protocol: Protocol, k: usize, generation: &Generation, row: usize) {
-    let what = format!("{} {protocol} prompt {k}", model.name);
-    let expected = &model.expected;
-    let sequence = &generation.sequences[row];
-    assert_eq!(sequence.tokens, expected.ints(k, &format!("{protocol}_tokens")), "{what}");
-    assert_eq!(sequence.finish, Finish::Length);
-    let dropped = expected.ints(k, "prompt").len() - expected.ints(k, "prompt_aligned").len();
-    assert_eq!(sequence.dropped_left, dropped, "{what}");
-    let logits = expected.floats(k, &format!("{protocol}_logits"));
-    assert_close(&format!("{what} logits"), &sequence.logits, logits, model.tolerance());
-    assert_states(&what, expected, protocol, k, &generation.states, row, model.tolerance());
-}
-
-fn golden_request(model: &Model, protocol: Protocol, prompts: &[usize], ahead: RunAhead) -> Request {
-    let all = model.prompts();
-    let length = model.expected.ints(prompts[0], &format!("{protocol}_tokens")).len();
-    Request {
-        run_ahead: ahead,
-        keep: Keep { logits: true, states: true, trajectory: false },
-        ..Request::greedy(protocol, prompts.iter().map(|k| all[*k].clone()).collect(), length)
-    }
-}
 
 #[test]
 fn the_reference_reproduces_every_golden_result() {

@@ -69,16 +69,19 @@ impl Cuda {
             let text = bundle.graph_text(name).map_err(|source| error(source.to_string()))?;
             graphs.insert(name.clone(), text::parse(&text).map_err(|source| error(source.to_string()))?);
         }
-        Ok(Self::with(graphs, Box::new(bundle), device, dtype))
+        Self::with(graphs, Box::new(bundle), device, dtype)
     }
 
     /// Graphs in memory.
+    ///
+    /// # Errors
+    /// Never for verified graphs.
     pub fn of_graphs(
         graphs: IndexMap<String, Graph>,
         weights: Arc<dyn WeightSource>,
         device: Arc<dyn Device>,
         dtype: Dtype,
-    ) -> Self {
+    ) -> Result<Self, BackendError> {
         Self::with(graphs, Box::new(InMemory(weights)), device, dtype)
     }
 
@@ -87,8 +90,11 @@ impl Cuda {
         weights: Box<dyn WeightBytes>,
         device: Arc<dyn Device>,
         dtype: Dtype,
-    ) -> Self {
-        Cuda { machine: Machine::new(device, graphs, weights, dtype), pool: Pool::default(), arena: None }
+    ) -> Result<Self, BackendError> {
+        let error = |message: String| BackendError::Load { graph: "-".to_owned(), message };
+        let machine =
+            Machine::new(device, graphs, weights, dtype).map_err(|source| error(source.to_string()))?;
+        Ok(Cuda { machine, pool: Pool::default(), arena: None })
     }
 
     /// The graphs and weights on the device.

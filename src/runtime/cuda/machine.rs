@@ -7,7 +7,8 @@ use super::plan::view::Element;
 use super::plan::weights::WeightLayout;
 use super::plan::{Contents, Plan, PlanError, PlanOptions, lower};
 use super::weights::{DeviceWeights, WeightBytes};
-use crate::graph::Graph;
+use super::computed::Computed;
+use crate::graph::{BuildError, Graph};
 use crate::ir::dim::{Bindings, Symbol};
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Literal};
@@ -57,14 +58,18 @@ pub enum MachineError {
 
 impl Machine {
     /// `graphs` with weights from `source`, computed in `dtype`.
+    ///
+    /// # Errors
+    /// Never for verified graphs.
     pub fn new(
         device: Arc<dyn Device>,
-        graphs: IndexMap<String, Graph>,
+        mut graphs: IndexMap<String, Graph>,
         source: Box<dyn WeightBytes>,
         dtype: Dtype,
-    ) -> Self {
+    ) -> Result<Self, BuildError> {
+        let source = Box::new(Computed::separate(graphs.values_mut(), source)?);
         let layout = WeightLayout::of(&graphs.values().collect::<Vec<_>>());
-        Machine {
+        Ok(Machine {
             device,
             dtype,
             graphs,
@@ -72,7 +77,7 @@ impl Machine {
             constants: HashMap::new(),
             rotations: HashMap::new(),
             outgrown: Vec::new(),
-        }
+        })
     }
 
     /// A graph by name.

@@ -4,6 +4,7 @@
 pub mod arguments;
 pub mod backend;
 pub mod bound;
+pub mod computed;
 pub mod decode;
 pub mod device;
 pub mod dispatch;

@@ -6,6 +6,7 @@ use super::super::dispatch;
 use super::super::plan::view::{Element, View};
 use super::{COARSE, CudaDecoder, EXPAND, Lane, failed};
 use crate::runtime::backend::BackendError;
+use crate::runtime::plan::NEXT;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -35,8 +36,12 @@ impl CudaDecoder<'_> {
         Ok(Lane { ids, host, ahead, expand, expanded: None, _trajectory: trajectory })
     }
 
+    /// Memory of every state, under the name that reads it and the one that a graph without that input writes.
     fn state_addresses(&self) -> BTreeMap<String, u64> {
-        self.state.iter().map(|(name, memory)| (name.clone(), memory.address)).collect()
+        let both = |(name, memory): (&String, &super::Allocation)| {
+            [(name.clone(), memory.address), (format!("{NEXT}{name}"), memory.address)]
+        };
+        self.state.iter().flat_map(both).collect()
     }
 
     fn record_coarse(&mut self, cuts: &BTreeMap<String, u64>) -> Result<Recording, BackendError> {

@@ -1,0 +1,111 @@
+//! Weights that graphs compute from stored ones: transposed, reshaped, spread. Owns their evaluation when they are loaded,
+//! so that kernels see only stored weights.
+
+use super::weights::{Piece, WeightBytes};
+use crate::graph::interp::{Interpreter, Tensors, WeightError, WeightSource};
+use crate::graph::{BuildError, Graph, NodeId, text};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::Op;
+use crate::ir::tensor::{Data, Tensor};
+use crate::passes::eliminate_dead_code::EliminateDeadCode;
+use crate::passes::Pass as _;
+use half::{bf16, f16};
+use std::collections::{BTreeMap, HashMap};
+
+/// Name of the one output of a weight's graph.
+const VALUE: &str = "value";
+
+/// Stored weights, and those that graphs compute from them, by the names that `separate` gave.
+pub struct Computed {
+    stored: Box<dyn WeightBytes>,
+    graphs: BTreeMap<String, Graph>,
+}
+
+impl Computed {
+    /// Replaces what `graphs` compute from weights alone by weights of their own.
+    ///
+    /// # Errors
+    /// Never for verified graphs.
+    pub fn separate<'g>(
+        graphs: impl Iterator<Item = &'g mut Graph>,
+        stored: Box<dyn WeightBytes>,
+    ) -> Result<Self, BuildError> {
+        let mut computed = BTreeMap::new();
+        for graph in graphs {
+            let fixed = graph.fixed();
+            for id in graph.order() {
+                let leaf = matches!(graph.op(id), Op::Weight { .. } | Op::Const { .. });
+                let read = graph.users(id).iter().any(|(user, _)| !fixed.contains(user));
+                let float = matches!(graph.ty(id).dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16);
+                let sized = graph.ty(id).shape.as_const().is_some();
+                if fixed.contains(&id) && !leaf && read && float && sized {
+                    let own = alone(graph, id)?;
+                    let hash = blake3::hash(text::print(&own).as_bytes()).to_hex();
+                    let name = format!("computed.{}", &hash[..16]);
+                    let op = Op::Weight { name: name.as_str().into(), ty: graph.ty(id).clone() };
+                    let weight = graph.add(op, &[], &graph.scope(id).clone())?;
+                    graph.replace_uses(id, weight)?;
+                    computed.insert(name, own);
+                }
+            }
+            // What only computed weights read is dead now; the pass cannot fail.
+            let _ = EliminateDeadCode.run(graph);
+            graph.sweep();
+        }
+        Ok(Computed { stored, graphs: computed })
+    }
+}
+
+/// A graph that yields one node's value.
+fn alone(graph: &Graph, id: NodeId) -> Result<Graph, BuildError> {
+    let needed = graph.ancestors([id]);
+    let mut own = Graph::new("weight");
+    let mut map = HashMap::new();
+    for ancestor in graph.order().into_iter().filter(|other| needed.contains(other)) {
+        own.copy_node(graph, ancestor, &mut map)?;
+    }
+    own.set_output(VALUE, map[&id]);
+    Ok(own)
+}
+
+impl WeightBytes for Computed {
+    fn read(&self, name: &str, piece: &mut Piece<'_>) -> Result<(), String> {
+        let Some(graph) = self.graphs.get(name) else { return self.stored.read(name, piece) };
+        let verified = graph.verify().map_err(|source| source.to_string())?;
+        let tensors = Stored(&*self.stored, graph);
+        let interpreter = Interpreter::new(verified, &tensors).map_err(|source| source.to_string())?;
+        let outputs = interpreter.run(&Tensors::new()).map_err(|source| source.to_string())?;
+        let value = outputs.into_iter().find(|(name, _)| name == VALUE);
+        let Some((_, Tensor { data: Data::Float(values), .. })) = value else {
+            return Err(format!("weight `{name}` has no value"));
+        };
+        let bytes: Vec<u8> = values.iter().flat_map(|value| super::plan::narrow(*value).to_le_bytes()).collect();
+        piece(Dtype::F32, &bytes)
+    }
+}
+
+/// The stored weights of a small graph as tensors.
+struct Stored<'c>(&'c dyn WeightBytes, &'c Graph);
+
+impl WeightSource for Stored<'_> {
+    fn weight(&self, name: &str) -> Result<Tensor, WeightError> {
+        let is_it = |op: &Op| matches!(op, Op::Weight { name: known, .. } if &**known == name);
+        let id = self.1.select(is_it).first().copied().ok_or(WeightError::Missing)?;
+        let shape = self.1.ty(id).shape.as_const().ok_or(WeightError::Missing)?;
+        let mut values = Vec::new();
+        let mut take = |dtype: Dtype, bytes: &[u8]| {
+            match dtype {
+                Dtype::F16 => {
+                    values.extend(bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f64()));
+                }
+                Dtype::Bf16 => {
+                    values.extend(bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f64()));
+                }
+                _ => values.extend(bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b)))),
+            }
+            Ok(())
+        };
+        self.0.read(name, &mut take).map_err(WeightError::Unreadable)?;
+        Tensor::floats(&shape, values).ok_or(WeightError::Missing)
+    }
+}

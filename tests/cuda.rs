@@ -1,0 +1,123 @@
+//! The CUDA runtime on every golden: on the emulated device, or, where `PHOTONC_GPU` is set and the feature `cuda` is
+//! built, on the GPU of that number. The binary travels: it needs only `tests/golden` below `CARGO_MANIFEST_DIR`.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a failed test panics")]
+#![allow(dead_code, reason = "the emulated device's own tests use all of it")]
+
+#[path = "harness/emulated/mod.rs"]
+mod emulated;
+mod fixture;
+
+use emulated::build::Text;
+use emulated::{Emulated, Options, Order};
+use fixture::model::{AHEAD, Model, PROTOCOLS, check_within, golden_request, run, tokens};
+use fixture::{GOLDENS, assert_close};
+use photonc::graph::interp::WeightSource;
+use photonc::ir::dtype::Dtype;
+use photonc::runtime::cuda::backend::Cuda;
+use photonc::runtime::cuda::device::{Device, Unit};
+use photonc::runtime::cuda::kernels::HEADERS;
+use photonc::runtime::request::{Keep, Request, RunAhead};
+use photonc::runtime::sampler::Sampling;
+use std::sync::Arc;
+
+/// The bound for logits and states in f32 on a GPU.
+const TOLERANCE_F32: f64 = 2e-3;
+
+fn text(unit: Unit) -> Text {
+    Text {
+        name: unit.source.name().to_owned(),
+        source: unit.source.text().to_owned(),
+        headers: HEADERS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
+        macros: unit.macros().expect("a type that kernels have"),
+    }
+}
+
+fn device(order: Order) -> Arc<dyn Device> {
+    #[cfg(feature = "cuda")]
+    if let Ok(ordinal) = std::env::var("PHOTONC_GPU") {
+        let ordinal = ordinal.parse().expect("a device number");
+        return Arc::new(photonc::runtime::cuda::driver::Driver::open(ordinal).expect("a GPU"));
+    }
+    Arc::new(Emulated::new(Options::new(order), Box::new(text)))
+}
+
+fn backend(model: &Model, order: Order, dtype: Dtype) -> Cuda {
+    let weights: Arc<dyn WeightSource> = Arc::clone(&model.weights) as Arc<dyn WeightSource>;
+    Cuda::of_graphs(model.compilation.graphs.clone(), weights, device(order), dtype).expect("loads")
+}
+
+// Graph by graph, through the generator's own loop: logits and states of every step.
+#[test]
+fn every_golden_is_reproduced_graph_by_graph() {
+    for name in GOLDENS {
+        let model = Model::of(name);
+        let mut generator = model.generator(Box::new(backend(&model, Order::Immediate, Dtype::F32)));
+        let prompts: Vec<usize> = (0..model.expected.prompts()).collect();
+        for protocol in PROTOCOLS {
+            for ahead in AHEAD {
+                let request = golden_request(&model, protocol, &prompts, ahead);
+                let generation = run(&mut generator, &request);
+                for k in &prompts {
+                    check_within(&model, protocol, *k, &generation, *k, TOLERANCE_F32);
+                }
+            }
+        }
+    }
+}
+
+// On the device from prompt to tokens, work as late and as mixed as streams and events allow.
+#[test]
+fn every_golden_is_reproduced_by_the_decoder() {
+    for name in GOLDENS {
+        let model = Model::of(name);
+        let mut generator = model.generator(Box::new(backend(&model, Order::Mixed(7), Dtype::F32)));
+        let prompts: Vec<usize> = (0..model.expected.prompts()).collect();
+        for protocol in PROTOCOLS {
+            for ahead in AHEAD {
+                let request =
+                    Request { keep: Keep::default(), ..golden_request(&model, protocol, &prompts, ahead) };
+                let generation = run(&mut generator, &request);
+                for k in &prompts {
+                    let expected = model.expected.ints(*k, &format!("{protocol}_tokens"));
+                    assert_eq!(generation.sequences[*k].tokens, expected, "{name} {protocol} prompt {k} {ahead:?}");
+                }
+            }
+        }
+    }
+}
+
+// Sampled tokens are those of the reference, whatever draws them: graphs' sampler, whole vocabulary, min-p.
+#[test]
+fn the_decoder_draws_what_the_reference_draws() {
+    for name in GOLDENS {
+        let model = Model::of(name);
+        let mut reference = model.generator(Box::new(model.reference()));
+        let mut generator = model.generator(Box::new(backend(&model, Order::Mixed(11), Dtype::F32)));
+        for protocol in PROTOCOLS {
+            for (top_k, min_p) in [(8, 0.0), (0, 0.0), (0, 0.05)] {
+                let sampling = Sampling { temperature: 1.5, top_k, top_p: 0.95, min_p, seed: 11 };
+                let request = Request {
+                    sampling,
+                    samples: 3,
+                    run_ahead: RunAhead::MetaContexts(2),
+                    ..Request::greedy(protocol, model.prompts(), 4 * model.meta_tokens + 1)
+                };
+                let expected = tokens(&run(&mut reference, &request));
+                assert_eq!(tokens(&run(&mut generator, &request)), expected, "{name} {protocol} {top_k} {min_p}");
+            }
+        }
+    }
+}
+
+#[test]
+fn scores_match_the_teacher_forced_forward() {
+    for name in GOLDENS {
+        let model = Model::of(name);
+        let mut generator = model.generator(Box::new(backend(&model, Order::Immediate, Dtype::F32)));
+        let (scored, _) = generator.score(&model.prompts()).expect("scores");
+        for (k, scored) in scored.iter().enumerate() {
+            let expected = model.expected.floats(k, "fwd_logits");
+            assert_close(&format!("{name} prompt {k}"), &scored.logits, expected, TOLERANCE_F32);
+        }
+    }
+}
