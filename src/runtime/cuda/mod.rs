@@ -2,7 +2,14 @@
 //! kernel launches and matrix products over one arena (`plan`); a device runs plans and records them for replay.
 
 pub mod arguments;
+pub mod cache;
 pub mod device;
+#[cfg(feature = "cuda")]
+pub mod driver;
 pub mod kernels;
 pub mod launch;
 pub mod launch_attention;
+#[cfg(feature = "cuda")]
+pub mod libraries;
+#[cfg(feature = "cuda")]
+pub mod nvrtc;
