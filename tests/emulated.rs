@@ -282,7 +282,7 @@ fn mistakes_of_kernels_are_reported() {
         ("writes_after", 5, 0, "access outside device and shared memory"),
         ("reads_far", 1, 0, "access outside device and shared memory"),
         ("misaligned", 1, 0, "access to misaligned address"),
-        ("outside_array", 64, 0, "index 32 is outside the array"),
+        ("outside_array", 64, 0, "is outside the array"),
         ("writes_after_shared", 8, 64, "wrote outside its dynamic shared memory"),
         ("endless", 1, 0, "beyond the stack"),
         ("row_sum", 512, 0, "512 threads of a block, expected 1 to 256"),

@@ -8,6 +8,9 @@ use std::fmt;
 /// Streams that every device has; work on one stream runs in order.
 pub const STREAMS: usize = 4;
 
+/// Events that a device remembers: one followed by this many others counts as reached.
+pub const EVENTS_KNOWN: usize = 4096;
+
 /// One of the device's streams, `0 .. STREAMS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Stream(pub usize);
@@ -118,7 +121,7 @@ pub struct MatMul {
     pub x_stride: usize,
     /// Address of `weight`, rows contiguous.
     pub weight: u64,
-    /// Address of `bias`, or 0.
+    /// Address of `bias`, or 0; only where `out_dtype` is `dtype`.
     pub bias: u64,
     /// Address of `residual`, or 0; only where `out_dtype` is `dtype`. May be `out` itself.
     pub residual: u64,
@@ -128,6 +131,32 @@ pub struct MatMul {
     pub out: u64,
     /// Elements from one row of `out` to the next.
     pub out_stride: usize,
+}
+
+impl MatMul {
+    /// Refuses products that no device has: of other types, with a result of another type that is added to, with rows
+    /// that overlap.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        let error = |message: String| DeviceError::Call { call: "matmul", message };
+        let same = self.out_dtype == self.dtype;
+        if !self.dtype.is_float() || !(same || self.out_dtype == Dtype::F32) {
+            return Err(error(format!("no products of {} to {}", self.dtype, self.out_dtype)));
+        }
+        if !same && (self.bias != 0 || self.residual != 0) {
+            return Err(error(format!("a bias or residual is {}, the result {}", self.dtype, self.out_dtype)));
+        }
+        let overlap = self.residual != 0 && self.residual_stride < self.n;
+        if self.k == 0 || self.x_stride < self.k || self.out_stride < self.n || overlap {
+            return Err(error(format!(
+                "rows of {} and {} elements, {} and {} (residual {}) apart",
+                self.k, self.n, self.x_stride, self.out_stride, self.residual_stride
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// A sequence recorded between `begin_recording` and `end_recording`, with its addresses.
@@ -270,7 +299,7 @@ pub trait Device: Send + Sync {
     /// The driver failed.
     fn wait(&self, stream: Stream, event: Event) -> Result<(), DeviceError>;
 
-    /// Waits on the host for an event.
+    /// Waits on the host for an event, one outside recordings.
     ///
     /// # Errors
     /// Work before the event failed.
@@ -295,6 +324,9 @@ pub trait Device: Send + Sync {
     fn end_recording(&self, stream: Stream) -> Result<Recording, DeviceError>;
 
     /// Does what was recorded.
+    ///
+    /// Products of a recording use the workspaces of the streams they were recorded on, so two recordings with products
+    /// that may run at the same time must have been recorded on different streams.
     ///
     /// # Errors
     /// The driver failed.
