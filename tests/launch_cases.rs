@@ -3,8 +3,8 @@
 
 use photonc::ir::dtype::Dtype;
 use photonc::runtime::cuda::arguments::{
-    AttendArguments, ElementArguments, EmbedArguments, GatherArguments, Heads, IotaArguments, LinearArguments,
-    NormArguments, Rows, SampleArguments, SwigluArguments, UniformArguments,
+    AttendArguments, ElementArguments, EmbedArguments, GatherArguments, Heads, IotaArguments,
+    LinearArguments, NormArguments, Rows, SampleArguments, SwigluArguments, UniformArguments,
 };
 use photonc::runtime::cuda::device::Properties;
 use photonc::runtime::cuda::launch::{self, LaunchError, Shape};
@@ -118,7 +118,8 @@ fn row_kernels(cases: &mut Vec<Value>) {
         for (m, width, timed) in [(3, 7, false), (5, 64, false), (4, 1664, false), (2, 6656, false)] {
             for flags in ["", "residual", "residual sum", "grouped"] {
                 let a = NormArguments { rows: m, width, ..NormArguments::default() };
-                let about = json!({"op": "rms_norm", "rows": m, "width": width, "flags": flags, "timed": timed});
+                let about =
+                    json!({"op": "rms_norm", "rows": m, "width": width, "flags": flags, "timed": timed});
                 cases.push(case(about, dtype, launch::rms_norm(&a, &device)));
             }
         }
@@ -133,16 +134,18 @@ fn row_kernels(cases: &mut Vec<Value>) {
             let about = json!({"op": "gather_rows", "batch": m, "length": 5, "count": 3, "width": width});
             cases.push(case(about, dtype, launch::gather_rows(&a, &device)));
         }
-        for operation in
-            ["copy", "neg", "sigmoid", "silu", "exp", "add", "sub", "mul", "max", "min", "less", "equal", "where"]
-        {
+        for operation in [
+            "copy", "neg", "sigmoid", "silu", "exp", "add", "sub", "mul", "max", "min", "less", "equal",
+            "where",
+        ] {
             for element in ["model", "float", "int64"] {
                 if element == "int64" && ["sigmoid", "silu", "exp"].contains(&operation) {
                     continue;
                 }
                 let size = [2, 1, 3, 4, 5];
                 let a = ElementArguments { size, ..ElementArguments::default() };
-                let about = json!({"op": "elementwise", "operation": operation, "element": element, "size": size});
+                let about =
+                    json!({"op": "elementwise", "operation": operation, "element": element, "size": size});
                 cases.push(case(about, dtype, launch::elementwise(&a, &device)));
             }
         }
@@ -219,9 +222,11 @@ fn attends(cases: &mut Vec<Value>) {
     for head_dim in [2, 8, 14, 52, 60, 128, 256] {
         let base = Attend { head_dim, ..base };
         let prefix = Attend { queries: 2, keys: 2, past_base: 0, flags: "causal table store", ..base };
-        let lengths = Attend { past_base: 0, keys: 3, queries: 3, flags: "causal table lengths visible", ..base };
+        let lengths =
+            Attend { past_base: 0, keys: 3, queries: 3, flags: "causal table lengths visible", ..base };
         let step = Attend { past_base: 1, flags: "causal table store at_past lengths shared_length", ..base };
-        let stream = Attend { queries: 70, keys: 0, past_base: 70, first_query: -70, flags: "causal table", ..base };
+        let stream =
+            Attend { queries: 70, keys: 0, past_base: 70, first_query: -70, flags: "causal table", ..base };
         all.extend([base, prefix, lengths, step, stream]);
     }
     all.extend([
@@ -236,9 +241,25 @@ fn attends(cases: &mut Vec<Value>) {
         Attend { rows: 300, past_base: 20, flags: "causal table store", ..base },
         Attend { append: true, keys: 3, past_base: 0, flags: "table store lengths at_past", ..base },
         Attend { append: true, keys: 5, flags: "store", ..base },
-        Attend { kv_heads: 2, queries: 130, keys: 0, past_base: 200, first_query: -130, flags: "causal table visible", ..base },
+        Attend {
+            kv_heads: 2,
+            queries: 130,
+            keys: 0,
+            past_base: 200,
+            first_query: -130,
+            flags: "causal table visible",
+            ..base
+        },
         Attend { queries: 65, keys: 0, past_base: 90, first_query: -65, flags: "visible", ..base },
-        Attend { rows: 2, queries: 64, keys: 0, past_base: 0, first_query: -64, flags: "causal table lengths", ..base },
+        Attend {
+            rows: 2,
+            queries: 64,
+            keys: 0,
+            past_base: 0,
+            first_query: -64,
+            flags: "causal table lengths",
+            ..base
+        },
     ]);
     for dtype in FLOATS {
         cases.extend(all.iter().map(|own| attend(dtype, *own)));
@@ -249,7 +270,15 @@ fn attends(cases: &mut Vec<Value>) {
         Attend { rows: 8192, past_base: 0, keys: 2, queries: 2, flags: "causal table store", ..paper },
         Attend { rows: 1, past_base: 0, flags: "causal table store at_past lengths", ..paper },
         Attend { rows: 512, past_base: 127, flags: "causal table store at_past", ..paper },
-        Attend { rows: 8, queries: 512, keys: 0, past_base: 512, first_query: -512, flags: "causal table", ..paper },
+        Attend {
+            rows: 8,
+            queries: 512,
+            keys: 0,
+            past_base: 512,
+            first_query: -512,
+            flags: "causal table",
+            ..paper
+        },
     ] {
         cases.push(attend(Dtype::Bf16, own));
     }
@@ -270,7 +299,12 @@ fn samples(cases: &mut Vec<Value>) {
                 continue;
             }
             for kind in ["spread", "level", "equal", "bad"] {
-                let a = SampleArguments { rows: m, vocabulary, rows_per_parameter: 1, ..SampleArguments::default() };
+                let a = SampleArguments {
+                    rows: m,
+                    vocabulary,
+                    rows_per_parameter: 1,
+                    ..SampleArguments::default()
+                };
                 let about = json!({
                     "op": "sample", "rows": m, "vocabulary": vocabulary, "wide": wide, "kind": kind,
                     "timed": timed && kind == "spread",
@@ -298,5 +332,8 @@ fn the_script_runs_the_launches_that_the_library_chooses() {
         std::fs::write(&path, &text).expect("written");
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == text, "tests/gpu/cases.json is out of date: run with PHOTONC_UPDATE=1 and review the difference");
+    assert!(
+        kept == text,
+        "tests/gpu/cases.json is out of date: run with PHOTONC_UPDATE=1 and review the difference"
+    );
 }

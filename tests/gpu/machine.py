@@ -207,12 +207,12 @@ class Emulation:
 
     def build(self, unit):
         stem = os.path.join(self.folder, "-".join(str(part) for part in unit))
-        base = ["g++", "-std=c++20", "-O1", "-fPIC", "-w", "-DPHOTONC_EMULATE=1", "-I", KERNELS, *macros(unit[1], unit[2])]
+        base = ["g++", "-std=c++20", "-O1", "-fPIC", "-fno-gnu-unique", "-fvisibility=hidden", "-w", "-DPHOTONC_EMULATE=1", "-I", KERNELS, *macros(unit[1], unit[2])]
         source = os.path.join(KERNELS, unit[0])
         flat = subprocess.run([*base, "-E", "-P", "-x", "c++", source], check=True, capture_output=True, text=True).stdout
         kernels = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(\s*const\s+__grid_constant__\s+(\w+)", flat)
         entries = "".join(
-            f'extern "C" int launch_{name}(const emulate::Launch *l) {{ return emulate::launch<{arguments}>({name}, 1024, *l); }}\n'
+            f'extern "C" __attribute__((visibility("default"))) int launch_{name}(const emulate::Launch *l) {{ return emulate::launch<{arguments}>({name}, 1024, *l); }}\n'
             for name, arguments in kernels)
         text = f'#include "{self.header}"\n#define __global__\n#define __launch_bounds__(...)\n#include "{source}"\n{entries}'
         with open(stem + ".cc", "w") as file:
