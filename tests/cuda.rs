@@ -80,7 +80,10 @@ fn every_golden_is_reproduced_by_the_decoder() {
                 let generation = run(&mut generator, &request);
                 for k in &prompts {
                     let expected = model.expected.ints(*k, &format!("{protocol}_tokens"));
-                    assert_eq!(generation.sequences[*k].tokens, expected, "{name} {protocol} prompt {k} {ahead:?}");
+                    assert_eq!(
+                        generation.sequences[*k].tokens, expected,
+                        "{name} {protocol} prompt {k} {ahead:?}"
+                    );
                 }
             }
         }
@@ -103,10 +106,15 @@ fn the_decoder_draws_what_the_reference_draws() {
                     run_ahead: RunAhead::MetaContexts(2),
                     ..Request::greedy(protocol, model.prompts(), 4 * model.meta_tokens + 1)
                 };
-                let (expected, found) = (tokens(&run(&mut reference, &request)), tokens(&run(&mut generator, &request)));
+                let (expected, found) =
+                    (tokens(&run(&mut reference, &request)), tokens(&run(&mut generator, &request)));
                 // A uniform number at the very boundary between two tokens may fall either way in f32.
                 let other = found.iter().zip(&expected).filter(|(found, expected)| found != expected).count();
-                assert!(other <= 1, "{name} {protocol} {top_k} {min_p}: {other} of {} sequences differ", found.len());
+                assert!(
+                    other <= 1,
+                    "{name} {protocol} {top_k} {min_p}: {other} of {} sequences differ",
+                    found.len()
+                );
             }
         }
     }

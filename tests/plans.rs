@@ -31,7 +31,9 @@ fn plan(compilation: &Compilation, graph: &str, [batch, meta]: [usize; 2], in_pl
 #[test]
 fn the_plans_of_the_paper_600m_are_as_reviewed() {
     let compilation = paper();
-    for (graph, sizes) in [("coarse", [1, 1]), ("coarse", [64, 1]), ("expand", [1, 8]), ("expand", [64, 4]), ("encode", [2, 8])] {
+    for (graph, sizes) in
+        [("coarse", [1, 1]), ("coarse", [64, 1]), ("expand", [1, 8]), ("expand", [64, 4]), ("encode", [2, 8])]
+    {
         let name = format!("{graph}_{}x{}", sizes[0], sizes[1]);
         insta::assert_snapshot!(name, plan(&compilation, graph, sizes, true).to_string());
     }

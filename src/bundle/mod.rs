@@ -17,7 +17,7 @@ pub use layout::Layout;
 pub use manifest::{
     FORMAT, FileRecord, GraphRecord, Manifest, ModelRecord, PortRecord, SourceRecord, WeightRecord,
 };
-pub use read::Bundle;
+pub use read::{Bundle, Piece};
 pub use stream::FileWriter;
 pub use weights::{Converted, StoredTensor};
 pub use write::BundleWriter;

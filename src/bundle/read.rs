@@ -20,6 +20,9 @@ pub struct Bundle {
     manifest: Manifest,
 }
 
+/// Takes a piece of a weight: its stored type and its bytes, in order.
+pub type Piece<'p> = dyn FnMut(Dtype, &[u8]) -> Result<(), String> + 'p;
+
 impl Bundle {
     /// Opens the bundle at `root` and checks every file but the weights against its manifest; of the weights only the
     /// sizes.
@@ -115,7 +118,7 @@ impl Bundle {
         &self,
         name: &str,
         piece_bytes: usize,
-        piece: &mut dyn FnMut(Dtype, &[u8]) -> Result<(), String>,
+        piece: &mut Piece<'_>,
     ) -> Result<(), BundleError> {
         let record =
             self.manifest.weights.get(name).ok_or_else(|| self.missing(format!("weight `{name}`")))?;

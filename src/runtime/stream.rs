@@ -34,7 +34,8 @@ impl Generator {
         let run_ahead = run_ahead.clamp(1, steps.clamp(1, MAX_RUN_AHEAD));
         let bursts = steps.div_ceil(run_ahead);
         let program = self.program().clone();
-        let longest = prompts.iter().map(|prompt| prompt.meta_contexts(program.meta_tokens)).max().unwrap_or(0);
+        let longest =
+            prompts.iter().map(|prompt| prompt.meta_contexts(program.meta_tokens)).max().unwrap_or(0);
         let setup = DecoderSetup {
             protocol: request.protocol,
             rows: prompts.len(),

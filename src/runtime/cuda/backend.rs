@@ -1,6 +1,7 @@
 //! The `cuda` backend: every graph of a bundle on a device, one run at a time, as the generator asks for it. Owns the
 //! buffers' memory, which it reuses by size, and the conversion between what graphs declare and what the device holds.
 
+use super::decode::CudaDecoder;
 use super::device::{Allocation, Device, DeviceError, Stream};
 use super::dispatch;
 use super::machine::{Machine, MachineError, bytes_of, solve};
@@ -12,7 +13,6 @@ use crate::graph::interp::WeightSource;
 use crate::graph::{Graph, text};
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
-use super::decode::CudaDecoder;
 use crate::runtime::backend::{Backend, BackendError, Buffer, Outputs};
 use crate::runtime::decoder::{Decoder, DecoderSetup};
 use crate::runtime::plan::Program;
@@ -109,7 +109,8 @@ impl Cuda {
     fn hold(&mut self, element: Element, dtype: Dtype, shape: &[usize]) -> Result<Buffer, BackendError> {
         let bytes = shape.iter().product::<usize>() * element.size_bytes(self.machine.dtype);
         let bytes = bytes.max(1).next_multiple_of(256);
-        let free = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&bytes).and_then(Vec::pop);
+        let free =
+            self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&bytes).and_then(Vec::pop);
         let memory = match free {
             Some(memory) => memory,
             None => self.allocate_or_trim(bytes)?,
@@ -159,7 +160,9 @@ pub(super) fn failed(error: DeviceError) -> BackendError {
 pub(super) fn failed_in(graph: &str, error: MachineError) -> BackendError {
     match error {
         MachineError::NoGraph(graph) => BackendError::NoGraph { graph, backend: NAME },
-        MachineError::Device(error @ (DeviceError::OutOfMemory { .. } | DeviceError::Unavailable(_))) => failed(error),
+        MachineError::Device(error @ (DeviceError::OutOfMemory { .. } | DeviceError::Unavailable(_))) => {
+            failed(error)
+        }
         MachineError::Device(DeviceError::Call { call, message }) => BackendError::Run {
             graph: graph.to_owned(),
             backend: NAME,
@@ -174,13 +177,7 @@ fn held(buffer: &Buffer) -> Result<&Held, BackendError> {
 }
 
 fn whole(buffer: &Buffer, element: Element) -> View {
-    View {
-        buffer: 0,
-        element,
-        offset: 0,
-        dims: buffer.shape().to_vec(),
-        strides: row_major(buffer.shape()),
-    }
+    View { buffer: 0, element, offset: 0, dims: buffer.shape().to_vec(), strides: row_major(buffer.shape()) }
 }
 
 /// How the device holds values that a graph declares as `dtype`.
@@ -292,7 +289,8 @@ impl Backend for Cuda {
 
     fn run(&mut self, graph: &str, inputs: &[(&str, &Buffer)]) -> Result<Outputs, BackendError> {
         let failed_here = |error: MachineError| failed_in(graph, error);
-        let sizes: Vec<(&str, &[usize])> = inputs.iter().map(|(name, buffer)| (*name, buffer.shape())).collect();
+        let sizes: Vec<(&str, &[usize])> =
+            inputs.iter().map(|(name, buffer)| (*name, buffer.shape())).collect();
         let known = self.machine.graph(graph).map_err(failed_here)?;
         let binding = |message: String| BackendError::Binding { graph: graph.to_owned(), message };
         let names = crate::runtime::plan::signature(known);
@@ -311,7 +309,8 @@ impl Backend for Cuda {
         let mut outputs = Outputs::new();
         for (name, ty) in &names.outputs {
             let shape = ty.shape.eval(&bindings).ok_or_else(|| binding(format!("`{name}` has no size")))?;
-            let is_output = |contents: &Contents| matches!(contents, Contents::Output { name: known } if known == name);
+            let is_output =
+                |contents: &Contents| matches!(contents, Contents::Output { name: known } if known == name);
             let found = plan.buffers.iter().find(|buffer| is_output(&buffer.contents));
             let element = found.map_or(element_of(ty.dtype), |buffer| buffer.element);
             let buffer = self.hold(element, ty.dtype, &shape)?;

@@ -1,9 +1,9 @@
 //! A plan with addresses: what a device runs. Owns the substitution of symbolic addresses and the lookup of kernels.
 
 use super::device::{Device, DeviceError, Function, Launch, MatMul, Stream};
-use super::{dispatch, launch};
 use super::plan::view::located;
 use super::plan::{Call, Plan};
+use super::{dispatch, launch};
 use crate::graph::Scope;
 
 /// A step that only needs a stream.

@@ -1,14 +1,15 @@
 //! Weights that graphs compute from stored ones: transposed, reshaped, spread. Owns their evaluation when they are loaded,
 //! so that kernels see only stored weights.
 
-use super::weights::{Piece, WeightBytes};
+use super::weights::WeightBytes;
+use crate::bundle::Piece;
 use crate::graph::interp::{Interpreter, Tensors, WeightError, WeightSource};
 use crate::graph::{BuildError, Graph, NodeId, text};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::ir::tensor::{Data, Tensor};
-use crate::passes::eliminate_dead_code::EliminateDeadCode;
 use crate::passes::Pass as _;
+use crate::passes::eliminate_dead_code::EliminateDeadCode;
 use half::{bf16, f16};
 use std::collections::{BTreeMap, HashMap};
 
@@ -79,7 +80,8 @@ impl WeightBytes for Computed {
         let Some((_, Tensor { data: Data::Float(values), .. })) = value else {
             return Err(format!("weight `{name}` has no value"));
         };
-        let bytes: Vec<u8> = values.iter().flat_map(|value| super::plan::narrow(*value).to_le_bytes()).collect();
+        let bytes: Vec<u8> =
+            values.iter().flat_map(|value| super::plan::narrow(*value).to_le_bytes()).collect();
         piece(Dtype::F32, &bytes)
     }
 }
@@ -101,7 +103,9 @@ impl WeightSource for Stored<'_> {
                 Dtype::Bf16 => {
                     values.extend(bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f64()));
                 }
-                _ => values.extend(bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b)))),
+                _ => {
+                    values.extend(bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))))
+                }
             }
             Ok(())
         };

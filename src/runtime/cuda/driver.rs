@@ -8,8 +8,8 @@ mod recording;
 
 use super::cache::KernelCache;
 use super::device::{
-    Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MatMul, Properties, Recording, STREAMS, Stream,
-    Unit,
+    Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MatMul, Properties, Recording,
+    STREAMS, Stream, Unit,
 };
 use super::nvrtc::{Compiler, shown};
 use context::{Context, call, check};

@@ -2,12 +2,12 @@
 //! every way of running has in common; refuses to know state, protocols and requests.
 
 use super::bound::Bound;
+use super::computed::Computed;
 use super::device::{Allocation, Device, DeviceError, Stream};
 use super::plan::view::Element;
 use super::plan::weights::WeightLayout;
 use super::plan::{Contents, Plan, PlanError, PlanOptions, lower};
 use super::weights::{DeviceWeights, WeightBytes};
-use super::computed::Computed;
 use crate::graph::{BuildError, Graph};
 use crate::ir::dim::{Bindings, Symbol};
 use crate::ir::dtype::Dtype;
@@ -104,12 +104,7 @@ impl Machine {
     ///
     /// # Errors
     /// No such graph, or something in it has no kernel.
-    pub fn plan(
-        &self,
-        name: &str,
-        bindings: &Bindings,
-        options: &PlanOptions,
-    ) -> Result<Plan, MachineError> {
+    pub fn plan(&self, name: &str, bindings: &Bindings, options: &PlanOptions) -> Result<Plan, MachineError> {
         let verified = self.graph(name)?.verify()?;
         Ok(lower(verified, bindings, self.dtype, self.weights.layout(), options)?)
     }
@@ -156,10 +151,9 @@ impl Machine {
     }
 
     fn rotation(&mut self, theta: u64, half: usize, positions: usize) -> Result<u64, DeviceError> {
-        if let Some((known, memory)) = self.rotations.get(&(theta, half)) {
-            if *known >= positions {
-                return Ok(memory.address);
-            }
+        let known = self.rotations.get(&(theta, half)).filter(|(known, _)| *known >= positions);
+        if let Some((_, memory)) = known {
+            return Ok(memory.address);
         }
         let base = f64::from_bits(theta);
         let mut bytes = Vec::with_capacity(positions * half * 8);
@@ -215,10 +209,10 @@ pub fn solve(graph: &Graph, sizes: &[(&str, &[usize])]) -> Result<Bindings, Stri
             let Op::Input { name, ty, .. } = graph.op(*id) else { continue };
             let Some((_, dims)) = sizes.iter().find(|(given, _)| *given == &**name) else { continue };
             for (dim, size) in ty.shape.0.iter().zip(*dims) {
-                if let Some((symbol, value)) = dim.solve(*size, &bindings) {
-                    if bindings.get(symbol).is_none() {
-                        bindings.bind(symbol, value);
-                    }
+                if let Some((symbol, value)) = dim.solve(*size, &bindings)
+                    && bindings.get(symbol).is_none()
+                {
+                    bindings.bind(symbol, value);
                 }
             }
         }

@@ -72,7 +72,9 @@ impl Nvrtc {
         // SAFETY: two integers to write to.
         unsafe { version(&raw mut major, &raw mut minor) };
         if major > most_major {
-            return Err(format!("version {major}.{minor}, which is newer than the driver's CUDA {most_major}"));
+            return Err(format!(
+                "version {major}.{minor}, which is newer than the driver's CUDA {most_major}"
+            ));
         }
         let functions = Functions {
             create: symbol!("nvrtcCreateProgram"),
@@ -207,7 +209,8 @@ impl Compiler {
             return Ok(cubin);
         }
         let source = unit.source;
-        let compiled = self.nvrtc.compile(source.name(), source.text(), &HEADERS, &options).map_err(failed)?;
+        let compiled =
+            self.nvrtc.compile(source.name(), source.text(), &HEADERS, &options).map_err(failed)?;
         self.cache.write(&key, &compiled.cubin);
         Ok(compiled.cubin)
     }

@@ -2,7 +2,7 @@
 
 use super::device::{Allocation, Device, DeviceError, Stream};
 use super::plan::weights::WeightLayout;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Piece};
 use crate::graph::interp::WeightSource;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::Tensor;
@@ -13,9 +13,6 @@ use std::sync::Arc;
 
 /// Bytes read and converted at once.
 const PIECE_BYTES: usize = 32 << 20;
-
-/// Takes a piece of a weight: its stored type and its bytes, in order.
-pub type Piece<'p> = dyn FnMut(Dtype, &[u8]) -> Result<(), String> + 'p;
 
 /// Where weights come from, piece by piece.
 pub trait WeightBytes {
@@ -41,7 +38,8 @@ impl WeightBytes for InMemory {
         let crate::ir::tensor::Data::Float(values) = data else {
             return Err(format!("weight `{name}` is not of floats"));
         };
-        let bytes: Vec<u8> = values.iter().flat_map(|value| super::plan::narrow(*value).to_le_bytes()).collect();
+        let bytes: Vec<u8> =
+            values.iter().flat_map(|value| super::plan::narrow(*value).to_le_bytes()).collect();
         piece(Dtype::F32, &bytes)
     }
 }

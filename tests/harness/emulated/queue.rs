@@ -19,10 +19,26 @@ pub enum Work {
         arguments: Arc<[u8]>,
     },
     MatMul(MatMul),
-    Copy { from: u64, to: u64, bytes: usize },
-    Fill { to: u64, byte: u8, bytes: usize },
-    Write { to: u64, bytes: Arc<[u8]> },
-    ReadLater { from: u64, host: Weak<super::memory::HostBytes>, at: usize, bytes: usize },
+    Copy {
+        from: u64,
+        to: u64,
+        bytes: usize,
+    },
+    Fill {
+        to: u64,
+        byte: u8,
+        bytes: usize,
+    },
+    Write {
+        to: u64,
+        bytes: Arc<[u8]>,
+    },
+    ReadLater {
+        from: u64,
+        host: Weak<super::memory::HostBytes>,
+        at: usize,
+        bytes: usize,
+    },
 }
 
 /// What stands in a stream's queue.

@@ -75,7 +75,9 @@ impl Layout {
         let reencode = reencode.map(|graph| plan(graph, sequences, 1, &options)).transpose()?;
         let mut layout = Layout {
             setup,
-            arenas: vec![ahead.arena_bytes.max(reencode.as_ref().map_or(0, |plan| plan.arena_bytes)).max(256)],
+            arenas: vec![
+                ahead.arena_bytes.max(reencode.as_ref().map_or(0, |plan| plan.arena_bytes)).max(256),
+            ],
             ahead,
             expand,
             reencode,
@@ -89,9 +91,15 @@ impl Layout {
         };
         layout.arenas.extend(layout.expand.as_ref().map(|plan| plan.arena_bytes.max(256)));
         layout.size_state(program);
-        let prefill = layout.prefill_plan(machine, program, 1, PREFILL_TOKENS.div_ceil(program.meta_tokens).min(setup.capacity))?;
+        let prefill = layout.prefill_plan(
+            machine,
+            program,
+            1,
+            PREFILL_TOKENS.div_ceil(program.meta_tokens).min(setup.capacity),
+        )?;
         let rows = PREFILL_TOKENS / (program.meta_tokens * setup.capacity).max(1);
-        let outputs: usize = prefill.buffers.iter().filter(|buffer| is_output(buffer)).map(|buffer| buffer.bytes).sum();
+        let outputs: usize =
+            prefill.buffers.iter().filter(|buffer| is_output(buffer)).map(|buffer| buffer.bytes).sum();
         layout.prefill_bytes = (prefill.arena_bytes + outputs) * rows.clamp(1, setup.rows);
         let packs: BTreeSet<usize> = layout.plans().flat_map(Plan::packs).chain(prefill.packs()).collect();
         layout.weight_bytes = packs
@@ -145,7 +153,8 @@ impl Layout {
     }
 
     fn size_state(&mut self, program: &Program) {
-        let given: BTreeSet<&str> = self.cuts.iter().map(|cut| cut.name.as_str()).chain(["uniforms", "ids"]).collect();
+        let given: BTreeSet<&str> =
+            self.cuts.iter().map(|cut| cut.name.as_str()).chain(["uniforms", "ids"]).collect();
         let mut state = BTreeMap::new();
         for (name, buffer) in self.plans().flat_map(Plan::inputs).filter(|(name, _)| !given.contains(name)) {
             let bytes = state.entry(name.to_owned()).or_insert(0usize);
@@ -189,7 +198,8 @@ impl Layout {
             graph: ENCODE.to_owned(),
             message: error.to_string(),
         })?;
-        let wanted = signature.outputs.keys().filter(|name| self.state.contains_key(*name)).cloned().collect();
+        let wanted =
+            signature.outputs.keys().filter(|name| self.state.contains_key(*name)).cloned().collect();
         let options = PlanOptions { outputs: Some(wanted), ..PlanOptions::default() };
         machine.plan(ENCODE, &bindings(rows, meta, self.setup.capacity), &options).map_err(failed)
     }
@@ -231,7 +241,13 @@ fn cuts(
             *units *= setup.run_ahead;
         }
         let strides = row_major(&wide);
-        let view = |dims: Vec<usize>| View { buffer: 0, element: Element::Model, offset: 0, dims, strides: strides.clone() };
+        let view = |dims: Vec<usize>| View {
+            buffer: 0,
+            element: Element::Model,
+            offset: 0,
+            dims,
+            strides: strides.clone(),
+        };
         cuts.push(Cut { name: name.clone(), step: view(dims), burst: view(wide) });
     }
     Ok(cuts)

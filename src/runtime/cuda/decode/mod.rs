@@ -73,7 +73,11 @@ impl<'m> CudaDecoder<'m> {
     ///
     /// # Errors
     /// No room for the setup, or a graph that has no plan.
-    pub fn new(machine: &'m mut Machine, program: &Program, setup: DecoderSetup) -> Result<Self, BackendError> {
+    pub fn new(
+        machine: &'m mut Machine,
+        program: &Program,
+        setup: DecoderSetup,
+    ) -> Result<Self, BackendError> {
         let layout = Layout::new(machine, program, setup)?;
         let rows = setup.rows;
         let device = std::sync::Arc::clone(&machine.device);
@@ -85,7 +89,8 @@ impl<'m> CudaDecoder<'m> {
             device.fill(COARSE, memory.address, 0, *bytes)?;
             state.insert(name.clone(), memory);
         }
-        let arenas = layout.arenas.iter().map(|bytes| device.allocate(*bytes)).collect::<Result<Vec<_>, _>>()?;
+        let arenas =
+            layout.arenas.iter().map(|bytes| device.allocate(*bytes)).collect::<Result<Vec<_>, _>>()?;
         let parameters = Parameters::new(layout.sequences());
         let mut decoder = CudaDecoder {
             machine,
@@ -192,7 +197,9 @@ impl Decoder for CudaDecoder<'_> {
     fn start(&mut self) -> Result<(), BackendError> {
         let run_ahead = self.layout.setup.run_ahead;
         let full = self.lengths.iter().enumerate().find_map(|(row, length)| {
-            length.filter(|length| length + run_ahead > self.layout.setup.capacity).map(|length| (row, length))
+            length
+                .filter(|length| length + run_ahead > self.layout.setup.capacity)
+                .map(|length| (row, length))
         });
         if let Some((row, length)) = full {
             return Err(self.past_capacity(row, length + run_ahead));
@@ -247,7 +254,8 @@ impl Decoder for CudaDecoder<'_> {
         let bytes = self.lanes[burst.lane].host.bytes();
         self.collected.clear();
         let count = self.layout.sequences() * self.layout.burst_tokens;
-        self.collected.extend(bytes.as_chunks::<8>().0.iter().take(count).map(|bytes| i64::from_le_bytes(*bytes)));
+        self.collected
+            .extend(bytes.as_chunks::<8>().0.iter().take(count).map(|bytes| i64::from_le_bytes(*bytes)));
         Ok(&self.collected)
     }
 }

@@ -22,7 +22,8 @@ impl CudaDecoder<'_> {
             // The longest of a group sets its padding, so the group ends where the longest would no longer fit.
             let longest = |end: usize| order[end - 1].tokens.len() / self.program.meta_tokens;
             let mut end = start + 1;
-            while end < order.len() && end - start < self.layout.prefill_rows(&self.program, longest(end + 1)) {
+            while end < order.len() && end - start < self.layout.prefill_rows(&self.program, longest(end + 1))
+            {
                 end += 1;
             }
             self.encode(&order[start..end])?;
@@ -103,13 +104,21 @@ impl CudaDecoder<'_> {
         dims.iter_mut().zip(&source).skip(1).for_each(|(into, from)| *into = (*into).min(*from));
         let view = |dims: &[usize]| View { strides: row_major(dims), ..View::whole(0, Element::Model, dims) };
         let (whole, into) = (view(&source), view(&target));
-        let stream = if self.layout.expand.as_ref().is_some_and(|plan| plan.input(name).is_some()) { EXPAND } else { COARSE };
+        let stream = if self.layout.expand.as_ref().is_some_and(|plan| plan.input(name).is_some()) {
+            EXPAND
+        } else {
+            COARSE
+        };
         let mut at = 0;
         while at < group.len() {
             let first = group[at].row;
             // Neighbouring rows of one sequence each go in one copy.
             let run = match samples {
-                1 => group[at..].iter().zip(first..).take_while(|(admission, row)| admission.row == *row).count(),
+                1 => group[at..]
+                    .iter()
+                    .zip(first..)
+                    .take_while(|(admission, row)| admission.row == *row)
+                    .count(),
                 _ => 1,
             };
             let rows = if samples == 1 { run } else { samples };
@@ -139,8 +148,16 @@ impl CudaDecoder<'_> {
         Err(BackendError::Binding { graph: ENCODE.to_owned(), message: format!("nothing reads `{name}`") })
     }
 
-    fn dims(&self, graph: &str, name: &str, rows: usize, meta: usize, output: bool) -> Result<Vec<usize>, BackendError> {
-        let unknown = || BackendError::Binding { graph: graph.to_owned(), message: format!("`{name}` has no size") };
+    fn dims(
+        &self,
+        graph: &str,
+        name: &str,
+        rows: usize,
+        meta: usize,
+        output: bool,
+    ) -> Result<Vec<usize>, BackendError> {
+        let unknown =
+            || BackendError::Binding { graph: graph.to_owned(), message: format!("`{name}` has no size") };
         let signature = self.program.signature(graph).map_err(|_| unknown())?;
         let ports = if output { &signature.outputs } else { &signature.inputs };
         let mut bindings = Bindings::default();

@@ -143,7 +143,13 @@ impl CudaDecoder<'_> {
             self.draw_uniforms(&*device, COARSE)?;
             decode.run(&*device, COARSE)?;
             let part = all.slice(1, step * tokens, tokens);
-            dispatch::copy(&*device, COARSE, self.machine.dtype, (self.address("ids")?, &drawn), (ids, &part))?;
+            dispatch::copy(
+                &*device,
+                COARSE,
+                self.machine.dtype,
+                (self.address("ids")?, &drawn),
+                (ids, &part),
+            )?;
             if let Some(reencode) = &reencode {
                 reencode.run(&*device, COARSE)?;
             }
@@ -167,7 +173,8 @@ impl CudaDecoder<'_> {
 
     /// Uniform numbers for the next tokens of every sequence, and the count of tokens.
     fn draw_uniforms(&self, device: &dyn Device, stream: Stream) -> Result<(), BackendError> {
-        let too_large = |_| BackendError::Binding { graph: "-".to_owned(), message: "too many sequences".to_owned() };
+        let too_large =
+            |_| BackendError::Binding { graph: "-".to_owned(), message: "too many sequences".to_owned() };
         let arguments = UniformArguments {
             out: self.address("uniforms")?,
             seed: self.address("seed")?,
@@ -203,4 +210,3 @@ impl CudaDecoder<'_> {
         Ok(())
     }
 }
-

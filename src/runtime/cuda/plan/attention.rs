@@ -93,8 +93,19 @@ impl Attend {
         match mask {
             Mask::Causal if total <= WINDOW_KEYS => {}
             Mask::Causal if keys.len() == 1 => attend.kind = Kind::Stream,
-            Mask::Past if keys.len() == 2 => attend.take_cache(demand, id, (keys[0], values[0]), operands[3])?,
-            _ => return Err(demand.error(id, format!("no kernel for a `{}` mask over {} key segments of {total} keys", mask.name(), keys.len()))),
+            Mask::Past if keys.len() == 2 => {
+                attend.take_cache(demand, id, (keys[0], values[0]), operands[3])?
+            }
+            _ => {
+                return Err(demand.error(
+                    id,
+                    format!(
+                        "no kernel for a `{}` mask over {} key segments of {total} keys",
+                        mask.name(),
+                        keys.len()
+                    ),
+                ));
+            }
         }
         attend.check_positions(demand, id, query_positions, key_positions)?;
         Ok(attend)
@@ -140,7 +151,8 @@ impl Attend {
             };
         };
         let unknown = || demand.error(id, "positions are not a multiple of an input plus constants");
-        let (query, key) = (affine(demand, query).ok_or_else(unknown)?, affine(demand, key).ok_or_else(unknown)?);
+        let (query, key) =
+            (affine(demand, query).ok_or_else(unknown)?, affine(demand, key).ok_or_else(unknown)?);
         let of_lengths = |affine: &Affine| affine.input.map(|input| (input, affine.scale)) == self.lengths;
         let first = int(self.past);
         let in_order = |from: i64, count: usize, found: &[i64]| {
@@ -238,7 +250,8 @@ impl Emitter<'_> {
         let [batch, heads, queries, width] = self.four(id, id)?;
         let [_, kv_heads, _, _] = self.four(id, attend.key)?;
         let out = self.attention_out(id, [batch, heads, queries, width]);
-        let (query, key, value) = (self.value(attend.query)?, self.value(attend.key)?, self.value(attend.value)?);
+        let (query, key, value) =
+            (self.value(attend.query)?, self.value(attend.key)?, self.value(attend.value)?);
         let mut arguments = AttendArguments {
             q: self.heads(id, &query)?,
             k: self.heads(id, &key)?,
@@ -260,7 +273,8 @@ impl Emitter<'_> {
         };
         if let Some((input, scale)) = attend.lengths {
             arguments.lengths = self.value(input)?.address(self.dtype);
-            arguments.past_scale = i32::try_from(scale).map_err(|_| self.demand.error(id, "too many units"))?;
+            arguments.past_scale =
+                i32::try_from(scale).map_err(|_| self.demand.error(id, "too many units"))?;
         }
         let shape = [batch, kv_heads, attend.keys, width];
         match attend.kind {
@@ -350,8 +364,14 @@ impl Emitter<'_> {
         arguments: &mut AttendArguments,
     ) -> Result<(), PlanError> {
         let Some((key, value)) = attend.cache else { return Ok(()) };
-        arguments.cache_k = { let view = self.value(key)?; self.heads(id, &view)? };
-        arguments.cache_v = { let view = self.value(value)?; self.heads(id, &view)? };
+        arguments.cache_k = {
+            let view = self.value(key)?;
+            self.heads(id, &view)?
+        };
+        arguments.cache_v = {
+            let view = self.value(value)?;
+            self.heads(id, &view)?
+        };
         if self.demand.options.in_place {
             (arguments.store_k, arguments.store_v) = (arguments.cache_k, arguments.cache_v);
             arguments.store_at_past = 1;
@@ -384,7 +404,9 @@ impl Emitter<'_> {
         shape: [usize; 4],
         arguments: &mut AttendArguments,
     ) -> Result<(), PlanError> {
-        for (node, target) in [(attend.new_key, &mut arguments.store_k), (attend.value, &mut arguments.store_v)] {
+        for (node, target) in
+            [(attend.new_key, &mut arguments.store_k), (attend.value, &mut arguments.store_v)]
+        {
             let store = match self.placed.get(&node) {
                 Some(placed) if placed.strides.last() == Some(&1) => placed.clone(),
                 _ => self.position_major(shape),

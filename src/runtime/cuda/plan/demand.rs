@@ -61,7 +61,12 @@ impl<'g> Demand<'g> {
             layout,
             options,
             dims: HashMap::new(),
-            needed: graph.outputs().iter().filter(|o| options.wants(&o.name)).map(|output| output.node).collect(),
+            needed: graph
+                .outputs()
+                .iter()
+                .filter(|o| options.wants(&o.name))
+                .map(|output| output.node)
+                .collect(),
             fused: HashMap::new(),
             groups: HashMap::new(),
             windows: HashMap::new(),

@@ -39,7 +39,8 @@ fn operation(op: &Op) -> Option<i32> {
 /// Strides of a value broadcast to `dims`.
 fn broadcast(view: &View, dims: &[usize]) -> Vec<i64> {
     let missing = dims.len().saturating_sub(view.dims.len());
-    let known = view.dims.iter().zip(&view.strides).map(|(size, stride)| if *size == 1 { 0 } else { *stride });
+    let known =
+        view.dims.iter().zip(&view.strides).map(|(size, stride)| if *size == 1 { 0 } else { *stride });
     std::iter::repeat_n(0, missing).chain(known).collect()
 }
 
@@ -107,13 +108,26 @@ impl Emitter<'_> {
         self.element_call(id, COPY, to, &[from])
     }
 
-    fn element_call(&mut self, id: NodeId, operation: i32, out: &View, operands: &[&View]) -> Result<(), PlanError> {
+    fn element_call(
+        &mut self,
+        id: NodeId,
+        operation: i32,
+        out: &View,
+        operands: &[&View],
+    ) -> Result<(), PlanError> {
         if out.elements() == 0 {
             return Ok(());
         }
-        let arguments = ElementArguments::of(self.dtype, operation, (0, out), &operands.iter().map(|view| (0, *view)).collect::<Vec<_>>());
+        let arguments = ElementArguments::of(
+            self.dtype,
+            operation,
+            (0, out),
+            &operands.iter().map(|view| (0, *view)).collect::<Vec<_>>(),
+        );
         let Some(arguments) = arguments else {
-            return Err(self.demand.error(id, format!("moves elements of {:?} along too many axes at once", out.dims)));
+            return Err(self
+                .demand
+                .error(id, format!("moves elements of {:?} along too many axes at once", out.dims)));
         };
         self.step(id, Call::Element(arguments));
         Ok(())
@@ -210,7 +224,8 @@ impl Emitter<'_> {
 
     pub(super) fn gather_rows(&mut self, id: NodeId, operands: &[NodeId]) -> Result<(), PlanError> {
         let (x, index) = (self.value(operands[0])?, self.value(operands[1])?);
-        let ([batch, length, width], [_, count]) = (x.dims[..].try_into().unwrap_or([0; 3]), index.dims[..].try_into().unwrap_or([0; 2]));
+        let ([batch, length, width], [_, count]) =
+            (x.dims[..].try_into().unwrap_or([0; 3]), index.dims[..].try_into().unwrap_or([0; 2]));
         if x.strides.last() != Some(&1) {
             return Err(self.demand.error(id, "gathers from rows that are not contiguous"));
         }
@@ -291,7 +306,11 @@ impl Emitter<'_> {
 
 /// Whether both are the same elements at the same places.
 pub(super) fn same_memory(a: &View, b: &View) -> bool {
-    a.buffer == b.buffer && a.offset == b.offset && a.element == b.element && a.dims == b.dims && a.runs() == b.runs()
+    a.buffer == b.buffer
+        && a.offset == b.offset
+        && a.element == b.element
+        && a.dims == b.dims
+        && a.runs() == b.runs()
 }
 
 /// Axes joined where all operands' strides allow it, those of one entry left out.

@@ -166,7 +166,8 @@ impl Emitter<'_> {
                 buffer
             }
         };
-        let whole = View { offset: int(place.offset), ..View::whole(buffer, Element::Model, &[place.elements]) };
+        let whole =
+            View { offset: int(place.offset), ..View::whole(buffer, Element::Model, &[place.elements]) };
         Ok(whole.address(self.dtype))
     }
 
@@ -237,7 +238,9 @@ impl Emitter<'_> {
     fn comes_from_product(&self, id: NodeId) -> bool {
         match (self.graph().op(id), self.graph().operands(id).as_slice()) {
             (Op::Linear, _) => true,
-            (Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. }, [of]) => self.comes_from_product(*of),
+            (Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. }, [of]) => {
+                self.comes_from_product(*of)
+            }
             (Op::Concat { .. }, parts) => parts.iter().all(|part| self.comes_from_product(*part)),
             _ => false,
         }
@@ -316,7 +319,8 @@ impl Emitter<'_> {
                     }
                 }
                 Op::Reshape { .. } => {
-                    let placed = self.placed.get(id).and_then(|view| view.reshape(self.demand.dims(operands[0])));
+                    let placed =
+                        self.placed.get(id).and_then(|view| view.reshape(self.demand.dims(operands[0])));
                     if let Some(view) = placed {
                         self.propose(operands[0], view);
                     }

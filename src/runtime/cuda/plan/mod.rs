@@ -13,8 +13,8 @@ pub mod view;
 pub mod weights;
 
 use super::arguments::{
-    Access, Addresses as _, AttendArguments, ElementArguments, EmbedArguments, GatherArguments, IotaArguments, LinearArguments,
-    NormArguments, Plain as _, SampleArguments, SwigluArguments,
+    Access, Addresses as _, AttendArguments, ElementArguments, EmbedArguments, GatherArguments,
+    IotaArguments, LinearArguments, NormArguments, Plain as _, SampleArguments, SwigluArguments,
 };
 use super::device::MatMul;
 use crate::graph::{Scope, Verified};
@@ -187,13 +187,17 @@ impl Plan {
     /// The buffer of an input.
     #[must_use]
     pub fn input(&self, name: &str) -> Option<&Buffer> {
-        self.buffers.iter().find(|buffer| matches!(&buffer.contents, Contents::Input { name: known } if known == name))
+        self.buffers
+            .iter()
+            .find(|buffer| matches!(&buffer.contents, Contents::Input { name: known } if known == name))
     }
 
     /// The buffer of an output.
     #[must_use]
     pub fn output(&self, name: &str) -> Option<&Buffer> {
-        self.buffers.iter().find(|buffer| matches!(&buffer.contents, Contents::Output { name: known } if known == name))
+        self.buffers
+            .iter()
+            .find(|buffer| matches!(&buffer.contents, Contents::Output { name: known } if known == name))
     }
 
     /// Names and buffers of the inputs that steps read.

@@ -7,7 +7,14 @@ use std::fmt;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "plan {} {} arena {} bytes, {} steps", self.graph, self.dtype, self.arena_bytes, self.steps.len())?;
+        writeln!(
+            f,
+            "plan {} {} arena {} bytes, {} steps",
+            self.graph,
+            self.dtype,
+            self.arena_bytes,
+            self.steps.len()
+        )?;
         let mut scope = "";
         for step in &self.steps {
             if step.scope.as_str() != scope {
@@ -38,7 +45,9 @@ impl Plan {
             Contents::Weights { pack } => format!("w{pack}"),
             Contents::Constant(_) => format!("const{index}"),
             Contents::Rotation { half, .. } => format!("rotation{half}"),
-            Contents::Arena { offset_bytes } => return Some(format!("%{:x}", offset_bytes + usize::try_from(byte).ok()?)),
+            Contents::Arena { offset_bytes } => {
+                return Some(format!("%{:x}", offset_bytes + usize::try_from(byte).ok()?));
+            }
         };
         Some(if byte == 0 { name } else { format!("{name}+{byte:x}") })
     }
@@ -63,7 +72,10 @@ impl Call {
             Call::Swiglu(a) => format!("swiglu [{} x {}]", a.rows, a.width),
             Call::Embed(a) => format!("embed [{} x {}]", a.rows, a.width),
             Call::AttendWindow(a, width) => {
-                format!("attend_window [{} x {} x {} x {width}] past {} new {}", a.rows, a.heads, a.queries, a.past_base, a.keys)
+                format!(
+                    "attend_window [{} x {} x {} x {width}] past {} new {}",
+                    a.rows, a.heads, a.queries, a.past_base, a.keys
+                )
             }
             Call::AttendCache(a, width) => {
                 format!("attend_cache [{} x {} x {} x {width}] new {}", a.rows, a.heads, a.queries, a.keys)

@@ -84,7 +84,10 @@ impl Emitter<'_> {
             let (x, norm) = self.operand(id)?;
             let weight = self.weight(id, self.demand.graph.operands(id)[1])?;
             let (bias, out) = (self.bias(id)?, self.target(id));
-            self.multiply(id, Product { x, norm, weight, bias, residual: None, out: out.clone(), swiglu: false })?;
+            self.multiply(
+                id,
+                Product { x, norm, weight, bias, residual: None, out: out.clone(), swiglu: false },
+            )?;
             self.values.insert(id, out);
             return Ok(());
         }
@@ -143,11 +146,13 @@ impl Emitter<'_> {
                 same && !fused && free && pending && self.demand.weight_place(*member).is_some()
             })
             .collect();
-        members.sort_by_key(|member| self.demand.weight_place(*member).map(|place| (place.pack, place.offset)));
-        let adjacent = |pair: &[NodeId]| match (self.demand.weight_place(pair[0]), self.demand.weight_place(pair[1])) {
-            (Some(a), Some(b)) => a.pack == b.pack && a.offset + a.elements == b.offset,
-            _ => false,
-        };
+        members
+            .sort_by_key(|member| self.demand.weight_place(*member).map(|place| (place.pack, place.offset)));
+        let adjacent =
+            |pair: &[NodeId]| match (self.demand.weight_place(pair[0]), self.demand.weight_place(pair[1])) {
+                (Some(a), Some(b)) => a.pack == b.pack && a.offset + a.elements == b.offset,
+                _ => false,
+            };
         let Some(at) = members.iter().position(|member| *member == id) else { return vec![id] };
         let (mut first, mut last) = (at, at);
         while first > 0 && adjacent(&members[first - 1..=first]) {
@@ -160,7 +165,8 @@ impl Emitter<'_> {
     }
 
     fn multiply(&mut self, id: NodeId, product: Product) -> Result<(), PlanError> {
-        let (k, width) = (product.x.dims.last().copied().unwrap_or(1), product.out.dims.last().copied().unwrap_or(1));
+        let (k, width) =
+            (product.x.dims.last().copied().unwrap_or(1), product.out.dims.last().copied().unwrap_or(1));
         let rows = product.x.elements() / k.max(1);
         if rows == 0 || width == 0 {
             return Ok(());
@@ -195,14 +201,20 @@ impl Emitter<'_> {
     }
 
     /// A product through cuBLASLt, whose matrices have one stride each.
-    fn wide_product(&mut self, id: NodeId, product: &Product, [m, n, k]: [usize; 3]) -> Result<(), PlanError> {
+    fn wide_product(
+        &mut self,
+        id: NodeId,
+        product: &Product,
+        [m, n, k]: [usize; 3],
+    ) -> Result<(), PlanError> {
         let x = self.matrix(id, &product.x)?;
         let residual = match &product.residual {
             Some(residual) => Some(self.matrix(id, residual)?),
             None => None,
         };
         let direct = matrix_stride(&product.out).is_some();
-        let out = if direct { product.out.clone() } else { self.fresh(product.out.element, &product.out.dims) };
+        let out =
+            if direct { product.out.clone() } else { self.fresh(product.out.element, &product.out.dims) };
         let call = MatMul {
             m,
             n,

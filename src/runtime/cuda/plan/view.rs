@@ -184,7 +184,8 @@ impl View {
     /// Whether elements follow each other without gaps in row-major order.
     #[must_use]
     pub fn is_contiguous(&self) -> bool {
-        self.elements() == 0 || self.runs().as_slice().iter().all(|(_, stride)| *stride == 1) && self.runs().len() <= 1
+        self.elements() == 0
+            || self.runs().as_slice().iter().all(|(_, stride)| *stride == 1) && self.runs().len() <= 1
     }
 
     /// As a matrix of rows of the last axis, where two strides can say so.
@@ -194,14 +195,19 @@ impl View {
         if width > 1 && self.strides.last() != Some(&1) {
             return None;
         }
-        let leading = View { dims: self.dims[..lead].to_vec(), strides: self.strides[..lead].to_vec(), ..self.clone() };
+        let leading =
+            View { dims: self.dims[..lead].to_vec(), strides: self.strides[..lead].to_vec(), ..self.clone() };
         let base = self.address(model);
         match leading.runs().as_slice() {
             [] => Some(Rows { base, outer: int(width), inner: 0, split: 1, unused: 0 }),
             [(_, stride)] => Some(Rows { base, outer: *stride, inner: 0, split: 1, unused: 0 }),
-            [(_, outer), (size, inner)] => {
-                Some(Rows { base, outer: *outer, inner: *inner, split: i32::try_from(*size).ok()?, unused: 0 })
-            }
+            [(_, outer), (size, inner)] => Some(Rows {
+                base,
+                outer: *outer,
+                inner: *inner,
+                split: i32::try_from(*size).ok()?,
+                unused: 0,
+            }),
             _ => None,
         }
     }
@@ -217,4 +223,3 @@ impl View {
         }
     }
 }
-
