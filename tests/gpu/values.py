@@ -62,7 +62,7 @@ class Buffer:
         self.address = self.start + GUARD + skew
         machine.write(self.start, np.full(self.bytes + 2 * GUARD + skew, 0xFF, np.uint8))
         if values is not None:
-            machine.write(self.address, encode(values, dtype))
+            machine.write(self.address, values if values.dtype == np.uint16 else encode(values, dtype))
 
     def read(self):
         """The values; fails where a guard was written to."""
