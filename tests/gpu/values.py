@@ -15,8 +15,8 @@ BYTES = {"f32": 4, "bf16": 2, "f16": 2, "i64": 8, "u64": 8, "bool": 1}
 def encode(values, dtype):
     """Values as the bytes of a type, rounded to the nearest."""
     if dtype == "bf16":
-        bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     return np.ascontiguousarray(values).astype(
         {"f32": np.float32, "f16": np.float16, "i64": np.int64, "u64": np.uint64, "bool": np.uint8}[dtype])
 
