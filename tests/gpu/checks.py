@@ -46,7 +46,9 @@ class Linear:
         skew = BYTES[dtype] if "skewed" in self.flags else 0
         give = lambda values: bench.buffer(values.size, dtype, values).address if values is not None else 0
         self.x_buffer = bench.buffer(m * k, dtype, self.x, skew)
-        self.weights = [give(self.w) for _ in range(weights)]
+        # Encoded once for all copies.
+        raw = encode(self.w, dtype)
+        self.weights = [give(raw) for _ in range(weights)]
         self.out = bench.buffer(m * n, "f32" if "wide" in self.flags else dtype)
         self.norm_at, self.bias_at = give(self.norm), give(self.bias)
         self.residual_rows = NOTHING

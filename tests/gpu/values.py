@@ -15,8 +15,8 @@ BYTES = {"f32": 4, "bf16": 2, "f16": 2, "i64": 8, "u64": 8, "bool": 1}
 def encode(values, dtype):
     """Values as the bytes of a type, rounded to the nearest."""
     if dtype == "bf16":
-        bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     return np.ascontiguousarray(values).astype(
         {"f32": np.float32, "f16": np.float16, "i64": np.int64, "u64": np.uint64, "bool": np.uint8}[dtype])
 
@@ -62,7 +62,7 @@ class Buffer:
         self.address = self.start + GUARD + skew
         machine.write(self.start, np.full(self.bytes + 2 * GUARD + skew, 0xFF, np.uint8))
         if values is not None:
-            machine.write(self.address, encode(values, dtype))
+            machine.write(self.address, values if values.dtype == np.uint16 else encode(values, dtype))
 
     def read(self):
         """The values; fails where a guard was written to."""
