@@ -2,9 +2,12 @@
 
 use super::Failure;
 use crate::bundle::Bundle;
+use crate::ir::dtype::Dtype;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::Plan;
-use crate::runtime::backend::Backend;
+use crate::runtime::backend::{Backend, BackendError};
+use crate::runtime::cuda::backend::Cuda;
+use crate::runtime::cuda::device::Device;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::generator::Generator;
 use crate::runtime::plan::{ENCODE, WINDOW};
@@ -12,6 +15,7 @@ use crate::runtime::reference::Reference;
 use crate::runtime::sampler::Sampling;
 use crate::runtime::tract::Tract;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The version in Cargo.lock; a test compares them.
 pub const TRACT_VERSION: &str = "0.23.9";
@@ -23,17 +27,40 @@ pub enum BackendName {
     Tract,
     /// Interprets the graphs in binary64: slow, the oracle
     Reference,
+    /// Own kernels on an NVIDIA GPU, straight from the graphs
+    Cuda,
+}
+
+/// Where graphs run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BackendArgs {
+    /// Where the graphs run
+    #[arg(long = "backend", value_enum, value_name = "BACKEND", default_value_t = BackendName::Tract)]
+    pub name: BackendName,
+    /// Number of the GPU, for backends that use one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    device: usize,
+    /// Type of activations and weights on the GPU; by default the type of the stored weights
+    #[arg(long, value_name = "TYPE", value_parser = compute_type)]
+    compute: Option<Dtype>,
+}
+
+fn compute_type(text: &str) -> Result<Dtype, String> {
+    let known = [Dtype::F32, Dtype::F16, Dtype::Bf16];
+    let found = known.into_iter().find(|dtype| dtype.name() == text);
+    found.ok_or_else(|| "expected `f32`, `f16` or `bf16`".to_owned())
 }
 
 impl BackendName {
     /// Every backend.
-    pub const ALL: [BackendName; 2] = [BackendName::Tract, BackendName::Reference];
+    pub const ALL: [BackendName; 3] = [BackendName::Tract, BackendName::Reference, BackendName::Cuda];
 
     /// Name in options and output.
     pub fn name(self) -> &'static str {
         match self {
             BackendName::Tract => "tract",
             BackendName::Reference => "reference",
+            BackendName::Cuda => "cuda",
         }
     }
 
@@ -41,7 +68,7 @@ impl BackendName {
     pub fn version(self) -> &'static str {
         match self {
             BackendName::Tract => TRACT_VERSION,
-            BackendName::Reference => env!("CARGO_PKG_VERSION"),
+            BackendName::Reference | BackendName::Cuda => env!("CARGO_PKG_VERSION"),
         }
     }
 
@@ -50,19 +77,65 @@ impl BackendName {
         match self {
             BackendName::Tract => "runs the ONNX models on the CPU, the default",
             BackendName::Reference => "interprets the graphs in binary64: slow, the oracle",
+            BackendName::Cuda => "own kernels on an NVIDIA GPU, straight from the graphs",
         }
     }
+}
 
-    /// Opens a bundle on this backend.
-    pub fn open(self, path: &Path) -> Result<(Bundle, Generator), Failure> {
+impl BackendArgs {
+    /// Opens a bundle on the backend.
+    pub fn open(&self, path: &Path) -> Result<(Bundle, Generator), Failure> {
         let bundle = Bundle::open(path)?;
-        let backend: Box<dyn Backend> = match self {
+        let backend: Box<dyn Backend> = match self.name {
             BackendName::Tract => Box::new(Tract::of_bundle(bundle.clone())),
             BackendName::Reference => Box::new(Reference::of_bundle(bundle.clone())),
+            BackendName::Cuda => self.cuda(&bundle)?,
         };
         let generator = Generator::of_bundle(&bundle, backend)?;
         Ok((bundle, generator))
     }
+
+    fn cuda(&self, bundle: &Bundle) -> Result<Box<dyn Backend>, Failure> {
+        let device = open_gpu(self.device).map_err(|message| {
+            RuntimeError::from(BackendError::Unavailable { backend: self.name.name(), message })
+        })?;
+        let stored = bundle.manifest().weights.values().find_map(|weight| Dtype::from_name(&weight.dtype));
+        let dtype = self.compute.or(stored).unwrap_or(Dtype::F32);
+        let cuda = Cuda::of_bundle(bundle.clone(), device, dtype).map_err(RuntimeError::from)?;
+        Ok(Box::new(cuda))
+    }
+}
+
+/// What there is of CUDA: where the driver is, its version and the GPUs; or what is missing.
+#[cfg(feature = "cuda")]
+pub fn gpus() -> Result<(String, String), String> {
+    use crate::runtime::cuda::driver::driver_facts;
+    let facts = driver_facts(&[]).map_err(|error| error.to_string())?;
+    let (major, minor) = facts.cuda;
+    Ok((format!("CUDA {major}.{minor}"), format!("{} ({})", facts.gpus.join(", "), facts.place)))
+}
+
+#[cfg(feature = "cuda")]
+fn open_gpu(ordinal: usize) -> Result<Arc<dyn Device>, String> {
+    use crate::runtime::cuda::driver::{Driver, DriverOptions};
+    let driver = Driver::open(DriverOptions { ordinal, ..DriverOptions::default() });
+    driver.map(|driver| Arc::new(driver) as Arc<dyn Device>).map_err(|error| error.to_string())
+}
+
+/// What to do about a build without the feature.
+#[cfg(not(feature = "cuda"))]
+const WITHOUT_CUDA: &str =
+    "this photonc was built without it; install with `cargo install --path . --features cuda`";
+
+/// What there is of CUDA: nothing in this build.
+#[cfg(not(feature = "cuda"))]
+pub fn gpus() -> Result<(String, String), String> {
+    Err(WITHOUT_CUDA.to_owned())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_gpu(_ordinal: usize) -> Result<Arc<dyn Device>, String> {
+    Err(WITHOUT_CUDA.to_owned())
 }
 
 /// Loads the graphs that a generation will run, so that its times are those of generation; tells whether tokens are drawn

@@ -1,7 +1,7 @@
 //! `photonc bench`: speed and memory of generation with random prompts and no end of sequence. Owns the protocol of
 //! measurement: one warm-up, then repetitions, the median of which is reported; throughput counts prefill and decode.
 
-use super::backends::BackendName;
+use super::backends::BackendArgs;
 use super::generate::RunArgs;
 use super::timing::{as_json, per_second};
 use super::{Failure, Reporter};
@@ -18,9 +18,8 @@ use std::path::PathBuf;
 pub struct Args {
     /// Directory of the bundle
     bundle: PathBuf,
-    /// Where the graphs run
-    #[arg(long, value_enum, default_value_t = BackendName::Tract)]
-    backend: BackendName,
+    #[command(flatten)]
+    backend: BackendArgs,
     /// Tokens of the prompt and new tokens: `pf` (2048/128), `de` (128/2048) or PROMPT/NEW
     #[arg(long, value_name = "PROMPT/NEW", default_value = "128/128", value_parser = regime)]
     regime: Regime,
@@ -70,7 +69,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let peak_memory_bytes = peak_memory_bytes();
     if reporter.json() {
         return reporter.document(&json!({
-            "backend": args.backend.name(),
+            "backend": args.backend.name.name(),
             "protocol": request.protocol,
             "prompt_tokens": prompt_tokens,
             "new_tokens": new_tokens,
@@ -86,7 +85,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let mut text = format!(
         "{} on {}, batch {}, {prompt_tokens} tokens in, {new_tokens} out, median of {}\n",
         request.protocol,
-        args.backend.name(),
+        args.backend.name.name(),
         args.batch,
         args.repetitions
     );

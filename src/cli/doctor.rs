@@ -1,6 +1,6 @@
 //! `photonc doctor`: which backends this machine can use, and what the others lack.
 
-use super::backends::BackendName;
+use super::backends::{BackendName, gpus};
 use super::{Failure, Reporter};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -52,13 +52,18 @@ pub fn run(_args: &Args, reporter: &Reporter) -> Result<(), Failure> {
 }
 
 fn backends() -> Vec<BackendStatus> {
-    let status = |backend: BackendName| BackendStatus {
-        name: backend.name(),
-        found: true,
-        version: Some(backend.version().to_owned()),
-        place: Some("built in".to_owned()),
-        missing: None,
-        about: backend.about(),
+    let status = |backend: BackendName| {
+        let (version, place, missing) = match backend {
+            BackendName::Tract | BackendName::Reference => {
+                (Some(backend.version().to_owned()), Some("built in".to_owned()), None)
+            }
+            BackendName::Cuda => match gpus() {
+                Ok((version, place)) => (Some(version), Some(place), None),
+                Err(missing) => (None, None, Some(missing)),
+            },
+        };
+        let (name, about, found) = (backend.name(), backend.about(), missing.is_none());
+        BackendStatus { name, found, version, place, missing, about }
     };
     BackendName::ALL.into_iter().map(status).collect()
 }

@@ -1,6 +1,6 @@
 //! `photonc generate`: tokens from a bundle. Owns the options of a request and the forms of its result.
 
-use super::backends::{BackendName, load_graphs};
+use super::backends::{BackendArgs, load_graphs};
 use super::prompts::{Ids, PromptArgs, ids};
 use super::timing::{as_json, one_line};
 use super::{Failure, Reporter};
@@ -22,9 +22,8 @@ pub struct Args {
     /// New tokens per sequence, at most
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
     max_new_tokens: usize,
-    /// Where the graphs run
-    #[arg(long, value_enum, default_value_t = BackendName::Tract)]
-    backend: BackendName,
+    #[command(flatten)]
+    backend: BackendArgs,
     #[command(flatten)]
     run: RunArgs,
     #[command(flatten)]
@@ -187,7 +186,7 @@ fn tell(
         }
     }
     let tokens: usize = generation.sequences.iter().map(|sequence| sequence.tokens.len()).sum();
-    reporter.note(&one_line(&generation.timing, tokens, request.protocol, args.backend));
+    reporter.note(&one_line(&generation.timing, tokens, request.protocol, args.backend.name));
     Ok(())
 }
 
@@ -222,7 +221,7 @@ fn document(args: &Args, request: &Request, generation: &Generation) -> Value {
     };
     let tokens: usize = generation.sequences.iter().map(|sequence| sequence.tokens.len()).sum();
     document["protocol"] = json!(request.protocol);
-    document["backend"] = json!(args.backend.name());
+    document["backend"] = json!(args.backend.name.name());
     document["host_sampled"] = json!(generation.host_sampled);
     document["timing"] = as_json(&generation.timing, tokens);
     document

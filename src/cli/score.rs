@@ -1,6 +1,6 @@
 //! `photonc score`: perplexity and logits of given tokens under the teacher-forced forward.
 
-use super::backends::BackendName;
+use super::backends::BackendArgs;
 use super::generate::dropped_left;
 use super::prompts::{Ids, ids, lines};
 use super::timing::as_json;
@@ -19,9 +19,8 @@ pub struct Args {
     bundle: PathBuf,
     #[command(flatten)]
     text: TextArgs,
-    /// Where the graphs run
-    #[arg(long, value_enum, default_value_t = BackendName::Tract)]
-    backend: BackendName,
+    #[command(flatten)]
+    backend: BackendArgs,
     /// Write the logits as f32 tensor `logits [tokens, vocabulary]` of a safetensors file
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
@@ -70,7 +69,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
             "negative_log_likelihood": scored.negative_log_likelihood,
             "perplexity": scored.perplexity(),
             "logits": args.logits,
-            "backend": args.backend.name(),
+            "backend": args.backend.name.name(),
             "timing": as_json(&timing, scored.tokens.len()),
         }));
     }

@@ -1,7 +1,7 @@
 //! From what is needed to steps. Owns the memory of every value: outputs and concatenations lend theirs to the nodes that
 //! make their parts, so that most views, slices and concatenations cost nothing.
 
-use super::attention::Window;
+use super::attend::Window;
 use super::demand::{Demand, Fusion};
 use super::view::{Element, View, int};
 use super::weights::WeightLayout;
@@ -83,7 +83,7 @@ pub(super) fn emit(
 }
 
 impl Emitter<'_> {
-    fn graph(&self) -> &Graph {
+    pub(super) fn graph(&self) -> &Graph {
         self.demand.graph
     }
 
@@ -206,46 +206,6 @@ impl Emitter<'_> {
         copy.rows(self.dtype).ok_or_else(|| self.demand.error(id, "has no rows"))
     }
 
-    /// Marks values that stay f32: what only samplers and callers read of products, and what samplers read beside.
-    fn widen(&mut self, order: &[NodeId]) {
-        for id in order.iter().rev() {
-            let graph = self.demand.graph;
-            let users = graph.users(*id);
-            let is_output = graph.outputs().iter().any(|output| output.node == *id);
-            let sampled = |user: NodeId, slot: usize| match graph.op(user) {
-                Op::Sample { .. } => slot != 3,
-                Op::Reshape { .. } | Op::Slice { .. } | Op::Concat { .. } | Op::Transpose { .. } => {
-                    self.wide.contains(&user)
-                }
-                _ => false,
-            };
-            let only_sampled = users.iter().all(|(user, slot)| sampled(*user, *slot));
-            let sampler_only = only_sampled && !users.is_empty();
-            let wide = match graph.op(*id) {
-                Op::Linear => only_sampled && (is_output || sampler_only),
-                Op::Input { .. } => sampler_only,
-                Op::Reshape { .. } | Op::Slice { .. } | Op::Concat { .. } | Op::Transpose { .. } => {
-                    only_sampled && (sampler_only || is_output && self.comes_from_product(*id))
-                }
-                _ => false,
-            };
-            if wide {
-                self.wide.insert(*id);
-            }
-        }
-    }
-
-    fn comes_from_product(&self, id: NodeId) -> bool {
-        match (self.graph().op(id), self.graph().operands(id).as_slice()) {
-            (Op::Linear, _) => true,
-            (Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. }, [of]) => {
-                self.comes_from_product(*of)
-            }
-            (Op::Concat { .. }, parts) => parts.iter().all(|part| self.comes_from_product(*part)),
-            _ => false,
-        }
-    }
-
     fn inputs(&mut self) -> Result<(), PlanError> {
         for id in self.graph().inputs() {
             let Op::Input { name, .. } = self.graph().op(id) else { continue };
@@ -301,46 +261,6 @@ impl Emitter<'_> {
             self.targets.push((id, target));
         }
         Ok(())
-    }
-
-    /// Lends the memory of concatenations and placed views to the nodes that make their parts.
-    fn place(&mut self, order: &[NodeId]) {
-        for id in order.iter().rev().filter(|id| self.demand.needed.contains(id)) {
-            let operands = self.graph().operands(*id);
-            match self.graph().op(*id).clone() {
-                Op::Concat { axis } => {
-                    let whole = self.target(*id);
-                    self.placed.insert(*id, whole.clone());
-                    let mut start = 0;
-                    for part in operands {
-                        let len = self.demand.dims(part)[axis];
-                        self.propose(part, whole.slice(axis, start, len));
-                        start += len;
-                    }
-                }
-                Op::Reshape { .. } => {
-                    let placed =
-                        self.placed.get(id).and_then(|view| view.reshape(self.demand.dims(operands[0])));
-                    if let Some(view) = placed {
-                        self.propose(operands[0], view);
-                    }
-                }
-                Op::Transpose { perm } => {
-                    if let Some(view) = self.placed.get(id).map(|view| view.untranspose(&perm)) {
-                        self.propose(operands[0], view);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn propose(&mut self, id: NodeId, view: View) {
-        let op = self.graph().op(id);
-        let made = !op.is_leaf() && !matches!(op, Op::Slice { .. });
-        if made && view.element == self.element(id) && !self.values.contains_key(&id) {
-            self.placed.entry(id).or_insert(view);
-        }
     }
 
     /// Copies outputs that were not made in place.

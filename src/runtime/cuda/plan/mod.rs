@@ -2,10 +2,12 @@
 //! sizes but no addresses yet. Pure: no device is needed to make, print or check a plan.
 
 mod arena;
+mod attend;
 mod attention;
 mod demand;
 mod elements;
 mod emit;
+mod place;
 mod print;
 mod products;
 pub(super) use attention::narrow;
