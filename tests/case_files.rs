@@ -210,6 +210,7 @@ fn check_pass(tested: &Tested, case: &Case) -> usize {
     before.verify().expect("valid before");
     let mut after = before.clone();
     let rewrites = tested.pass.run(&mut after).expect("runs").count;
+    assert_eq!(after.rewrites_started(), rewrites, "{path}: asks before each rewrite");
     after.sweep();
     after.verify().expect("valid after");
     if rewrites == 0 {
@@ -219,5 +220,21 @@ fn check_pass(tested: &Tested, case: &Case) -> usize {
         assert_same_values(&before, &after, PASS_TOLERANCE, &path);
     }
     snapshot(&format!("passes/{}", tested.name), case, &text::print(&after));
+    for limit in 0..rewrites {
+        check_stopped(tested, &before, limit, &path);
+    }
     rewrites
+}
+
+/// Bisection ends a pass between any two rewrites.
+fn check_stopped(tested: &Tested, before: &Graph, limit: usize, path: &str) {
+    let mut after = before.clone();
+    after.allow_rewrites(Some(limit));
+    let rewrites = tested.pass.run(&mut after).expect("runs").count;
+    assert_eq!((rewrites, after.rewrites_started()), (limit, limit), "{path}: stopped after {limit}");
+    after.sweep();
+    after.verify().expect("valid after some rewrites");
+    if tested.comparable {
+        assert_same_values(before, &after, PASS_TOLERANCE, path);
+    }
 }
