@@ -16,8 +16,19 @@ type TestResult = Result<(), Box<dyn Error>>;
 
 const PROMPT: &str = "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16";
 
-const COMMANDS: [&str; 9] =
-    ["export", "inspect", "diff", "generate", "score", "bench", "synth", "doctor", "completions"];
+const COMMANDS: [&str; 11] = [
+    "export",
+    "inspect",
+    "diff",
+    "verify",
+    "reduce",
+    "generate",
+    "score",
+    "bench",
+    "synth",
+    "doctor",
+    "completions",
+];
 
 /// Runs `photonc` in `folder`, whose name is then cut out of what is compared.
 fn photonc(folder: &Path, arguments: &[&str]) -> Result<Output, Box<dyn Error>> {

@@ -12,6 +12,7 @@ pub mod lower_caches;
 pub mod merge_projections;
 pub mod opt_level;
 pub mod pipeline;
+pub mod reduce;
 pub mod simplify_shapes;
 pub mod simplify_unit_transposes;
 pub mod skip_unread_positions;

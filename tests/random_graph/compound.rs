@@ -23,7 +23,7 @@ impl Grower {
                 && ty.shape.0[1].as_const() == Some(HEADS)
         };
         match self.pick(n, fits) {
-            Some(id) if n % 4 > 0 => id,
+            Some(id) if !n.is_multiple_of(4) => id,
             _ => self.input(["batch, 2, 3, 2", "batch, 2, 1, 2", "batch, 2, 2, 2"][usize::from(n) % 3]),
         }
     }
@@ -39,7 +39,7 @@ impl Grower {
         let positions = match self.pick(n[1], fits) {
             Some(positions) => positions,
             None => {
-                let shape = if n[2] % 2 == 0 { rows.to_vec() } else { rows[1..].to_vec() };
+                let shape = if n[2].is_multiple_of(2) { rows.to_vec() } else { rows[1..].to_vec() };
                 self.input_of(Type::new(Dtype::I64, Shape(shape)))
             }
         };
@@ -57,14 +57,14 @@ impl Grower {
                 && ty.shape.rank() == 4
                 && ty.shape.0[0] == dims[0]
                 && ty.shape.0[3] == dims[3]
-                && ty.shape.0[1].as_const().is_some_and(|groups| groups > 0 && HEADS % groups == 0)
+                && ty.shape.0[1].as_const().is_some_and(|groups| HEADS.is_multiple_of(groups))
                 && ty.shape.0[2].as_const().is_some_and(|keys| keys >= queries)
         };
         let k = self.pick(n[1], fits)?;
         let v = self.pick(n[2], |id| self.ty(id) == self.ty(k))?;
         let op = Op::Attention { scale: Real::from(0.5), mask: Mask::Causal };
         let attended = self.add(op, &[q, k, v])?;
-        if n[3] % 2 == 0 {
+        if n[3].is_multiple_of(2) {
             // Some of the queries, as in the last layer of a window.
             let start = usize::from(n[1]) % queries;
             let len = 1 + usize::from(n[2]) % (queries - start);
@@ -131,7 +131,7 @@ impl Grower {
             let split = Shape(vec![dims[0].clone(), dims[1].clone(), heads.into(), WIDTH.into()]);
             let split = self.add(Op::Reshape { shape: split }, &[product])?;
             self.hide(product);
-            if n[1] % 5 != 0 {
+            if !n[1].is_multiple_of(5) {
                 self.add(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[split])?;
                 self.hide(split);
             }

@@ -204,7 +204,7 @@ impl Grower {
             29 => self.switch(n),
             _ => self.window(n),
         };
-        if grown.is_some() && n[3] % 7 == 0 && self.values.len() > before {
+        if grown.is_some() && n[3].is_multiple_of(7) && self.values.len() > before {
             let (id, label) = (self.values[self.values.len() - 1], self.name("label."));
             self.graph.set_label(id, &label);
         }
@@ -227,8 +227,12 @@ impl Grower {
                 self.add(Op::Const { value: Literal::floats(Dtype::F32, &[4], &values)? }, &[])?;
             }
             3 => {
-                let op =
-                    Op::Const { value: Literal::bools(&[4], &[true, n[1] % 2 == 0, n[1] % 3 == 0, false])? };
+                let op = Op::Const {
+                    value: Literal::bools(
+                        &[4],
+                        &[true, n[1].is_multiple_of(2), n[1].is_multiple_of(3), false],
+                    )?,
+                };
                 self.add(op, &[])?;
             }
             _ => {
@@ -242,7 +246,7 @@ impl Grower {
     /// State of any type there is, or a count of steps.
     fn delay(&mut self, n: &[u16; 4]) -> Option<()> {
         let name = self.name("s");
-        if n[0] % 3 == 0 {
+        if n[0].is_multiple_of(3) {
             let ty = Type::parse("i64[batch]")?;
             let counter = self.graph.add_delay(&name, ty, &self.scope.clone());
             self.values.push(counter);
@@ -260,7 +264,7 @@ impl Grower {
 
     fn unary(&mut self, n: &[u16; 4]) -> Option<()> {
         let x = self.pick(n[0], |id| self.is_float(id))?;
-        if n[1] % 4 == 0 {
+        if n[1].is_multiple_of(4) {
             let dtype = [Dtype::F16, Dtype::Bf16, Dtype::F32][usize::from(n[2]) % 3];
             return self.add(Op::Cast { dtype }, &[x]).map(|_| ());
         }
@@ -361,7 +365,7 @@ impl Grower {
     fn slice(&mut self, n: &[u16; 4]) -> Option<()> {
         let x = self.pick(n[0], |id| self.ty(id).shape.rank() > 0)?;
         let axis = usize::from(n[1]) % self.ty(x).shape.rank();
-        let from_end = n[2] % 4 == 0;
+        let from_end = n[2].is_multiple_of(4);
         let (start, len) = match self.ty(x).shape.0[axis].as_const() {
             Some(0) => return None,
             Some(size) => {
@@ -385,7 +389,7 @@ impl Grower {
 
     fn gather(&mut self, n: &[u16; 4]) -> Option<()> {
         let below = |limit: usize| move |bound: Option<&usize>| bound.is_some_and(|bound| *bound <= limit);
-        if n[1] % 2 == 0 {
+        if n[1].is_multiple_of(2) {
             let rows = 3 + usize::from(n[1]) % 4;
             let ids = self.pick(n[0], |id| below(rows)(self.bounds.get(&id)))?;
             let table = self.weight(Dtype::F32, vec![rows.into(), 4.into()], n[2])?;
@@ -415,7 +419,7 @@ impl Grower {
         let out = [1usize, 2, 4, 8][usize::from(n[1]) % 4];
         let w = self.weight(dtype, vec![out.into(), width.into()], n[2])?;
         let mut operands = vec![x, w];
-        if n[1] % 3 == 0 {
+        if n[1].is_multiple_of(3) {
             operands.push(self.weight(dtype, vec![out.into()], n[2])?);
         }
         self.add(Op::Linear, &operands).map(|_| ())
