@@ -27,6 +27,7 @@ use photonc::passes::lower_caches::LowerCaches;
 use photonc::passes::merge_projections::MergeProjections;
 use photonc::passes::opt_level::OptLevel;
 use photonc::passes::pipeline::{Record, Runner};
+use photonc::passes::reduce::reduce;
 use photonc::passes::simplify_shapes::SimplifyShapes;
 use photonc::passes::simplify_unit_transposes::SimplifyUnitTransposes;
 use photonc::passes::skip_unread_positions::SkipUnreadPositions;
@@ -35,8 +36,10 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use random_graph::{Recipe, recipes};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A pass, and how far it may move a value relative to the largest of its tensor.
 type Row = (fn() -> Box<dyn Pass>, Tolerance);
@@ -278,12 +281,25 @@ fn pipelines_keep_what_random_graphs_compute() {
 
 /// Writes the shrunk case where the next run finds it.
 fn fail(seed: u64, reason: &str, recipe: &Recipe, pipeline: &Pipeline) -> ! {
-    let graph = recipe.graph();
+    // A panic is a failure like any other.
+    let checked = |graph: &Graph| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| check(graph, pipeline)));
+        outcome.unwrap_or_else(|_| Err("panics".to_owned()))
+    };
+    let fails = |graph: &Graph| checked(graph).is_err();
+    // The text must fail by itself; then moves on the graph go further than moves on what it was grown from.
+    let grown = recipe.graph();
+    let parsed = text::parse(&text::print(&grown)).ok().filter(&fails);
+    let again = parsed.is_some();
+    let graph = parsed.map_or(grown, |graph| {
+        let Ok(reduction) = reduce(&graph, &mut |graph| Ok::<bool, Infallible>(fails(graph)));
+        reduction.graph
+    });
+    let reason = checked(&graph).err().unwrap_or_else(|| reason.to_owned());
     let folder = root().join("tests/cases/fuzz");
     let path = folder.join(format!("seed_{seed}.pho"));
-    let case = format!("// {}\n{}{}", first_line(reason), header(pipeline), text::print(&graph));
+    let case = format!("// {}\n{}{}", first_line(&reason), header(pipeline), text::print(&graph));
     std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, &case)).expect("a case file");
-    let again = text::parse(&case).ok().is_some_and(|graph| check(&graph, pipeline).is_err());
     let caution = if again { "" } else { "; the text alone does not fail, the order of creation matters" };
     panic!("PHOTONC_FUZZ_SEED={seed} found a bug, shrunk to {}{caution}\n{reason}\n{case}", path.display());
 }
