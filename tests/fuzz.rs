@@ -287,14 +287,13 @@ fn fail(seed: u64, reason: &str, recipe: &Recipe, pipeline: &Pipeline) -> ! {
         outcome.unwrap_or_else(|_| Err("panics".to_owned()))
     };
     let fails = |graph: &Graph| checked(graph).is_err();
-    // The text must fail by itself; then moves on the graph go further than moves on what it was grown from.
+    // What the text parses to, if that fails by itself; then moves on the graph go further than moves on what it was grown
+    // from.
     let grown = recipe.graph();
     let parsed = text::parse(&text::print(&grown)).ok().filter(&fails);
-    let again = parsed.is_some();
-    let graph = parsed.map_or(grown, |graph| {
-        let Ok(reduction) = reduce(&graph, &mut |graph| Ok::<bool, Infallible>(fails(graph)));
-        reduction.graph
-    });
+    let Ok(reduction) = reduce(&parsed.unwrap_or(grown), &mut |graph| Ok::<bool, Infallible>(fails(graph)));
+    let graph = reduction.graph;
+    let again = text::parse(&text::print(&graph)).is_ok_and(|graph| fails(&graph));
     let reason = checked(&graph).err().unwrap_or_else(|| reason.to_owned());
     let folder = root().join("tests/cases/fuzz");
     let path = folder.join(format!("seed_{seed}.pho"));

@@ -31,7 +31,7 @@ fn read(folder: &Path, name: &str) -> (String, Graph) {
     (text, graph)
 }
 
-// A script that fails where a norm is read by a linear map: what remains has one of each, of size 1.
+// A script that fails where a graph has a norm and a rotation: what remains has one of each.
 #[test]
 fn a_graph_shrinks_under_a_script() {
     let folder = folder();
