@@ -22,4 +22,5 @@ mod stream;
 pub mod timing;
 pub mod tract;
 pub mod trajectory;
+pub mod verify;
 mod window;
