@@ -2,6 +2,7 @@
 
 use super::Failure;
 use crate::bundle::Bundle;
+use crate::graph::Graph;
 use crate::ir::dtype::Dtype;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::Plan;
@@ -96,13 +97,23 @@ impl BackendArgs {
     }
 
     fn cuda(&self, bundle: &Bundle) -> Result<Box<dyn Backend>, Failure> {
-        let device = open_gpu(self.device).map_err(|message| {
-            RuntimeError::from(BackendError::Unavailable { backend: self.name.name(), message })
-        })?;
         let stored = bundle.manifest().weights.values().find_map(|weight| Dtype::from_name(&weight.dtype));
         let dtype = self.compute.or(stored).unwrap_or(Dtype::F32);
-        let cuda = Cuda::of_bundle(bundle.clone(), device, dtype).map_err(RuntimeError::from)?;
+        let cuda = Cuda::of_bundle(bundle.clone(), self.gpu()?, dtype).map_err(RuntimeError::from)?;
         Ok(Box::new(cuda))
+    }
+
+    /// The GPU, with one graph and the weights of a bundle: in the graph's own precision, so that it can be verified.
+    pub fn with_graph(&self, bundle: &Bundle, graph: &Graph) -> Result<Box<dyn Backend>, Failure> {
+        let graphs = [(graph.name().to_owned(), graph.clone())].into_iter().collect();
+        let dtype = self.compute.unwrap_or(Dtype::F32);
+        let cuda = Cuda::with_weights_of(bundle.clone(), graphs, self.gpu()?, dtype);
+        Ok(Box::new(cuda.map_err(RuntimeError::from)?))
+    }
+
+    fn gpu(&self) -> Result<Arc<dyn Device>, RuntimeError> {
+        open_gpu(self.device)
+            .map_err(|message| BackendError::Unavailable { backend: self.name.name(), message }.into())
     }
 }
 

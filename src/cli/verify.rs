@@ -1,7 +1,7 @@
 //! `photonc verify`: a bundle against the reference. Exit code 0 where every value is as near as its arithmetic allows, 1
 //! where one is not.
 
-use super::backends::BackendName;
+use super::backends::{BackendArgs, BackendName};
 use super::{Failure, Reporter};
 use crate::bundle::{Bundle, Layout};
 use crate::export::onnx::{self, WeightLocation};
@@ -27,8 +27,8 @@ pub struct Args {
     /// Directory of the bundle
     bundle: PathBuf,
     /// What is compared with the reference
-    #[arg(long, value_enum, default_value_t = BackendName::Tract)]
-    backend: BackendName,
+    #[command(flatten)]
+    backend: BackendArgs,
     /// Compare one graph alone
     #[arg(long, value_name = "NAME")]
     graph: Option<String>,
@@ -73,7 +73,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
 /// The backend, with the graph if the bundle does not have it in this form.
 fn backend(args: &Args, bundle: &Bundle, graph: Verified<'_>) -> Result<Box<dyn Backend>, Failure> {
     let refused = |error| Failure::from(CompareError::Candidate(error));
-    match args.backend {
+    match args.backend.name {
         BackendName::Reference => {
             let mut reference = Reference::of_bundle(bundle.clone());
             if args.per_layer {
@@ -97,6 +97,7 @@ fn backend(args: &Args, bundle: &Bundle, graph: Verified<'_>) -> Result<Box<dyn 
             }
             Ok(Box::new(tract))
         }
+        BackendName::Cuda => args.backend.with_graph(bundle, graph.graph()),
     }
 }
 
@@ -122,10 +123,10 @@ impl From<CompareError> for Failure {
 fn tell(args: &Args, comparisons: &[Comparison], reporter: &Reporter) -> Result<(), Failure> {
     if reporter.json() {
         let graphs: Vec<Value> = comparisons.iter().map(as_json).collect();
-        return reporter.document(&json!({"backend": args.backend.name(), "graphs": graphs}));
+        return reporter.document(&json!({"backend": args.backend.name.name(), "graphs": graphs}));
     }
     let mut text =
-        format!("{:<16}{:>8}{:>22}  verdict\n", args.backend.name(), "values", "error of tolerance");
+        format!("{:<16}{:>8}{:>22}  verdict\n", args.backend.name.name(), "values", "error of tolerance");
     for comparison in comparisons {
         let ratios = comparison.values.iter().filter(|value| value.decided && value.tolerance > 0.0);
         let worst = ratios.map(|value| value.error / value.tolerance).fold(0.0, f64::max);

@@ -62,14 +62,26 @@ impl Cuda {
     /// # Errors
     /// A graph that does not parse.
     pub fn of_bundle(bundle: Bundle, device: Arc<dyn Device>, dtype: Dtype) -> Result<Self, BackendError> {
-        let bundle = Arc::new(bundle);
         let mut graphs = IndexMap::new();
         for name in bundle.manifest().graphs.keys() {
             let error = |message: String| BackendError::Load { graph: name.clone(), message };
             let text = bundle.graph_text(name).map_err(|source| error(source.to_string()))?;
             graphs.insert(name.clone(), text::parse(&text).map_err(|source| error(source.to_string()))?);
         }
-        Self::with(graphs, Box::new(bundle), device, dtype)
+        Self::with_weights_of(bundle, graphs, device, dtype)
+    }
+
+    /// Graphs in memory with the weights of a bundle.
+    ///
+    /// # Errors
+    /// Never for verified graphs.
+    pub fn with_weights_of(
+        bundle: Bundle,
+        graphs: IndexMap<String, Graph>,
+        device: Arc<dyn Device>,
+        dtype: Dtype,
+    ) -> Result<Self, BackendError> {
+        Self::with(graphs, Box::new(Arc::new(bundle)), device, dtype)
     }
 
     /// Graphs in memory.
