@@ -13,9 +13,12 @@ use fixture::model::{AHEAD, Model, PROTOCOLS, check_within, golden_request, run,
 use fixture::{GOLDENS, assert_close};
 use photonc::graph::interp::WeightSource;
 use photonc::ir::dtype::Dtype;
+use photonc::passes::choose_protocol::Protocol;
 use photonc::runtime::cuda::backend::Cuda;
+use photonc::runtime::cuda::decode::CudaDecoder;
 use photonc::runtime::cuda::device::{Device, Unit};
 use photonc::runtime::cuda::kernels::HEADERS;
+use photonc::runtime::decoder::{Admission, Decoder as _, DecoderSetup};
 use photonc::runtime::request::{Keep, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
 use std::sync::Arc;
@@ -131,4 +134,33 @@ fn scores_match_the_teacher_forced_forward() {
             assert_close(&format!("{name} prompt {k}"), &scored.logits, expected, TOLERANCE_F32);
         }
     }
+}
+
+// From prefill to the last token, only the tokens themselves go to the host, and nothing comes from it.
+#[test]
+fn only_tokens_cross_to_the_host() {
+    let model = Model::of("paper");
+    let device = Arc::new(Emulated::new(Options::new(Order::Immediate), Box::new(text)));
+    let weights: Arc<dyn WeightSource> = Arc::clone(&model.weights) as Arc<dyn WeightSource>;
+    let shared: Arc<dyn Device> = Arc::clone(&device) as Arc<dyn Device>;
+    let mut cuda =
+        Cuda::of_graphs(model.compilation.graphs.clone(), weights, shared, Dtype::F32).expect("loads");
+    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 2, samples: 2, capacity: 40, run_ahead: 3 };
+    let mut decoder = CudaDecoder::new(cuda.machine(), &model.program(), setup).expect("a decoder");
+    let prompt = model.expected.ints(0, "prompt_aligned");
+    let sampling = Sampling::greedy();
+    let admission = |row: usize| Admission { row, tokens: prompt, sampling: &sampling, first_sample: 0 };
+    decoder.admit(&[admission(0), admission(1)]).expect("admits");
+    // The first burst uploads the rows' parameters.
+    decoder.start().expect("starts");
+    decoder.collect().expect("collects");
+    device.take_traffic();
+    let bursts = 3;
+    for _ in 0..bursts {
+        decoder.start().expect("starts");
+        decoder.collect().expect("collects");
+    }
+    let traffic = device.take_traffic();
+    assert_eq!(traffic.written_bytes, 0);
+    assert_eq!(traffic.read_bytes, bursts * 4 * 3 * model.meta_tokens * size_of::<i64>());
 }
