@@ -108,14 +108,9 @@ pub fn load<T>(
 ) -> Result<T, DeviceError> {
     let mut refusals = Vec::new();
     for place in candidates(library, named) {
-        // SAFETY: these libraries' initialisers have no requirements; they stay loaded for good.
-        let opened = unsafe { Library::open(Some(&place), RTLD_NOW | RTLD_GLOBAL) };
+        let opened = keep(&place);
         let place = place.display().to_string();
-        let taken = match opened {
-            Ok(opened) => accept(Loaded { library: Box::leak(Box::new(opened)), place: place.clone() }),
-            Err(error) => Err(error.to_string()),
-        };
-        match taken {
+        match opened.and_then(|library| accept(Loaded { library, place: place.clone() })) {
             Ok(taken) => return Ok(taken),
             Err(reason) if reason.contains(&place) => refusals.push(reason),
             Err(reason) => refusals.push(format!("{place}: {reason}")),
@@ -127,6 +122,16 @@ pub fn load<T>(
         library.name(),
         library.install(),
     )))
+}
+
+/// Loads a library for as long as the program runs.
+///
+/// # Errors
+/// The loader's words.
+pub(super) fn keep(place: &Path) -> Result<&'static Library, String> {
+    // SAFETY: the initialisers of CUDA's libraries have no requirements, and nothing is ever unloaded.
+    let opened = unsafe { Library::open(Some(place), RTLD_NOW | RTLD_GLOBAL) };
+    Ok(Box::leak(Box::new(opened.map_err(|error| error.to_string())?)))
 }
 
 fn usual_folders(library: Cuda) -> Vec<PathBuf> {
