@@ -198,7 +198,8 @@ fn a_tile_is_transposed_through_dynamic_shared_memory() {
     let values = noise(64 * 64, 3);
     let input = upload(&device, &values);
     let out = device.allocate(64 * 64 * 4).expect("room");
-    launch(&device, MAIN, "transpose", ([2, 2, 1], 256, 32 * 33 * 4), &[out.address, input.address]).expect("launched");
+    launch(&device, MAIN, "transpose", ([2, 2, 1], 256, 32 * 33 * 4), &[out.address, input.address])
+        .expect("launched");
     let found = floats(&device, &out);
     assert!((0..64 * 64).all(|i| found[i] == values[i % 64 * 64 + i / 64]));
 }
@@ -245,9 +246,11 @@ fn a_background_copy_is_there_only_after_waiting() {
     let values = noise(256, 6);
     let input = upload(&device, &values);
     let out = device.allocate(1024).expect("room");
-    launch(&device, MAIN, "background_copy", ([1, 1, 1], 64, 0), &[out.address, input.address]).expect("launched");
+    launch(&device, MAIN, "background_copy", ([1, 1, 1], 64, 0), &[out.address, input.address])
+        .expect("launched");
     assert_eq!(floats(&device, &out), values);
-    launch(&device, MAIN, "background_unwaited", ([1, 1, 1], 64, 0), &[out.address, input.address]).expect("launched");
+    launch(&device, MAIN, "background_unwaited", ([1, 1, 1], 64, 0), &[out.address, input.address])
+        .expect("launched");
     assert!(floats(&device, &out).iter().all(|value| value.is_nan()));
 }
 
@@ -301,7 +304,8 @@ fn an_unknown_kernel_and_wrong_arguments_are_reported() {
     assert!(unknown.contains("no kernel `row_product`, found row_sum, transpose"), "{unknown}");
     let large = launch(&device, MAIN, "count", ([1, 1, 1], 32, 300 << 10), &[0, 0]).expect_err("a report");
     assert!(large.to_string().contains("307200 bytes of shared memory"), "{large}");
-    let short = launch(&device, MAIN, "row_sum", ([1, 1, 1], 256, 0), &[0]).expect_err("a report").to_string();
+    let short =
+        launch(&device, MAIN, "row_sum", ([1, 1, 1], 256, 0), &[0]).expect_err("a report").to_string();
     assert!(short.contains("arguments of 8 bytes, expected 16"), "{short}");
 }
 
@@ -309,7 +313,8 @@ fn an_unknown_kernel_and_wrong_arguments_are_reported() {
 fn products_honour_types_strides_bias_and_residual() {
     let device = device(Order::Immediate);
     let (m, n, k) = (5, 7, 33);
-    for (dtype, out_dtype) in [(Dtype::F32, Dtype::F32), (Dtype::Bf16, Dtype::Bf16), (Dtype::F16, Dtype::F32)] {
+    for (dtype, out_dtype) in [(Dtype::F32, Dtype::F32), (Dtype::Bf16, Dtype::Bf16), (Dtype::F16, Dtype::F32)]
+    {
         let typed = |values: &[f32]| -> Vec<u8> {
             let one = |value: &f32| match dtype {
                 Dtype::Bf16 => bf16::from_f32(*value).to_ne_bytes().to_vec(),
@@ -324,7 +329,8 @@ fn products_honour_types_strides_bias_and_residual() {
             _ => f64::from(values[at]),
         };
         let (x, w, bias, sum) = (noise(m * 40, 7), noise(n * k, 8), noise(n, 9), noise(m * 9, 10));
-        let (dx, dw, db) = (upload(&device, &typed(&x)), upload(&device, &typed(&w)), upload(&device, &typed(&bias)));
+        let (dx, dw, db) =
+            (upload(&device, &typed(&x)), upload(&device, &typed(&w)), upload(&device, &typed(&bias)));
         let out = upload(&device, &if out_dtype == dtype { typed(&sum) } else { vec![0; m * 9 * 4] });
         let residual = if out_dtype == dtype { out.address } else { 0 };
         let product = MatMul {
@@ -352,7 +358,10 @@ fn products_honour_types_strides_bias_and_residual() {
                 // SAFETY: inside `out`.
                 let found = unsafe { emulated::product::load(out.address, row * 9 + column, out_dtype) };
                 let unit = if out_dtype == Dtype::Bf16 { 1.0 / 256.0 } else { 1e-5 };
-                assert!((expected - f64::from(found)).abs() <= unit * expected.abs().max(1.0), "{found} for {expected}");
+                assert!(
+                    (expected - f64::from(found)).abs() <= unit * expected.abs().max(1.0),
+                    "{found} for {expected}"
+                );
             }
         }
     }

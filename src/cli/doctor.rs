@@ -24,7 +24,7 @@ struct BackendStatus {
     found: bool,
     version: Option<String>,
     place: Option<String>,
-    missing: Option<String>,
+    missing: Option<Vec<String>>,
     about: &'static str,
 }
 
@@ -41,7 +41,12 @@ pub fn run(_args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let mut text = format!("photonc {} on {}, {} threads\n", report.photonc, report.system, report.threads);
     for backend in &report.backends {
         let state = match (&backend.missing, &backend.version, &backend.place) {
-            (Some(missing), _, _) => format!("missing: {missing}"),
+            // The rest of it, every place that was searched, is in the JSON.
+            (Some(missing), _, _) => {
+                let brief: Vec<&str> =
+                    missing.iter().map(|reason| reason.lines().next().unwrap_or_default()).collect();
+                format!("missing: {}", brief.join("\n             missing: "))
+            }
             (None, version, place) => {
                 format!("{} {}", version.as_deref().unwrap_or("found"), place.as_deref().unwrap_or(""))
             }
@@ -60,5 +65,38 @@ fn backends() -> Vec<BackendStatus> {
         missing: None,
         about: backend.about(),
     };
-    BackendName::ALL.into_iter().map(status).collect()
+    BackendName::ALL.into_iter().map(status).chain([cuda()]).collect()
+}
+
+const CUDA_ABOUT: &str = "runs the graphs on an NVIDIA GPU";
+
+#[cfg(feature = "cuda")]
+fn cuda() -> BackendStatus {
+    use crate::runtime::cuda::libraries::named_folders;
+    use crate::runtime::cuda::presence::Presence;
+    let presence = Presence::find(&named_folders(&[]));
+    let missing: Vec<String> = presence.missing().into_iter().map(ToString::to_string).collect();
+    let known = |text: String| Some(text).filter(|text| !text.is_empty());
+    BackendStatus {
+        name: "cuda",
+        found: missing.is_empty(),
+        version: known(presence.versions()),
+        place: known(presence.places()),
+        missing: Some(missing).filter(|missing| !missing.is_empty()),
+        about: CUDA_ABOUT,
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda() -> BackendStatus {
+    BackendStatus {
+        name: "cuda",
+        found: false,
+        version: None,
+        place: None,
+        missing: Some(vec![
+            "this photonc was built without it: cargo build --release --features cuda".to_owned(),
+        ]),
+        about: CUDA_ABOUT,
+    }
 }

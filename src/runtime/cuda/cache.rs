@@ -18,7 +18,8 @@ impl KernelCache {
     /// The user's: `photonc/kernels` in `XDG_CACHE_HOME` or `~/.cache`; none if neither is known.
     #[must_use]
     pub fn of_user() -> Self {
-        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let absolute =
+            |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
         KernelCache { folder: base.map(|base| base.join("photonc").join("kernels")) }
     }

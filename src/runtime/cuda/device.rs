@@ -146,7 +146,10 @@ impl MatMul {
             return Err(error(format!("no products of {} to {}", self.dtype, self.out_dtype)));
         }
         if !same && (self.bias != 0 || self.residual != 0) {
-            return Err(error(format!("a bias or residual is {}, the result {}", self.dtype, self.out_dtype)));
+            return Err(error(format!(
+                "a bias or residual is {}, the result {}",
+                self.dtype, self.out_dtype
+            )));
         }
         let overlap = self.residual != 0 && self.residual_stride < self.n;
         if self.k == 0 || self.x_stride < self.k || self.out_stride < self.n || overlap {

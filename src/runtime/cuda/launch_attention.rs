@@ -116,12 +116,7 @@ pub fn attend(
     Ok(Shape { name, grid: [across_x(kernel, "rows", blocks)?, 1, 1], threads, shared_bytes: 0 })
 }
 
-fn stream(
-    a: &AttendArguments,
-    queries: usize,
-    head_dim: usize,
-    dtype: Dtype,
-) -> Result<Shape, LaunchError> {
+fn stream(a: &AttendArguments, queries: usize, head_dim: usize, dtype: Dtype) -> Result<Shape, LaunchError> {
     let name = "attend_stream";
     if dtype == Dtype::F32 {
         let blocks = pairs(name, a)?.saturating_mul(queries);

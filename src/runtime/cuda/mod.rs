@@ -13,3 +13,5 @@ pub mod launch_attention;
 pub mod libraries;
 #[cfg(feature = "cuda")]
 pub mod nvrtc;
+#[cfg(feature = "cuda")]
+pub mod presence;

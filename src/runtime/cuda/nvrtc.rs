@@ -72,10 +72,13 @@ impl Nvrtc {
         // SAFETY: two integers to write to.
         unsafe { version(&raw mut major, &raw mut minor) };
         if major > most_major {
-            return Err(format!("version {major}.{minor}, which is newer than the driver's CUDA {most_major}"));
+            return Err(format!(
+                "version {major}.{minor}, which is newer than the driver's CUDA {most_major}"
+            ));
         }
         // NVRTC opens its other half by its bare name, which fails outside the loader's own folders unless it is there.
-        let builtins = Path::new(&loaded.place).with_file_name(format!("libnvrtc-builtins.so.{major}.{minor}"));
+        let builtins =
+            Path::new(&loaded.place).with_file_name(format!("libnvrtc-builtins.so.{major}.{minor}"));
         if builtins.is_absolute() && builtins.exists() {
             libraries::keep(&builtins)?;
         }
@@ -212,7 +215,8 @@ impl Compiler {
             return Ok(cubin);
         }
         let source = unit.source;
-        let compiled = self.nvrtc.compile(source.name(), source.text(), &HEADERS, &options).map_err(failed)?;
+        let compiled =
+            self.nvrtc.compile(source.name(), source.text(), &HEADERS, &options).map_err(failed)?;
         self.cache.write(&key, &compiled.cubin);
         Ok(compiled.cubin)
     }

@@ -97,10 +97,7 @@ fn make(key: &str, text: &Text) -> Result<Kernels, String> {
     let names = std::fs::read_to_string(&listing).map_err(|error| error.to_string())?;
     // SAFETY: loading runs only the constructors of our own header, which has none with effects.
     let library = unsafe { Library::new(&object) }.map_err(|error| error.to_string())?;
-    Ok(Kernels {
-        library: Box::leak(Box::new(library)),
-        names: names.lines().map(str::to_owned).collect(),
-    })
+    Ok(Kernels { library: Box::leak(Box::new(library)), names: names.lines().map(str::to_owned).collect() })
 }
 
 /// Everything is made in a folder of its own and renamed, so that processes may build the same unit at once.
@@ -123,7 +120,11 @@ fn compile(folder: &Path, object: &Path, listing: &Path, text: &Text) -> Result<
 
     run(compiler().args(OPTIONS).arg("-c").arg(at("unit.ii")).arg("-o").arg(at("unit.o")))?;
     // Linked without the sanitizers' options: emulate.h has their handlers.
-    run(compiler().args(["-shared", "-pthread", "-Wl,-z,defs"]).arg(at("unit.o")).arg("-o").arg(at("unit.so")))?;
+    run(compiler()
+        .args(["-shared", "-pthread", "-Wl,-z,defs"])
+        .arg(at("unit.o"))
+        .arg("-o")
+        .arg(at("unit.so")))?;
     std::fs::write(at("names"), kernels.join("\n")).map_err(error)?;
     std::fs::rename(at("unit.so"), object).map_err(error)?;
     std::fs::rename(at("names"), listing).map_err(error)
@@ -153,7 +154,8 @@ fn with_entries(text: &str) -> Result<(String, Vec<String>), String> {
         rest = &rest[at + "__global__".len()..];
         let mut threads = "1024";
         let name = loop {
-            let word_at = rest.find(|next: char| next.is_alphanumeric() || next == '_').ok_or("no kernel name")?;
+            let word_at =
+                rest.find(|next: char| next.is_alphanumeric() || next == '_').ok_or("no kernel name")?;
             let word_end = rest[word_at..]
                 .find(|next: char| !next.is_alphanumeric() && next != '_')
                 .ok_or("no kernel name")?;

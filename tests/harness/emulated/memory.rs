@@ -83,7 +83,10 @@ impl Memory {
             Some((start, region)) => {
                 let at = address - start;
                 let found = region.bytes;
-                Err(call(what, &format!("{bytes} bytes at {at} of an allocation of {found}, or of one that was freed")))
+                Err(call(
+                    what,
+                    &format!("{bytes} bytes at {at} of an allocation of {found}, or of one that was freed"),
+                ))
             }
             None => Err(call(what, "an address outside device memory")),
         }
@@ -132,7 +135,9 @@ pub struct HostBytes {
 impl Drop for HostBytes {
     fn drop(&mut self) {
         // SAFETY: made by `Box::into_raw` in `HostBlock::new` with this length.
-        drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(self.address as *mut u8, self.bytes)) });
+        drop(unsafe {
+            Box::from_raw(std::ptr::slice_from_raw_parts_mut(self.address as *mut u8, self.bytes))
+        });
     }
 }
 

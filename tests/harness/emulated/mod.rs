@@ -11,8 +11,8 @@ mod queue;
 use build::{Kernels, Request, Text};
 use memory::{HostBlock, HostBytes, Memory, call};
 use photonc::runtime::cuda::device::{
-    Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MatMul, Properties, Recording, STREAMS,
-    Stream, Unit,
+    Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MatMul, Properties, Recording,
+    STREAMS, Stream, Unit,
 };
 use photonc::runtime::cuda::kernels::HEADERS;
 use queue::{Capture, Entered, Mark, Queues, Running, Sequence, Work};
@@ -402,7 +402,8 @@ impl Device for Emulated {
             threads.into_iter().map(|thread| thread.join().expect("no panic inside")).collect()
         });
         for (unit, made) in missing.into_iter().zip(made) {
-            let kernels = made.map_err(|message| DeviceError::Compile { unit: format!("{unit:?}"), message })?;
+            let kernels =
+                made.map_err(|message| DeviceError::Compile { unit: format!("{unit:?}"), message })?;
             lock(&self.state).units.insert(unit, kernels);
         }
         Ok(())
@@ -473,7 +474,9 @@ impl Device for Emulated {
             _ => {
                 match mark {
                     None => return Err(call("wait", "an unknown event")),
-                    Some(Mark::Recorded) => return Err(call("wait", "an event of a recording that has ended")),
+                    Some(Mark::Recorded) => {
+                        return Err(call("wait", "an event of a recording that has ended"));
+                    }
                     Some(Mark::Pending | Mark::Reached(_)) => {}
                 }
                 state.queues.entered[stream.0].push_back(Entered::Wait(event.0));

@@ -19,10 +19,26 @@ pub enum Work {
         arguments: Arc<[u8]>,
     },
     MatMul(MatMul),
-    Copy { from: u64, to: u64, bytes: usize },
-    Fill { to: u64, byte: u8, bytes: usize },
-    Write { to: u64, bytes: Arc<[u8]> },
-    ReadLater { from: u64, host: Weak<super::memory::HostBytes>, at: usize, bytes: usize },
+    Copy {
+        from: u64,
+        to: u64,
+        bytes: usize,
+    },
+    Fill {
+        to: u64,
+        byte: u8,
+        bytes: usize,
+    },
+    Write {
+        to: u64,
+        bytes: Arc<[u8]>,
+    },
+    ReadLater {
+        from: u64,
+        host: Weak<super::memory::HostBytes>,
+        at: usize,
+        bytes: usize,
+    },
 }
 
 /// What stands in a stream's queue.
@@ -160,7 +176,9 @@ impl Queues {
             for (other, entered) in self.entered.iter().enumerate() {
                 let Some(Entered::Replay(running)) = entered.front() else { continue };
                 if other != stream && running.occupies(workspace) {
-                    let message = format!("streams {stream} and {other} use the workspace of stream {workspace} at once");
+                    let message = format!(
+                        "streams {stream} and {other} use the workspace of stream {workspace} at once"
+                    );
                     return Err(super::memory::call("matmul", &message));
                 }
             }

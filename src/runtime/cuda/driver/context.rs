@@ -43,10 +43,14 @@ pub fn driver_facts(named: &[PathBuf]) -> Result<DriverFacts, DeviceError> {
     let place = libraries::load(Cuda::Driver, named, |loaded| Ok(loaded.place))?;
     // SAFETY: loads the library by its name.
     if !unsafe { sys::is_culib_present() } {
-        return Err(DeviceError::Unavailable(format!("the NVIDIA driver at {place} cannot be loaded by its name")));
+        return Err(DeviceError::Unavailable(format!(
+            "the NVIDIA driver at {place} cannot be loaded by its name"
+        )));
     }
     let unavailable = |error: DeviceError| {
-        DeviceError::Unavailable(format!("the NVIDIA driver at {place} refuses ({error}): is there a GPU? see `nvidia-smi`"))
+        DeviceError::Unavailable(format!(
+            "the NVIDIA driver at {place} refuses ({error}): is there a GPU? see `nvidia-smi`"
+        ))
     };
     let (mut version, mut count) = (0, 0);
     // SAFETY: places to write to; `cuInit` comes before all else that needs it.
@@ -63,7 +67,9 @@ pub fn driver_facts(named: &[PathBuf]) -> Result<DriverFacts, DeviceError> {
         check("cuDeviceGetCount", sys::cuDeviceGetCount(&raw mut count)).map_err(unavailable)?;
     }
     if count == 0 {
-        return Err(DeviceError::Unavailable("the NVIDIA driver sees no GPU (CUDA_VISIBLE_DEVICES may hide it)".to_owned()));
+        return Err(DeviceError::Unavailable(
+            "the NVIDIA driver sees no GPU (CUDA_VISIBLE_DEVICES may hide it)".to_owned(),
+        ));
     }
     let gpus = (0..count).map(|ordinal| device(ordinal).and_then(name)).collect::<Result<_, _>>()?;
     Ok(DriverFacts { place, cuda: (version / 1000, version % 1000 / 10), gpus })
@@ -183,8 +189,13 @@ pub(super) fn check(what: &'static str, result: sys::CUresult) -> Result<(), Dev
     let mut words = std::ptr::null();
     // SAFETY: the driver gives a string that lives as long as it, or none.
     let message = unsafe {
-        let known = sys::cuGetErrorString(result, &raw mut words) == sys::CUresult::CUDA_SUCCESS && !words.is_null();
-        if known { CStr::from_ptr(words).to_string_lossy().into_owned() } else { "an unknown error".to_owned() }
+        let known =
+            sys::cuGetErrorString(result, &raw mut words) == sys::CUresult::CUDA_SUCCESS && !words.is_null();
+        if known {
+            CStr::from_ptr(words).to_string_lossy().into_owned()
+        } else {
+            "an unknown error".to_owned()
+        }
     };
     Err(call(what, &format!("{message} ({result:?})")))
 }

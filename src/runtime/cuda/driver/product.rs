@@ -63,10 +63,15 @@ impl Products {
         // cudarc finds the library by its name, which one that is loaded already answers to.
         libraries::load(Cuda::CublasLt, named, |_| {
             // SAFETY: loads the library by its name.
-            if unsafe { sys::is_culib_present() } { Ok(()) } else { Err("it does not answer to its name".to_owned()) }
+            if unsafe { sys::is_culib_present() } {
+                Ok(())
+            } else {
+                Err("it does not answer to its name".to_owned())
+            }
         })?;
         context.make_current()?;
-        let workspaces = (0..STREAMS).map(|_| memory::allocate(context, WORKSPACE_BYTES)).collect::<Result<_, _>>()?;
+        let workspaces =
+            (0..STREAMS).map(|_| memory::allocate(context, WORKSPACE_BYTES)).collect::<Result<_, _>>()?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: a place to write to; destroyed when dropped.
         check("cublasLtCreate", unsafe { sys::cublasLtCreate(&raw mut handle) })?;
@@ -148,7 +153,11 @@ impl Key {
         let residual = if p.residual == 0 { p.out } else { p.residual };
         Key {
             sizes: [p.m, p.n, p.k],
-            strides: [p.x_stride, if p.residual == 0 { p.out_stride } else { p.residual_stride }, p.out_stride],
+            strides: [
+                p.x_stride,
+                if p.residual == 0 { p.out_stride } else { p.residual_stride },
+                p.out_stride,
+            ],
             dtype: p.dtype,
             out_dtype: p.out_dtype,
             bias: p.bias != 0,
@@ -196,7 +205,11 @@ impl Chosen {
     }
 
     /// cuBLASLt's first choice for the shape within the workspace.
-    fn best(&self, handle: sys::cublasLtHandle_t, key: &Key) -> Result<sys::cublasLtMatmulAlgo_t, DeviceError> {
+    fn best(
+        &self,
+        handle: sys::cublasLtHandle_t,
+        key: &Key,
+    ) -> Result<sys::cublasLtMatmulAlgo_t, DeviceError> {
         use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
         let preference = Preference::new()?;
         preference.set(Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE_BYTES)?;
@@ -229,7 +242,8 @@ impl Chosen {
         };
         let [m, n, k] = key.sizes;
         let shape = || format!("[{m}, {k}] x [{n}, {k}]^T, {} to {}", key.dtype, key.out_dtype);
-        check("cublasLtMatmulAlgoGetHeuristic", asked).map_err(|error| call("matmul", &format!("{}: {error}", shape())))?;
+        check("cublasLtMatmulAlgoGetHeuristic", asked)
+            .map_err(|error| call("matmul", &format!("{}: {error}", shape())))?;
         if count == 0 || result.state != sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
             return Err(call("matmul", &format!("cuBLASLt has no algorithm for {}", shape())));
         }
@@ -244,11 +258,17 @@ impl Preference {
     fn new() -> Result<Self, DeviceError> {
         let mut preference = std::ptr::null_mut();
         // SAFETY: a place to write to.
-        check("cublasLtMatmulPreferenceCreate", unsafe { sys::cublasLtMatmulPreferenceCreate(&raw mut preference) })?;
+        check("cublasLtMatmulPreferenceCreate", unsafe {
+            sys::cublasLtMatmulPreferenceCreate(&raw mut preference)
+        })?;
         Ok(Preference(preference))
     }
 
-    fn set<T>(&self, attribute: sys::cublasLtMatmulPreferenceAttributes_t, value: &T) -> Result<(), DeviceError> {
+    fn set<T>(
+        &self,
+        attribute: sys::cublasLtMatmulPreferenceAttributes_t,
+        value: &T,
+    ) -> Result<(), DeviceError> {
         let value: *const T = value;
         // SAFETY: cuBLASLt reads the value's bytes and checks their number.
         check("cublasLtMatmulPreferenceSetAttribute", unsafe {
