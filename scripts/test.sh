@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need (Python packages, into the ignored folder .deps) and runs all of them.
 #   scripts/test.sh         the tests, documentation examples, and every exported model in ONNX Runtime
-#   scripts/test.sh --full  the same with more random cases, every kernel for every generation of GPU, and every exported
-#                           model built by TensorRT-RTX
+#   scripts/test.sh --full  the same with more random cases from a new seed, every kernel for every generation of GPU, and
+#                           every exported model built by TensorRT-RTX
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,6 +11,7 @@ if [[ "${1:-}" == --full ]]; then
     tensorrt=(--tensorrt)
     export PHOTONC_FULL=1
     export PROPTEST_CASES="${PROPTEST_CASES:-2048}"
+    export PHOTONC_FUZZ_CASES="${PHOTONC_FUZZ_CASES:-10000}" PHOTONC_FUZZ_SEED="${PHOTONC_FUZZ_SEED:-random}"
 fi
 python="$(scripts/setup-test-deps.sh "${tensorrt[@]}")"
 
