@@ -233,3 +233,86 @@ pub fn sample(a: &SampleArguments) -> Result<Shape, LaunchError> {
     let rows = across_x(name, "rows", positive(name, "rows", a.rows)?)?;
     Ok(Shape { name, grid: [rows, 1, 1], threads: SAMPLE_THREADS, shared_bytes: 0 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Rows, linear, rms_norm, sample};
+    use crate::ir::dtype::Dtype;
+    use crate::runtime::cuda::arguments::{LinearArguments, NormArguments, SampleArguments};
+    use crate::runtime::cuda::device::Properties;
+
+    fn device(shared_bytes: usize) -> Properties {
+        Properties { name: "test".to_owned(), sm: 90, multiprocessors: 132, memory_bytes: 0, shared_bytes }
+    }
+
+    fn product(rows: i32, k: i32, n: i32, mode: i32) -> LinearArguments {
+        let x = Rows { base: 512, outer: 0, inner: i64::from(k), split: 1, unused: 0 };
+        LinearArguments { x, weight: 256, rows, k, n, mode, ..LinearArguments::default() }
+    }
+
+    fn chosen(mut a: LinearArguments, dtype: Dtype) -> &'static str {
+        linear(&mut a, dtype, &device(232_448)).expect("a launch").name
+    }
+
+    #[test]
+    fn products_take_the_smallest_tile_that_holds_their_rows() {
+        for (rows, name) in [
+            (1, "linear_skinny_m8_r1"),
+            (9, "linear_skinny_m16_r1"),
+            (32, "linear_skinny_m32_r1"),
+            (33, "linear_skinny_m64_r1"),
+            (1000, "linear_skinny_m64_r1"),
+        ] {
+            assert_eq!(chosen(product(rows, 1664, 1664, 0), Dtype::Bf16), name);
+        }
+        assert_eq!(chosen(product(1, 1664, 4096, 1), Dtype::F16), "linear_skinny_m8_r2");
+        assert_eq!(chosen(product(64, 1664, 4992, 0), Dtype::Bf16), "linear_skinny_m64_r2");
+    }
+
+    #[test]
+    fn what_the_fast_kernels_cannot_read_goes_to_the_general_one() {
+        let odd_k = product(1, 1660, 64, 0);
+        let mut skewed = product(1, 1664, 64, 0);
+        skewed.x.base += 2;
+        let mut strided = product(1, 1664, 64, 0);
+        strided.x.inner += 4;
+        for a in [odd_k, skewed, strided] {
+            assert_eq!(chosen(a, Dtype::Bf16), "linear_any");
+        }
+        assert_eq!(chosen(product(1, 1664, 64, 0), Dtype::F32), "linear_any");
+    }
+
+    // Every block that runs at the same time has the same number of tiles.
+    #[test]
+    fn blocks_fill_the_device_once() {
+        let mut a = product(1, 1664, 4992, 0);
+        let shape = linear(&mut a, Dtype::Bf16, &device(232_448)).expect("a launch");
+        assert_eq!((shape.grid, a.columns), ([156, 1, 1], 1664));
+        let shape = linear(&mut product(1, 1664, 1664, 0), Dtype::Bf16, &device(232_448)).expect("a launch");
+        assert_eq!(shape.grid, [104, 1, 1]);
+    }
+
+    #[test]
+    fn no_launch_asks_for_more_shared_memory_than_there_is() {
+        for shared in [49_152, 101_376, 166_912, 232_448] {
+            for rows in [1, 8, 16, 32, 64, 65] {
+                for (k, n, mode) in [(8, 1, 0), (1664, 4992, 0), (6656, 1664, 0), (20_000, 4096, 1)] {
+                    let mut a = product(rows, k, n, mode);
+                    let shape = linear(&mut a, Dtype::Bf16, &device(shared)).expect("a launch");
+                    assert!(shape.shared_bytes as usize + 256 <= shared, "{shape:?}");
+                    assert!(shape.grid[1] <= 65_535 && a.columns % 64 == 0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_without_a_launch_are_refused_by_name() {
+        let error = linear(&mut product(0, 8, 8, 0), Dtype::Bf16, &device(232_448)).expect_err("refused");
+        assert_eq!(error.to_string(), "linear: rows is 0, expected at least 1");
+        let none = NormArguments { rows: 1, ..NormArguments::default() };
+        assert_eq!(rms_norm(&none, &device(0)).expect_err("refused").what, "width");
+        let none = SampleArguments { rows: 1, vocabulary: 1, ..SampleArguments::default() };
+        assert_eq!(sample(&none).expect_err("refused").what, "rows_per_parameter");
+    }
+}

@@ -152,3 +152,70 @@ pub fn append_keys(a: &AttendArguments, head_dim: usize, dtype: Dtype) -> Result
     let grid = [across_x(name, "keys", threads.div_ceil(THREADS as usize))?, 1, 1];
     Ok(Shape { name, grid, threads: THREADS, shared_bytes: 0 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{append_keys, attend};
+    use crate::ir::dtype::Dtype;
+    use crate::runtime::cuda::arguments::AttendArguments;
+    use crate::runtime::cuda::device::Properties;
+
+    fn device() -> Properties {
+        Properties {
+            name: "test".to_owned(),
+            sm: 90,
+            multiprocessors: 132,
+            memory_bytes: 0,
+            shared_bytes: 232_448,
+        }
+    }
+
+    fn step(queries: i32, keys: i32, past_base: i32) -> AttendArguments {
+        let base = AttendArguments {
+            rows: 2,
+            heads: 32,
+            kv_heads: 32,
+            rows_per_length: 1,
+            ..AttendArguments::default()
+        };
+        AttendArguments { queries, keys, past_base, ..base }
+    }
+
+    fn chosen(a: &AttendArguments, head_dim: usize) -> &'static str {
+        attend(a, head_dim, Dtype::Bf16, &device()).expect("a launch").name
+    }
+
+    #[test]
+    fn few_keys_are_held_many_are_read_and_streams_are_tiled() {
+        assert_eq!(chosen(&step(1, 1, 3), 52), "attend_window_4");
+        assert_eq!(chosen(&step(2, 5, 0), 52), "attend_window_8");
+        assert_eq!(chosen(&step(1, 1, 15), 52), "attend_window_16");
+        assert_eq!(chosen(&step(1, 1, 15), 256), "attend_cache_1");
+        assert_eq!(chosen(&step(1, 1, 16), 52), "attend_cache_1");
+        assert_eq!(chosen(&step(2, 2, 16), 52), "attend_cache_4");
+        assert_eq!(chosen(&step(64, 0, 64), 52), "attend_stream");
+        // A length on the device may be anything.
+        let unknown = AttendArguments { lengths: 256, ..step(1, 1, 0) };
+        assert_eq!(chosen(&unknown, 52), "attend_cache_1");
+    }
+
+    #[test]
+    fn a_block_has_as_many_heads_as_its_lanes_hold() {
+        let shape = attend(&step(1, 1, 3), 52, Dtype::Bf16, &device()).expect("a launch");
+        assert_eq!((shape.grid, shape.threads), ([4, 1, 1], 256));
+        let shape = append_keys(&step(1, 3, 0), 128, Dtype::Bf16).expect("a launch");
+        assert_eq!(shape.grid, [24, 1, 1]);
+    }
+
+    #[test]
+    fn layouts_that_cannot_be_read_are_refused() {
+        let error = attend(&step(1, 1, 0), 51, Dtype::Bf16, &device()).expect_err("refused");
+        assert_eq!(error.to_string(), "attend: head_dim is 51, expected an even number up to 256");
+        let mut odd = step(1, 1, 0);
+        odd.q.head = 51;
+        assert_eq!(attend(&odd, 52, Dtype::Bf16, &device()).expect_err("refused").what, "q");
+        let mut odd = step(1, 1, 0);
+        odd.heads = 33;
+        assert_eq!(attend(&odd, 52, Dtype::Bf16, &device()).expect_err("refused").what, "heads");
+    }
+}

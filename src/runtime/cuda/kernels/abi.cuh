@@ -24,6 +24,7 @@ struct Heads {
 };
 
 // out[r, j] = act(norm(x[r]) . weight[j] + bias[j]) + residual[r, j]   (bias, norm, residual where their base is not null)
+// weight, norm and bias are constants: they may be read before the previous launch has ended.
 // mode 0: act is the identity, weight [n, k]. mode 1 (SwiGLU): weight [2n, k], gate rows then up rows,
 // out = silu(gate) * up; bias and residual are null. norm: x * rsqrt(mean(x^2) + eps) * norm[i], rounded to T.
 struct LinearArguments {
@@ -77,13 +78,18 @@ struct EmbedArguments {
 };
 
 // Attention with rotary positions over `past` keys in a cache followed by `keys` new ones. Row b has
-// past = (lengths ? lengths[b / rows_per_length] * past_scale : 0) + past_base keys in the cache. New key j stands at
-// position past + j, query i at position past + first_query + i; a query sees the cached keys and the new ones up to
-// its own position (all new ones where causal is 0), and of those only positions < visible[b] * visible_scale where
-// visible is not null. q and k come unrotated (table null: no rotation at all); entry [p, t] of
-// table (float2 [positions, head_dim / 2]) is (cos, sin) of position p. Query head h reads key head
+// past = (lengths ? lengths[b / rows_per_length] * past_scale : 0) + past_base keys in the cache; the key at index i of
+// both together stands at position i. Query i stands at position past + first_query + i. Where causal is 1 a query sees
+// the keys up to its own position, else all; where visible is not null, of those only the first
+// visible[b] * visible_scale. A query that sees none yields zeros. q and k come unrotated (table null: no rotation at
+// all); entry [p, t] of table (float2 [positions, head_dim / 2]) is (cos, sin) of position p. Query head h reads key head
 // h / (heads / kv_heads). Where store_k.base is not null, the rotated new keys and the new values are also written to
-// store at position j (+ past where store_at_past), so that store may be the cache itself.
+// store at position j (+ past where store_at_past), so that store may be the cache itself. Strides are even, addresses
+// multiples of two elements.
+//
+// attend_window_*, attend_cache_*: all of this. append_keys: only the writing to store. attend_stream: keys is 0, so all
+// keys are in the cache, those of the queries too (append_keys puts them there): for a stream of n units past_base is n
+// and first_query -n, or with m queries that end the stream -m; nothing is stored.
 struct AttendArguments {
     Heads q;       // T [rows, queries, heads, head_dim]
     Heads k;       // T [rows, keys, kv_heads, head_dim], unrotated
