@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Python packages that check exported models: into .deps/py, once. Fast when they are already there.
-#   scripts/setup-test-deps.sh             onnx, ONNX Runtime
+#   scripts/setup-test-deps.sh             onnx, ONNX Runtime, NVRTC (compiles CUDA kernels, without a GPU)
 #   scripts/setup-test-deps.sh --tensorrt  also TensorRT-RTX, which builds engines without a GPU (400 MB)
 # Prints the Python to use. Also sees to a browser for the test of the HTML report: by apt where this is root, else the test
 # says that it is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(numpy==2.4.6 onnx==1.23.2 onnxruntime==1.32.0 safetensors==0.8.0)
+packages=(numpy==2.4.6 onnx==1.23.2 onnxruntime==1.32.0 safetensors==0.8.0
+    nvidia-cuda-nvrtc==13.0.88)
 if [[ "${1:-}" == --tensorrt ]]; then
     packages+=(tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116)
 fi

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Installs what the tests need (Python packages, into the ignored folder .deps) and runs all of them.
 #   scripts/test.sh         the tests, documentation examples, and every exported model in ONNX Runtime
-#   scripts/test.sh --full  the same with more random cases from a new seed, and every exported model built by TensorRT-RTX
+#   scripts/test.sh --full  the same with more random cases from a new seed, every kernel for every generation of GPU, and
+#                           every exported model built by TensorRT-RTX
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tensorrt=()
 if [[ "${1:-}" == --full ]]; then
     tensorrt=(--tensorrt)
+    export PHOTONC_FULL=1
     export PROPTEST_CASES="${PROPTEST_CASES:-2048}"
     export PHOTONC_FUZZ_CASES="${PHOTONC_FUZZ_CASES:-10000}" PHOTONC_FUZZ_SEED="${PHOTONC_FUZZ_SEED:-random}"
 fi
@@ -17,7 +19,7 @@ python="$(scripts/setup-test-deps.sh "${tensorrt[@]}")"
 export INSTA_UPDATE=no
 references="$(mktemp)"
 trap 'rm -f "$references"' EXIT
-INSTA_SNAPSHOT_REFERENCES_FILE="$references" cargo test --locked --no-fail-fast
+INSTA_SNAPSHOT_REFERENCES_FILE="$references" cargo test --locked --no-fail-fast --features cuda
 unreferenced="$(comm -23 \
     <(find src tests -name '*.snap' -exec realpath {} + | sort -u) \
     <(xargs -r realpath <"$references" | sort -u))"

@@ -278,14 +278,16 @@ fn synth_repeats_and_replaces_only_a_checkpoint() -> TestResult {
 fn doctor_lists_every_backend() -> TestResult {
     let folder = tempfile::tempdir()?;
     let report = document(folder.path(), &["doctor", "--json"])?;
-    let names: Vec<&str> = report["backends"]
-        .as_array()
-        .ok_or("backends")?
-        .iter()
-        .filter(|backend| backend["found"] == true)
-        .filter_map(|backend| backend["name"].as_str())
-        .collect();
-    assert_eq!(names, ["tract", "reference"]);
+    let backends = report["backends"].as_array().ok_or("backends")?;
+    let names: Vec<&str> = backends.iter().filter_map(|backend| backend["name"].as_str()).collect();
+    assert_eq!(names, ["tract", "reference", "cuda"]);
+    // A backend is there, or each thing it lacks says what to do.
+    for backend in backends {
+        let missing: Vec<&str> =
+            backend["missing"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        assert_eq!(backend["found"], missing.is_empty());
+        assert!(missing.iter().all(|reason| reason.contains(": ")), "{missing:?}");
+    }
     Ok(())
 }
 

@@ -289,7 +289,6 @@ fn mistakes_of_kernels_are_reported() {
         ("writes_after_shared", 8, 64, "wrote outside its dynamic shared memory"),
         ("endless", 1, 0, "beyond the stack"),
         ("row_sum", 512, 0, "512 threads of a block, expected 1 to 256"),
-        ("count", 32, 300 << 10, "bytes of shared memory"),
     ];
     for (name, threads, shared_bytes, expected) in reports {
         let found = std::panic::catch_unwind(|| complaint(name, threads, shared_bytes));
@@ -303,6 +302,8 @@ fn an_unknown_kernel_and_wrong_arguments_are_reported() {
     let device = device(Order::Immediate);
     let unknown = device.function(UNIT, "row_product").expect_err("a report").to_string();
     assert!(unknown.contains("no kernel `row_product`, found row_sum, transpose"), "{unknown}");
+    let large = launch(&device, MAIN, "count", ([1, 1, 1], 32, 300 << 10), &[0, 0]).expect_err("a report");
+    assert!(large.to_string().contains("307200 bytes of shared memory"), "{large}");
     let short =
         launch(&device, MAIN, "row_sum", ([1, 1, 1], 256, 0), &[0]).expect_err("a report").to_string();
     assert!(short.contains("arguments of 8 bytes, expected 16"), "{short}");
@@ -341,7 +342,7 @@ fn products_honour_types_strides_bias_and_residual() {
             x: dx.address,
             x_stride: 40,
             weight: dw.address,
-            bias: db.address,
+            bias: if out_dtype == dtype { db.address } else { 0 },
             residual,
             residual_stride: 9,
             out: out.address,
@@ -352,7 +353,8 @@ fn products_honour_types_strides_bias_and_residual() {
             for column in 0..n {
                 let dot: f64 = (0..k).map(|i| exact(&x, row * 40 + i) * exact(&w, column * k + i)).sum();
                 let added = if residual == 0 { 0.0 } else { exact(&sum, row * 9 + column) };
-                let expected = dot + exact(&bias, column) + added;
+                let shift = if product.bias == 0 { 0.0 } else { exact(&bias, column) };
+                let expected = dot + shift + added;
                 // SAFETY: inside `out`.
                 let found = unsafe { emulated::product::load(out.address, row * 9 + column, out_dtype) };
                 let unit = if out_dtype == Dtype::Bf16 { 1.0 / 256.0 } else { 1e-5 };
@@ -363,6 +365,44 @@ fn products_honour_types_strides_bias_and_residual() {
             }
         }
     }
+}
+
+#[test]
+fn products_that_no_device_has_are_refused() {
+    let device = device(Order::Immediate);
+    let memory = device.allocate(1024).expect("room");
+    let at = memory.address;
+    let good = MatMul {
+        m: 2,
+        n: 2,
+        k: 4,
+        dtype: Dtype::Bf16,
+        out_dtype: Dtype::Bf16,
+        x: at,
+        x_stride: 4,
+        weight: at + 256,
+        bias: 0,
+        residual: 0,
+        residual_stride: 0,
+        out: at + 512,
+        out_stride: 2,
+    };
+    device.matmul(MAIN, &good).expect("a product");
+    let bad = [
+        MatMul { dtype: Dtype::I64, out_dtype: Dtype::I64, ..good },
+        MatMul { dtype: Dtype::F32, ..good },
+        MatMul { out_dtype: Dtype::F32, bias: at, ..good },
+        MatMul { out_dtype: Dtype::F32, residual: at, residual_stride: 2, ..good },
+        MatMul { x_stride: 3, ..good },
+        MatMul { out_stride: 1, ..good },
+        MatMul { residual: at, residual_stride: 1, ..good },
+        MatMul { k: 0, ..good },
+    ];
+    for product in bad {
+        assert!(device.matmul(MAIN, &product).is_err(), "{product:?}");
+    }
+    let beyond = device.matmul(MAIN, &MatMul { m: 200, ..good }).expect_err("a report").to_string();
+    assert!(beyond.contains("of an allocation of 1024"), "{beyond}");
 }
 
 /// One stream doubles what another has written; with the wait always right, without it wrong for some order.
@@ -423,6 +463,44 @@ fn a_recording_with_branches_replays_and_must_be_joined() {
         let error = device.end_recording(MAIN).expect_err("not joined").to_string();
         assert!(error.contains("stream 1 was not joined to stream 0"), "{error}");
     }
+}
+
+/// Recordings made on one stream share its workspace, so they must not run on two at once.
+#[test]
+fn recordings_that_share_a_workspace_must_not_run_at_once() {
+    let run = |seed: u64, own_streams: bool| {
+        let device = device(Order::Mixed(seed));
+        let x = upload(&device, &[1.0f32; 16]);
+        let outs = [upload(&device, &[0.0f32; 4]), upload(&device, &[0.0f32; 4])];
+        let streams = [MAIN, if own_streams { SIDE } else { MAIN }];
+        let recordings = [0, 1].map(|at: usize| {
+            device.begin_recording(streams[at]).expect("begun");
+            for _ in 0..4 {
+                let product = MatMul {
+                    m: 2,
+                    n: 2,
+                    k: 4,
+                    dtype: Dtype::F32,
+                    out_dtype: Dtype::F32,
+                    x: x.address,
+                    x_stride: 4,
+                    weight: x.address,
+                    bias: 0,
+                    residual: 0,
+                    residual_stride: 0,
+                    out: outs[at].address,
+                    out_stride: 2,
+                };
+                device.matmul(streams[at], &product).expect("recorded");
+            }
+            device.end_recording(streams[at]).expect("ended")
+        });
+        let replayed = device.replay(MAIN, &recordings[0]).and_then(|()| device.replay(SIDE, &recordings[1]));
+        replayed.and_then(|()| device.synchronize())
+    };
+    assert!((0..16).all(|seed| run(seed, true).is_ok()));
+    let found = (0..16).find_map(|seed| run(seed, false).err()).expect("a report").to_string();
+    assert!(found.contains("use the workspace of stream 0 at once"), "{found}");
 }
 
 #[test]

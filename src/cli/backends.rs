@@ -117,15 +117,6 @@ impl BackendArgs {
     }
 }
 
-/// What there is of CUDA: where the driver is, its version and the GPUs; or what is missing.
-#[cfg(feature = "cuda")]
-pub fn gpus() -> Result<(String, String), String> {
-    use crate::runtime::cuda::driver::driver_facts;
-    let facts = driver_facts(&[]).map_err(|error| error.to_string())?;
-    let (major, minor) = facts.cuda;
-    Ok((format!("CUDA {major}.{minor}"), format!("{} ({})", facts.gpus.join(", "), facts.place)))
-}
-
 #[cfg(feature = "cuda")]
 fn open_gpu(ordinal: usize) -> Result<Arc<dyn Device>, String> {
     use crate::runtime::cuda::driver::{Driver, DriverOptions};
@@ -135,14 +126,8 @@ fn open_gpu(ordinal: usize) -> Result<Arc<dyn Device>, String> {
 
 /// What to do about a build without the feature.
 #[cfg(not(feature = "cuda"))]
-const WITHOUT_CUDA: &str =
+pub const WITHOUT_CUDA: &str =
     "this photonc was built without it; install with `cargo install --path . --features cuda`";
-
-/// What there is of CUDA: nothing in this build.
-#[cfg(not(feature = "cuda"))]
-pub fn gpus() -> Result<(String, String), String> {
-    Err(WITHOUT_CUDA.to_owned())
-}
 
 #[cfg(not(feature = "cuda"))]
 fn open_gpu(_ordinal: usize) -> Result<Arc<dyn Device>, String> {

@@ -1,6 +1,6 @@
 //! `photonc doctor`: which backends this machine can use, and what the others lack.
 
-use super::backends::{BackendName, gpus};
+use super::backends::BackendName;
 use super::{Failure, Reporter};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -24,7 +24,7 @@ struct BackendStatus {
     found: bool,
     version: Option<String>,
     place: Option<String>,
-    missing: Option<String>,
+    missing: Option<Vec<String>>,
     about: &'static str,
 }
 
@@ -41,7 +41,12 @@ pub fn run(_args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let mut text = format!("photonc {} on {}, {} threads\n", report.photonc, report.system, report.threads);
     for backend in &report.backends {
         let state = match (&backend.missing, &backend.version, &backend.place) {
-            (Some(missing), _, _) => format!("missing: {missing}"),
+            // The rest of it, every place that was searched, is in the JSON.
+            (Some(missing), _, _) => {
+                let brief: Vec<&str> =
+                    missing.iter().map(|reason| reason.lines().next().unwrap_or_default()).collect();
+                format!("missing: {}", brief.join("\n             missing: "))
+            }
             (None, version, place) => {
                 format!("{} {}", version.as_deref().unwrap_or("found"), place.as_deref().unwrap_or(""))
             }
@@ -52,18 +57,45 @@ pub fn run(_args: &Args, reporter: &Reporter) -> Result<(), Failure> {
 }
 
 fn backends() -> Vec<BackendStatus> {
-    let status = |backend: BackendName| {
-        let (version, place, missing) = match backend {
-            BackendName::Tract | BackendName::Reference => {
-                (Some(backend.version().to_owned()), Some("built in".to_owned()), None)
-            }
-            BackendName::Cuda => match gpus() {
-                Ok((version, place)) => (Some(version), Some(place), None),
-                Err(missing) => (None, None, Some(missing)),
-            },
-        };
-        let (name, about, found) = (backend.name(), backend.about(), missing.is_none());
-        BackendStatus { name, found, version, place, missing, about }
+    let status = |backend: BackendName| match backend {
+        BackendName::Tract | BackendName::Reference => BackendStatus {
+            name: backend.name(),
+            found: true,
+            version: Some(backend.version().to_owned()),
+            place: Some("built in".to_owned()),
+            missing: None,
+            about: backend.about(),
+        },
+        BackendName::Cuda => cuda(),
     };
     BackendName::ALL.into_iter().map(status).collect()
+}
+
+#[cfg(feature = "cuda")]
+fn cuda() -> BackendStatus {
+    use crate::runtime::cuda::libraries::named_folders;
+    use crate::runtime::cuda::presence::Presence;
+    let presence = Presence::find(&named_folders(&[]));
+    let missing: Vec<String> = presence.missing().into_iter().map(ToString::to_string).collect();
+    let known = |text: String| Some(text).filter(|text| !text.is_empty());
+    BackendStatus {
+        name: BackendName::Cuda.name(),
+        found: missing.is_empty(),
+        version: known(presence.versions()),
+        place: known(presence.places()),
+        missing: Some(missing).filter(|missing| !missing.is_empty()),
+        about: BackendName::Cuda.about(),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda() -> BackendStatus {
+    BackendStatus {
+        name: BackendName::Cuda.name(),
+        found: false,
+        version: None,
+        place: None,
+        missing: Some(vec![super::backends::WITHOUT_CUDA.to_owned()]),
+        about: BackendName::Cuda.about(),
+    }
 }

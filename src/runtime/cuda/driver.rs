@@ -19,6 +19,7 @@ use recording::Events;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use context::{DriverFacts, driver_facts};
@@ -32,7 +33,7 @@ pub struct DriverOptions {
     pub libraries: Vec<PathBuf>,
     /// Where compiled kernels are kept.
     pub cache: KernelCache,
-    /// Lets a kernel start its constant part before the kernel before it on the stream has ended, where the GPU can
+    /// Lets a kernel that comes right after another one start its constant part before that has ended, where the GPU can
     /// (compute capability 9.0 on). Every kernel here waits by itself before it touches anything else.
     pub overlap: bool,
 }
@@ -52,6 +53,8 @@ pub struct Driver {
     compiler: Compiler,
     properties: Properties,
     overlap: bool,
+    /// Of each stream: whether what came last on it is one of our kernels, which the next one may overlap.
+    after_kernel: [AtomicBool; STREAMS],
     context: Arc<Context>,
 }
 
@@ -90,6 +93,7 @@ impl Driver {
             kernels: Mutex::default(),
             compiler,
             overlap: options.overlap && properties.sm >= 90,
+            after_kernel: Default::default(),
             properties,
             context,
         })
@@ -101,10 +105,18 @@ impl Driver {
         &self.compiler
     }
 
+    /// A stream, on which something else than a kernel is about to be entered.
     fn stream(&self, stream: Stream) -> Result<sys::CUstream, DeviceError> {
+        self.stream_for(stream, false).map(|(stream, _)| stream)
+    }
+
+    /// A stream, and whether what is about to be entered on it, being a kernel, comes right after one.
+    fn stream_for(&self, stream: Stream, kernel: bool) -> Result<(sys::CUstream, bool), DeviceError> {
         self.context.make_current()?;
-        let known = self.context.streams.get(stream.0).copied();
-        known.ok_or_else(|| call("stream", &format!("stream {} of {STREAMS}", stream.0)))
+        let unknown = || call("stream", &format!("stream {} of {STREAMS}", stream.0));
+        let known = self.context.streams.get(stream.0).copied().ok_or_else(unknown)?;
+        let after_kernel = self.after_kernel.get(stream.0).ok_or_else(unknown)?;
+        Ok((known, after_kernel.swap(kernel, Ordering::Relaxed) && kernel))
     }
 
     /// Refuses what cannot be recorded: host memory may be gone when the recording is replayed.
@@ -262,7 +274,7 @@ impl Device for Driver {
     }
 
     fn launch(&self, stream: Stream, launch: &Launch<'_>) -> Result<(), DeviceError> {
-        let stream = self.stream(stream)?;
+        let (stream, after_kernel) = self.stream_for(stream, true)?;
         let function = lock(&self.kernels).functions.get(launch.function.0).copied();
         let function = function.ok_or_else(|| call("launch", "a function that was not loaded"))?;
         let mut overlap = sys::CUlaunchAttribute {
@@ -280,7 +292,7 @@ impl Device for Driver {
             sharedMemBytes: launch.shared_bytes,
             hStream: stream,
             attrs: &raw mut overlap,
-            numAttrs: u32::from(self.overlap),
+            numAttrs: u32::from(self.overlap && after_kernel),
         };
         let mut parameters = [launch.arguments.as_ptr().cast_mut().cast::<std::ffi::c_void>()];
         // SAFETY: the kernel takes one struct by value, which the driver copies before it returns; its addresses lie in

@@ -110,14 +110,9 @@ pub fn load<T>(
 ) -> Result<T, DeviceError> {
     let mut refusals = Vec::new();
     for place in candidates(library, named) {
-        // SAFETY: these libraries' initialisers have no requirements; they stay loaded for good.
-        let opened = unsafe { Library::open(Some(&place), RTLD_NOW | RTLD_GLOBAL) };
+        let opened = keep(&place);
         let place = place.display().to_string();
-        let taken = match opened {
-            Ok(opened) => accept(Loaded { library: Box::leak(Box::new(opened)), place: place.clone() }),
-            Err(error) => Err(error.to_string()),
-        };
-        match taken {
+        match opened.and_then(|library| accept(Loaded { library, place: place.clone() })) {
             Ok(taken) => return Ok(taken),
             Err(reason) if reason.contains(&place) => refusals.push(reason),
             Err(reason) => refusals.push(format!("{place}: {reason}")),
@@ -125,10 +120,20 @@ pub fn load<T>(
     }
     let tried = refusals.join("\n  ");
     Err(DeviceError::Unavailable(format!(
-        "{} cannot be used; tried\n  {tried}\n{}, or name its folder with {FOLDERS_VARIABLE}",
+        "{} cannot be used: {}, or name its folder with {FOLDERS_VARIABLE}; tried\n  {tried}",
         library.name(),
         library.install(),
     )))
+}
+
+/// Loads a library for as long as the program runs.
+///
+/// # Errors
+/// The loader's words.
+pub(super) fn keep(place: &Path) -> Result<&'static Library, String> {
+    // SAFETY: the initialisers of CUDA's libraries have no requirements, and nothing is ever unloaded.
+    let opened = unsafe { Library::open(Some(place), RTLD_NOW | RTLD_GLOBAL) };
+    Ok(Box::leak(Box::new(opened.map_err(|error| error.to_string())?)))
 }
 
 fn usual_folders(library: Cuda) -> Vec<PathBuf> {
@@ -182,11 +187,8 @@ mod tests {
         let named = vec![PathBuf::from("/some/folder")];
         let refused: Result<(), _> = load(Cuda::CublasLt, &named, |_| Err("too old".to_owned()));
         let text = refused.unwrap_err().to_string();
-        assert!(
-            text.starts_with("cuBLASLt cannot be used; tried\n  /some/folder/libcublasLt.so.13: "),
-            "{text}"
-        );
-        assert!(text.contains("pip install nvidia-cublas"), "{text}");
-        assert!(text.contains(FOLDERS_VARIABLE), "{text}");
+        let start = "cuBLASLt cannot be used: pip install nvidia-cublas, or name its folder with PHOTONC_CUDA_LIB; tried\n";
+        assert!(text.starts_with(start), "{text}");
+        assert!(text.contains("\n  /some/folder/libcublasLt.so.13: "), "{text}");
     }
 }

@@ -20,4 +20,6 @@ pub mod machine;
 #[cfg(feature = "cuda")]
 pub mod nvrtc;
 pub mod plan;
+#[cfg(feature = "cuda")]
+pub mod presence;
 pub mod weights;

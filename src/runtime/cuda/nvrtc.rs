@@ -6,7 +6,7 @@ use super::device::{DeviceError, Unit};
 use super::kernels::HEADERS;
 use super::libraries::{self, Cuda, Loaded};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 type Program = *mut c_void;
@@ -75,6 +75,12 @@ impl Nvrtc {
             return Err(format!(
                 "version {major}.{minor}, which is newer than the driver's CUDA {most_major}"
             ));
+        }
+        // NVRTC opens its other half by its bare name, which fails outside the loader's own folders unless it is there.
+        let builtins =
+            Path::new(&loaded.place).with_file_name(format!("libnvrtc-builtins.so.{major}.{minor}"));
+        if builtins.is_absolute() && builtins.exists() {
+            libraries::keep(&builtins)?;
         }
         let functions = Functions {
             create: symbol!("nvrtcCreateProgram"),

@@ -221,13 +221,15 @@ impl Emulated {
             Some(wanted) if able.contains(&wanted) && state.queues.noise.below(2) == 0 => wanted,
             _ => able[state.queues.noise.below(able.len())],
         };
-        if let Some(work) = state.queues.step(stream) {
-            let done = self.perform(state, &work);
-            if let Err(error) = done {
-                state.failed = Some(error.clone());
-                state.queues.clear();
-                return Err(error);
-            }
+        let done = match state.queues.step(stream) {
+            Ok(Some(work)) => self.perform(state, &work),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            state.failed = Some(error.clone());
+            state.queues.clear();
+            return Err(error);
         }
         Ok(true)
     }
@@ -440,16 +442,7 @@ impl Device for Emulated {
     }
 
     fn matmul(&self, stream: Stream, matmul: &MatMul) -> Result<(), DeviceError> {
-        let p = matmul;
-        if !p.dtype.is_float() || (p.out_dtype != p.dtype && p.out_dtype != photonc::ir::dtype::Dtype::F32) {
-            return Err(call("matmul", &format!("{} to {}", p.dtype, p.out_dtype)));
-        }
-        if p.residual != 0 && p.out_dtype != p.dtype {
-            return Err(call("matmul", "a residual of another type than the result"));
-        }
-        if p.x_stride < p.k || p.out_stride < p.n || (p.residual != 0 && p.residual_stride < p.n) {
-            return Err(call("matmul", "rows overlap"));
-        }
+        matmul.check()?;
         self.enter(stream, "matmul", Work::MatMul(*matmul))
     }
 

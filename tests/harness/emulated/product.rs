@@ -53,18 +53,18 @@ pub fn extents(p: &MatMul) -> [(u64, usize); 5] {
 /// # Safety
 /// All `extents` lie in live memory, and `out` overlaps no other one, `residual` with equal stride excepted.
 pub unsafe fn run(p: &MatMul) {
-    // SAFETY (here and below): elements inside the extents.
-    let row = |m: usize| -> Vec<f32> {
-        (0..p.k).map(|i| unsafe { load(p.x, m * p.x_stride + i, p.dtype) }).collect()
-    };
+    // SAFETY: the indices below stay inside the extents, which are live as the caller promises.
+    let value = |address: u64, at: usize| unsafe { load(address, at, p.dtype) };
+    let value_or_zero = |address: u64, at: usize| if address == 0 { 0.0 } else { value(address, at) };
+    let row = |m: usize| (0..p.k).map(|i| value(p.x, m * p.x_stride + i)).collect::<Vec<f32>>();
     let x: Vec<Vec<f32>> = (0..p.m).map(row).collect();
     (0..p.n).into_par_iter().for_each(|n| {
-        let weight: Vec<f32> = (0..p.k).map(|i| unsafe { load(p.weight, n * p.k + i, p.dtype) }).collect();
-        let bias = if p.bias == 0 { 0.0 } else { unsafe { load(p.bias, n, p.dtype) } };
+        let weight: Vec<f32> = (0..p.k).map(|i| value(p.weight, n * p.k + i)).collect();
+        let bias = value_or_zero(p.bias, n);
         for (m, row) in x.iter().enumerate() {
             let sum: f32 = row.iter().zip(&weight).map(|(x, w)| x * w).sum();
-            let at = m * p.residual_stride + n;
-            let residual = if p.residual == 0 { 0.0 } else { unsafe { load(p.residual, at, p.dtype) } };
+            let residual = value_or_zero(p.residual, m * p.residual_stride + n);
+            // SAFETY: inside the extent of `out`; each element is written by one thread.
             unsafe { store(p.out, m * p.out_stride + n, p.out_dtype, sum + bias + residual) };
         }
     });

@@ -76,12 +76,19 @@ impl Running {
         Running { at: [0; STREAMS], done: vec![false; sequence.events], sequence }
     }
 
+    /// Whether it has begun and not ended, and has products of this stream's workspace.
+    fn occupies(&self, workspace: usize) -> bool {
+        let begun = self.at.iter().any(|at| *at > 0) && !self.finished();
+        let product = |step: &Step| matches!(step, Step::Work(Work::MatMul(_)));
+        begun && self.sequence.steps[workspace].iter().any(product)
+    }
+
     fn finished(&self) -> bool {
         (0..STREAMS).all(|stream| self.at[stream] == self.sequence.steps[stream].len())
     }
 
-    /// Advances a branch by one step; what is then to be done, if anything.
-    fn step(&mut self, noise: &mut Noise) -> Option<Work> {
+    /// Advances a branch by one step: the branch, and what is then to be done, if anything.
+    fn step(&mut self, noise: &mut Noise) -> (usize, Option<Work>) {
         let able = |stream: &usize| match self.sequence.steps[*stream].get(self.at[*stream]) {
             None => false,
             Some(Step::Wait(event)) => self.done[*event],
@@ -92,11 +99,11 @@ impl Running {
         let step = &self.sequence.steps[stream][self.at[stream]];
         self.at[stream] += 1;
         match step {
-            Step::Work(work) => return Some(work.clone()),
+            Step::Work(work) => return (stream, Some(work.clone())),
             Step::Record(event) => self.done[*event] = true,
             Step::Wait(_) => {}
         }
-        None
+        (stream, None)
     }
 }
 
@@ -151,19 +158,32 @@ impl Queues {
         (0..STREAMS).filter(able).collect()
     }
 
-    /// Takes one step on an able stream; what is then to be done, if anything.
-    pub fn step(&mut self, stream: usize) -> Option<Work> {
-        if let Some(Entered::Replay(running)) = self.entered[stream].front_mut()
-            && !running.finished()
-        {
-            return running.step(&mut self.noise);
+    /// Takes one step on an able stream; what is then to be done, if anything. Fails where two products could share a
+    /// workspace at the same time.
+    pub fn step(&mut self, stream: usize) -> Result<Option<Work>, DeviceError> {
+        let (workspace, work) = match self.entered[stream].front_mut() {
+            Some(Entered::Replay(running)) if !running.finished() => running.step(&mut self.noise),
+            _ => match self.entered[stream].pop_front() {
+                Some(Entered::Work(work)) => (stream, Some(work)),
+                Some(Entered::Record(event)) => {
+                    self.marks[event as usize] = Mark::Reached(Instant::now());
+                    (stream, None)
+                }
+                Some(Entered::Wait(_) | Entered::Replay(_)) | None => (stream, None),
+            },
+        };
+        if matches!(work, Some(Work::MatMul(_))) {
+            for (other, entered) in self.entered.iter().enumerate() {
+                let Some(Entered::Replay(running)) = entered.front() else { continue };
+                if other != stream && running.occupies(workspace) {
+                    let message = format!(
+                        "streams {stream} and {other} use the workspace of stream {workspace} at once"
+                    );
+                    return Err(super::memory::call("matmul", &message));
+                }
+            }
         }
-        match self.entered[stream].pop_front() {
-            Some(Entered::Work(work)) => return Some(work),
-            Some(Entered::Record(event)) => self.marks[event as usize] = Mark::Reached(Instant::now()),
-            Some(Entered::Wait(_) | Entered::Replay(_)) | None => {}
-        }
-        None
+        Ok(work)
     }
 
     pub fn clear(&mut self) {
