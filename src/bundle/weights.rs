@@ -116,11 +116,7 @@ fn pieces_of(tensors: &[StoredTensor]) -> Vec<(Option<Dtype>, u64, usize)> {
 }
 
 /// `length` bytes from `start` in pieces. Widening doubles the bytes, so half a piece keeps the buffers bounded.
-fn cut(
-    dtype: Option<Dtype>,
-    start: u64,
-    length: u64,
-) -> impl Iterator<Item = (Option<Dtype>, u64, usize)> {
+fn cut(dtype: Option<Dtype>, start: u64, length: u64) -> impl Iterator<Item = (Option<Dtype>, u64, usize)> {
     const LARGEST: usize = PIECE_BYTES / 2;
     (0..length.div_ceil(LARGEST as u64)).map(move |piece| {
         let done = piece * LARGEST as u64;

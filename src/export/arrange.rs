@@ -27,10 +27,12 @@ pub(super) fn arrange<'c>(
     entries: &[(&'c str, &'c TensorEntry)],
     joined: &[Vec<String>],
 ) -> Vec<(&'c str, &'c TensorEntry)> {
-    let places: HashMap<&str, usize> = entries.iter().enumerate().map(|(at, (name, _))| (*name, at)).collect();
+    let places: HashMap<&str, usize> =
+        entries.iter().enumerate().map(|(at, (name, _))| (*name, at)).collect();
     let mut group_of: HashMap<usize, Vec<usize>> = HashMap::new();
     for parts in joined {
-        let members: Option<Vec<usize>> = parts.iter().map(|part| places.get(part.as_str()).copied()).collect();
+        let members: Option<Vec<usize>> =
+            parts.iter().map(|part| places.get(part.as_str()).copied()).collect();
         let Some(members) = members else { continue };
         let distinct: HashSet<usize> = members.iter().copied().collect();
         if distinct.len() == members.len() && members.iter().all(|member| !group_of.contains_key(member)) {
@@ -75,7 +77,10 @@ mod tests {
 
     #[test]
     fn parts_come_together_where_the_first_is() {
-        assert_eq!(arranged(&["a", "k", "o", "q", "v", "z"], &[&["q", "k", "v"]]), ["a", "q", "k", "v", "o", "z"]);
+        assert_eq!(
+            arranged(&["a", "k", "o", "q", "v", "z"], &[&["q", "k", "v"]]),
+            ["a", "q", "k", "v", "o", "z"]
+        );
     }
 
     // A part of a longer run is in its place already; a second way to join one tensor would tear the first apart.

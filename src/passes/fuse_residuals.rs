@@ -30,7 +30,8 @@ impl Pass for FuseResiduals {
                 continue;
             }
             // The newer value is the product; the older one is there already.
-            let fitting = [(right, left), (left, right)].into_iter().find(|(map, x)| fits(graph, sum, *map, *x));
+            let fitting =
+                [(right, left), (left, right)].into_iter().find(|(map, x)| fits(graph, sum, *map, *x));
             let Some((map, residual)) = fitting else {
                 rewrites.decline(graph, sum, "the product is read by others, has a bias or is broadcast");
                 continue;

@@ -127,7 +127,12 @@ pub const TABLE: &[Row] = &[
         Stage::Layout,
         "after rows are flat: only a product of two axes starts from another value in ONNX",
     ),
-    row(|| Box::new(SinkReshapes), OptLevel::O2, Stage::Layout, "after rows are flat: what is to be joined is flat then"),
+    row(
+        || Box::new(SinkReshapes),
+        OptLevel::O2,
+        Stage::Layout,
+        "after rows are flat: what is to be joined is flat then",
+    ),
 ];
 
 impl OptLevel {

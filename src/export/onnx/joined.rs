@@ -45,7 +45,9 @@ fn adjacent(parts: Vec<WeightLocation>) -> Option<WeightLocation> {
 
 /// `a.{q,k,v}.b`: what the names have in common, and where they differ.
 fn name(parts: &[String]) -> String {
-    let common = |same: &dyn Fn(&str, usize) -> bool| (0..).take_while(|length| parts.iter().all(|part| same(part, *length))).count();
+    let common = |same: &dyn Fn(&str, usize) -> bool| {
+        (0..).take_while(|length| parts.iter().all(|part| same(part, *length))).count()
+    };
     let Some(first) = parts.first() else { return String::new() };
     let shortest = parts.iter().map(String::len).min().unwrap_or(0);
     let head = common(&|part, at| at < shortest && part.as_bytes()[at] == first.as_bytes()[at]);
@@ -72,7 +74,11 @@ mod tests {
     // A gap or another file would make the initialiser read what is not its own.
     #[test]
     fn only_neighbours_are_joined() {
-        let at = |file: &str, offset_bytes| WeightLocation { file: file.to_owned(), offset_bytes, length_bytes: 8 };
+        let at = |file: &str, offset_bytes| WeightLocation {
+            file: file.to_owned(),
+            offset_bytes,
+            length_bytes: 8,
+        };
         let whole = adjacent(vec![at("w", 16), at("w", 24), at("w", 32)]).expect("are neighbours");
         assert_eq!((whole.offset_bytes, whole.length_bytes), (16, 24));
         assert_eq!(adjacent(vec![at("w", 16), at("w", 32)]), None);
