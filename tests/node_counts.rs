@@ -18,6 +18,10 @@ fn paper() -> ModelConfig {
     preset("paper-600m").expect("is a preset")
 }
 
+/// Most nodes that the graphs of a default export may have.
+const LIMITS: [(&str, usize); 5] =
+    [("coarse", 500), ("expand", 520), ("score", 750), ("encode", 650), ("reencode", 250)];
+
 fn compiled(level: OptLevel) -> Compilation {
     let protocols = [Protocol::Recgen, Protocol::Hiergen];
     compile_with(&paper(), &protocols, PassOptions::at(level)).expect("compiles")
@@ -78,6 +82,9 @@ fn graphs_have_the_reviewed_number_of_nodes() {
             o2.total() <= o1.total() && o1.total() <= o0.total() && o3.total() <= o2.total(),
             "{name} grows"
         );
+        if let Some((_, limit)) = LIMITS.iter().find(|(graph, _)| graph == name) {
+            assert!(o2.total() <= *limit, "{name}: {} nodes, expected at most {limit}", o2.total());
+        }
         let [before, after] = [&o2, &o3].map(|counts| format!("{} ({})", counts.total(), counts.of_weights));
         writeln!(text, "{name}: {}, {}, {before}, {after}", o0.total(), o1.total()).expect("writes");
         let items: Vec<String> = o2.operators.iter().map(|(op, count)| format!("{op} {count}")).collect();
