@@ -39,10 +39,8 @@ pub struct ExportOptions {
     pub protocols: Option<Vec<Protocol>>,
     /// Longest sequence in tokens, prompt included; by default what the checkpoint states.
     pub max_tokens: Option<usize>,
-    /// How much is optimised.
+    /// How much [`export`] optimises; [`export_with`] takes its own passes.
     pub opt_level: OptLevel,
-    /// Starts no optional pass once so many rewrites were made, over all graphs.
-    pub stop_after: Option<usize>,
     /// Takes NaN and infinite weights as they are.
     pub allow_nonfinite: bool,
     /// Replaces a bundle that stands at `out`.
@@ -60,7 +58,6 @@ impl ExportOptions {
             protocols: None,
             max_tokens: None,
             opt_level: OptLevel::default(),
-            stop_after: None,
             allow_nonfinite: false,
             force: false,
         }
@@ -137,6 +134,18 @@ pub fn export(
     options: &ExportOptions,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<ExportReport, ExportError> {
+    export_with(options, PassOptions::at(options.opt_level), progress)
+}
+
+/// [`export`] with these passes, watched.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_with(
+    options: &ExportOptions,
+    passes: PassOptions<'_>,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<ExportReport, ExportError> {
     let stage = |stage| progress(Progress { stage, done_bytes: 0, total_bytes: 0 });
     stage("read checkpoint");
     let checkpoint = Checkpoint::open(&options.model, &options.dialect)?;
@@ -146,11 +155,7 @@ pub fn export(
     // Where nothing may be written, nothing should be computed first.
     let writer = BundleWriter::create(&options.out, options.force)?;
     stage("compile");
-    let compilation = compile_with(
-        &checkpoint.config,
-        &protocols,
-        PassOptions { level: options.opt_level, stop_after: options.stop_after, observer: None },
-    )?;
+    let compilation = compile_with(&checkpoint.config, &protocols, passes)?;
     let joined = arrange::joined(compilation.graphs.values());
     let source = store::Source { checkpoint: &checkpoint, joined: &joined };
     let store = store::write(&writer, source, options.allow_nonfinite, &|done_bytes, total_bytes| {

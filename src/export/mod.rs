@@ -7,4 +7,4 @@ mod finite_check;
 pub mod onnx;
 mod store;
 
-pub use assemble::{ExportError, ExportOptions, ExportReport, Progress, export};
+pub use assemble::{ExportError, ExportOptions, ExportReport, Progress, export, export_with};

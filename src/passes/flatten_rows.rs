@@ -33,6 +33,9 @@ impl Pass for FlattenRows {
             }
             match rows_of(graph, id) {
                 Some(rows) => {
+                    if !graph.may_rewrite() {
+                        break;
+                    }
                     flatten(graph, id, rows)?;
                     rewrites.count += 1;
                 }

@@ -36,6 +36,9 @@ impl Pass for FuseResiduals {
                 rewrites.decline(graph, sum, "the product is read by others, has a bias or is broadcast");
                 continue;
             };
+            if !graph.may_rewrite() {
+                break;
+            }
             let scope = graph.scope(sum).clone();
             let operands: Vec<NodeId> = graph.operands(map).into_iter().chain([residual]).collect();
             let fused = graph.add(Op::Linear, &operands, &scope)?;

@@ -30,6 +30,9 @@ impl Pass for SinkReshapes {
                 rewrites.decline(graph, id, "not every part is a reshape that keeps the first axis");
                 continue;
             };
+            if !graph.may_rewrite() {
+                break;
+            }
             let (shape, scope) = (graph.ty(id).shape.clone(), graph.scope(id).clone());
             let joined = graph.add(Op::Concat { axis: 1 }, &parts, &scope)?;
             let joined = graph.add(Op::Reshape { shape }, &[joined], &scope)?;
