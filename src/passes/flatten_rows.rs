@@ -22,7 +22,7 @@ impl Pass for FlattenRows {
     }
 
     fn requires(&self) -> Form {
-        Form::Straight
+        Form::Any
     }
 
     fn run(&self, graph: &mut Graph) -> Result<Rewrites, PassError> {
@@ -36,7 +36,7 @@ impl Pass for FlattenRows {
                     if !graph.may_rewrite() {
                         break;
                     }
-                    flatten(graph, id, rows)?;
+                    flatten(graph, id, &rows)?;
                     rewrites.count += 1;
                 }
                 None if matches!(graph.op(id), Op::Binary { function: BinaryFn::Add }) => {
@@ -49,16 +49,20 @@ impl Pass for FlattenRows {
     }
 }
 
-/// How many of the operands are rows, from the first on; the others belong to every row alike.
-fn rows_of(graph: &Graph, id: NodeId) -> Option<usize> {
+/// Slots of the operands that are rows; the others belong to every row alike.
+fn rows_of(graph: &Graph, id: NodeId) -> Option<Vec<usize>> {
     let operands = graph.operands(id);
     match graph.op(id) {
-        Op::Linear | Op::RmsNorm { .. } => Some(1),
-        Op::SwiGlu => Some(2),
+        // A residual is rows, a bias is not.
+        Op::Linear if operands.get(2).is_some_and(|addend| graph.ty(*addend) == graph.ty(id)) => {
+            Some(vec![0, 2])
+        }
+        Op::Linear | Op::RmsNorm { .. } => Some(vec![0]),
+        Op::SwiGlu => Some(vec![0, 1]),
         Op::Binary { function: BinaryFn::Add } => {
             let alike = operands.iter().all(|operand| graph.ty(*operand) == graph.ty(id));
             let any = operands.iter().any(|operand| flat_source(graph, *operand).is_some());
-            (alike && any).then_some(2)
+            (alike && any).then_some(vec![0, 1])
         }
         _ => None,
     }
@@ -71,11 +75,11 @@ fn flat_source(graph: &Graph, id: NodeId) -> Option<NodeId> {
     (from.rank() == 2 && from.0.last() == shape.0.last()).then_some(*source)
 }
 
-fn flatten(graph: &mut Graph, id: NodeId, rows: usize) -> Result<(), BuildError> {
+fn flatten(graph: &mut Graph, id: NodeId, rows: &[usize]) -> Result<(), BuildError> {
     let scope = graph.scope(id).clone();
     let mut operands = graph.operands(id);
-    for operand in &mut operands[..rows] {
-        *operand = flat(graph, *operand, &scope)?;
+    for slot in rows {
+        operands[*slot] = flat(graph, operands[*slot], &scope)?;
     }
     let made = graph.add(graph.op(id).clone(), &operands, &scope)?;
     let shape = graph.ty(id).shape.clone();

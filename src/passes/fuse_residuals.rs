@@ -18,7 +18,7 @@ impl Pass for FuseResiduals {
     }
 
     fn requires(&self) -> Form {
-        Form::Straight
+        Form::Any
     }
 
     fn run(&self, graph: &mut Graph) -> Result<Rewrites, PassError> {
