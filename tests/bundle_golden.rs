@@ -6,6 +6,7 @@ use fixture::{Expected, GOLDENS, assert_close, assert_states, golden_path};
 use photonc::bundle::Bundle;
 use photonc::export::{ExportOptions, export};
 use photonc::passes::choose_protocol::Protocol;
+use photonc::passes::opt_level::OptLevel;
 use photonc::runtime::backend::Backend;
 use photonc::runtime::generator::Generator;
 use photonc::runtime::reference::Reference;
@@ -13,6 +14,9 @@ use photonc::runtime::request::{Cancel, Keep, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
 use photonc::runtime::simulated::Simulated;
 use photonc::runtime::tract::Tract;
+use prost::Message as _;
+use std::collections::HashSet;
+use tract_onnx::pb::ModelProto;
 
 const AHEAD: [RunAhead; 3] = [RunAhead::MetaContexts(1), RunAhead::MetaContexts(3), RunAhead::All];
 const PROTOCOLS: [Protocol; 2] = [Protocol::Recgen, Protocol::Hiergen];
@@ -29,9 +33,17 @@ struct Golden {
 
 impl Golden {
     fn of(name: &str) -> Self {
+        Golden::at(name, OptLevel::default())
+    }
+
+    fn at(name: &str, opt_level: OptLevel) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let out = directory.path().join("bundle");
-        let options = ExportOptions { max_tokens: Some(4096), ..ExportOptions::new(golden_path(name), &out) };
+        let options = ExportOptions {
+            max_tokens: Some(4096),
+            opt_level,
+            ..ExportOptions::new(golden_path(name), &out)
+        };
         export(&options, &|_| {}).expect("exports");
         let bundle = Bundle::open(&out).expect("opens");
         bundle.verify_weights().expect("weights are whole");
@@ -102,6 +114,61 @@ fn tract_reproduces_every_golden_result() {
         let golden = Golden::of(name);
         let mut generator = golden.generator(Box::new(Tract::of_bundle(golden.bundle.clone())));
         golden.check(name, &mut generator);
+    }
+}
+
+#[test]
+fn tract_draws_the_golden_tokens_at_lower_levels() {
+    for (name, level) in
+        GOLDENS.into_iter().flat_map(|name| [OptLevel::O0, OptLevel::O1].map(|level| (name, level)))
+    {
+        let golden = Golden::at(name, level);
+        let mut generator = golden.generator(Box::new(Tract::of_bundle(golden.bundle.clone())));
+        for protocol in PROTOCOLS {
+            let length = golden.expected.ints(0, &format!("{protocol}_tokens")).len();
+            let request = Request::greedy(protocol, golden.prompts(), length);
+            let generation =
+                generator.generate(&request, &mut |_| {}, &Cancel::default()).expect("generates");
+            for (k, sequence) in generation.sequences.iter().enumerate() {
+                let tokens = golden.expected.ints(k, &format!("{protocol}_tokens"));
+                assert_eq!(sequence.tokens, tokens, "{name} {protocol} {level} prompt {k}");
+            }
+        }
+    }
+}
+
+// The checkpoint has keys before queries and the output projection between them; a bundle that stored merged weights
+// beside them would be larger, and a graph that merged them itself would do so in every run.
+#[test]
+fn merged_projections_are_stored_once() {
+    for name in GOLDENS {
+        let (plain, merged) = (Golden::at(name, OptLevel::O0), Golden::of(name));
+        let sizes = [&plain, &merged].map(|golden| {
+            let files = golden.bundle.manifest().weight_files.values();
+            files.map(|file| file.bytes).sum::<u64>()
+        });
+        assert!(sizes[1] <= sizes[0], "{name}: {sizes:?}");
+        let weights = merged.bundle.manifest().weights.keys().map(|weight| {
+            let [stored, expected] =
+                [&merged, &plain].map(|golden| golden.bundle.weight(weight).expect("reads"));
+            assert_eq!(stored, expected, "{name} {weight}");
+        });
+        assert_eq!(weights.count(), plain.bundle.manifest().weights.len());
+        for graph in merged.bundle.manifest().graphs.keys() {
+            let path = merged.bundle.onnx("portable", graph).expect("is there");
+            let model = ModelProto::decode(&std::fs::read(path).expect("reads")[..]).expect("decodes");
+            let model = model.graph.expect("has a graph");
+            let stored: HashSet<&str> = model
+                .initializer
+                .iter()
+                .filter(|tensor| !tensor.external_data.is_empty())
+                .map(|tensor| tensor.name.as_str())
+                .collect();
+            for node in model.node.iter().filter(|node| node.op_type == "Concat") {
+                let joins = node.input.iter().any(|input| stored.contains(input.as_str()));
+                assert!(!joins, "{name} {graph}: {} joins stored weights", node.name);
+            }
+        }
     }
 }
 

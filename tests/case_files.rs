@@ -19,11 +19,14 @@ use photonc::passes::close_counters::CloseCounters;
 use photonc::passes::distribute::distribute;
 use photonc::passes::eliminate_common_subexpressions::EliminateCommonSubexpressions;
 use photonc::passes::eliminate_dead_code::EliminateDeadCode;
+use photonc::passes::flatten_rows::FlattenRows;
 use photonc::passes::fold_constants::FoldConstants;
+use photonc::passes::fuse_residuals::FuseResiduals;
 use photonc::passes::lower_caches::LowerCaches;
 use photonc::passes::merge_projections::MergeProjections;
 use photonc::passes::simplify_shapes::SimplifyShapes;
 use photonc::passes::simplify_unit_transposes::SimplifyUnitTransposes;
+use photonc::passes::sink_reshapes::SinkReshapes;
 use photonc::passes::skip_unread_positions::SkipUnreadPositions;
 
 /// A pass as the cases run it.
@@ -46,11 +49,14 @@ const PASSES: &[Tested] = &[
     tested("close_counters", &CloseCounters, true),
     tested("eliminate_common_subexpressions", &EliminateCommonSubexpressions, true),
     tested("eliminate_dead_code", &EliminateDeadCode, true),
+    tested("flatten_rows", &FlattenRows, true),
     tested("fold_constants", &FoldConstants, true),
+    tested("fuse_residuals", &FuseResiduals, true),
     tested("lower_caches", &LowerCaches, true),
     tested("merge_projections", &MergeProjections, true),
     tested("simplify_shapes", &SimplifyShapes, true),
     tested("simplify_unit_transposes", &SimplifyUnitTransposes, true),
+    tested("sink_reshapes", &SinkReshapes, true),
     tested("skip_unread_positions", &SkipUnreadPositions, true),
 ];
 

@@ -22,7 +22,9 @@ use photonc::passes::compile::pass_names;
 use photonc::passes::distribute::{NotDistributed, distribute};
 use photonc::passes::eliminate_common_subexpressions::EliminateCommonSubexpressions;
 use photonc::passes::eliminate_dead_code::EliminateDeadCode;
+use photonc::passes::flatten_rows::FlattenRows;
 use photonc::passes::fold_constants::FoldConstants;
+use photonc::passes::fuse_residuals::FuseResiduals;
 use photonc::passes::lower_caches::LowerCaches;
 use photonc::passes::merge_projections::MergeProjections;
 use photonc::passes::opt_level::OptLevel;
@@ -30,6 +32,7 @@ use photonc::passes::pipeline::{Record, Runner};
 use photonc::passes::reduce::reduce;
 use photonc::passes::simplify_shapes::SimplifyShapes;
 use photonc::passes::simplify_unit_transposes::SimplifyUnitTransposes;
+use photonc::passes::sink_reshapes::SinkReshapes;
 use photonc::passes::skip_unread_positions::SkipUnreadPositions;
 use proptest::prelude::{Strategy, any};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -52,7 +55,7 @@ enum Tolerance {
 }
 
 /// Every pass but `choose-protocol`, which runs first where there is a choice.
-const PASSES: [Row; 9] = [
+const PASSES: [Row; 12] = [
     (|| Box::new(CloseCounters), Tolerance::Exact),
     (|| Box::new(LowerCaches), Tolerance::Exact),
     (|| Box::new(SimplifyShapes), Tolerance::Exact),
@@ -62,6 +65,9 @@ const PASSES: [Row; 9] = [
     (|| Box::new(SkipUnreadPositions), Tolerance::Exact),
     (|| Box::new(SimplifyUnitTransposes), Tolerance::Exact),
     (|| Box::new(MergeProjections), Tolerance::Exact),
+    (|| Box::new(FlattenRows), Tolerance::Exact),
+    (|| Box::new(FuseResiduals), Tolerance::Exact),
+    (|| Box::new(SinkReshapes), Tolerance::Exact),
 ];
 
 const STEPS: usize = 2;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 /// Bytes read at a time: large enough for the hash to use every core.
@@ -65,4 +66,19 @@ pub fn hash_file(path: &Path) -> Result<(Blake3, u64), BundleError> {
         hasher.update_rayon(&piece[..filled]);
         bytes += filled as u64;
     }
+}
+
+/// Hash of the first `size_bytes` bytes of an open file that stands at `path`.
+pub(super) fn hash_open(file: &File, path: &Path, size_bytes: u64) -> Result<Blake3, BundleError> {
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = Vec::new();
+    let mut offset = 0;
+    while offset < size_bytes {
+        let left = usize::try_from(size_bytes - offset).unwrap_or(PIECE_BYTES);
+        piece.resize(left.min(PIECE_BYTES), 0);
+        file.read_exact_at(&mut piece, offset).map_err(BundleError::io(path, "read"))?;
+        hasher.update_rayon(&piece);
+        offset += piece.len() as u64;
+    }
+    Ok(hasher.finalize().into())
 }

@@ -1,8 +1,8 @@
-//! Weights rewritten as f32 in a stream. Owns the safetensors header it writes and the widening of bf16 and f16;
-//! reads the source once, in file order, hashing and checking as it goes.
+//! Weights rewritten as f32 in a stream. Owns the safetensors header it writes, the order of the tensors and the widening
+//! of bf16 and f16; checks what it reads as it goes, and hashes it too, unless the order is another than the source's.
 
 use super::BundleError;
-use super::hash::{Blake3, PIECE_BYTES};
+use super::hash::{Blake3, PIECE_BYTES, hash_open};
 use super::stream::{FileWriter, truncated};
 use crate::ir::dtype::Dtype;
 use half::slice::HalfFloatSliceExt as _;
@@ -37,9 +37,9 @@ pub struct Converted {
 }
 
 impl FileWriter {
-    /// Writes `tensors`, which come in file order, of a `source` of `size_bytes` bytes as an f32 safetensors file. What
-    /// lies between them is hashed with the rest of the source but not written. Every piece of a tensor as stored goes
-    /// through `check` with its offset in the source.
+    /// Writes `tensors` of a `source` of `size_bytes` bytes, in the order given, as an f32 safetensors file. What lies
+    /// between them in the source is hashed with the rest of it but not written. Every piece of a tensor as stored goes
+    /// through `check` with its offset in the source. In another order than the source's, the source is read twice.
     ///
     /// # Errors
     /// The source is shorter, the device fails, or `check` refuses.
@@ -54,7 +54,8 @@ impl FileWriter {
         let (header, placed) = header(tensors);
         self.write(&header)?;
         let mut hasher = blake3::Hasher::new();
-        let pieces = pieces(size_bytes, tensors);
+        let in_order = tensors.is_sorted_by_key(|tensor| tensor.offset_bytes);
+        let pieces = if in_order { pieces(size_bytes, tensors) } else { pieces_of(tensors) };
         let read = |index: usize, stored: &mut Vec<u8>| -> Result<(), BundleError> {
             let (_, offset, length) = pieces.get(index).copied().unwrap_or((None, 0, 0));
             stored.resize(length, 0);
@@ -76,7 +77,9 @@ impl FileWriter {
                     None => Ok(()),
                 },
                 || {
-                    hasher.update(&stored);
+                    if in_order {
+                        hasher.update(&stored);
+                    }
                     if dtype.is_some() {
                         check(*offset, &stored)?;
                     }
@@ -87,31 +90,38 @@ impl FileWriter {
             examined?;
             std::mem::swap(&mut stored, &mut next);
         }
-        Ok(Converted { source: hasher.finalize().into(), tensors: placed })
+        let source =
+            if in_order { hasher.finalize().into() } else { hash_open(source, source_path, size_bytes)? };
+        Ok(Converted { source, tensors: placed })
     }
 }
 
 /// Parts of the source in file order: pieces of tensors, and what lies around them (no type).
 fn pieces(size_bytes: u64, tensors: &[StoredTensor]) -> Vec<(Option<Dtype>, u64, usize)> {
     let mut pieces = Vec::new();
-    let mut cut = |dtype: Option<Dtype>, start: u64, length: u64| {
-        // Widening doubles the bytes, so half a piece keeps the buffers bounded.
-        let largest = (PIECE_BYTES / 2) as u64;
-        let mut done = 0;
-        while done < length {
-            let part = (length - done).min(largest);
-            pieces.push((dtype, start + done, usize::try_from(part).unwrap_or(PIECE_BYTES / 2)));
-            done += part;
-        }
-    };
     let mut end = 0;
     for tensor in tensors {
-        cut(None, end, tensor.offset_bytes.saturating_sub(end));
-        cut(Some(tensor.dtype), tensor.offset_bytes, tensor.length_bytes);
+        pieces.extend(cut(None, end, tensor.offset_bytes.saturating_sub(end)));
+        pieces.extend(cut(Some(tensor.dtype), tensor.offset_bytes, tensor.length_bytes));
         end = tensor.offset_bytes + tensor.length_bytes;
     }
-    cut(None, end, size_bytes.saturating_sub(end));
+    pieces.extend(cut(None, end, size_bytes.saturating_sub(end)));
     pieces
+}
+
+/// Pieces of the tensors alone, in the order given.
+fn pieces_of(tensors: &[StoredTensor]) -> Vec<(Option<Dtype>, u64, usize)> {
+    let cut = |tensor: &StoredTensor| cut(Some(tensor.dtype), tensor.offset_bytes, tensor.length_bytes);
+    tensors.iter().flat_map(cut).collect()
+}
+
+/// `length` bytes from `start` in pieces. Widening doubles the bytes, so half a piece keeps the buffers bounded.
+fn cut(dtype: Option<Dtype>, start: u64, length: u64) -> impl Iterator<Item = (Option<Dtype>, u64, usize)> {
+    const LARGEST: usize = PIECE_BYTES / 2;
+    (0..length.div_ceil(LARGEST as u64)).map(move |piece| {
+        let done = piece * LARGEST as u64;
+        (dtype, start + done, usize::try_from(length - done).unwrap_or(LARGEST).min(LARGEST))
+    })
 }
 
 /// Header bytes of an f32 file, padded so that the data starts at a multiple of 8, and where each tensor stands.

@@ -43,7 +43,7 @@ pub enum Level {
     #[default]
     #[value(name = "2")]
     Two,
-    /// As 2, and what pays only where the runtime folds constants: merged projections
+    /// As 2, and what pays on some machines only: nothing so far
     #[value(name = "3")]
     Three,
 }

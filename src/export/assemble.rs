@@ -1,6 +1,7 @@
 //! The export of one checkpoint: compile, write weights, graphs and ONNX, then the manifest. Owns the order of the
 //! work; the bundle appears whole or not at all.
 
+use super::arrange;
 use super::onnx;
 use super::store::{self, Store};
 use crate::bundle::{
@@ -155,7 +156,9 @@ pub fn export_with(
     let writer = BundleWriter::create(&options.out, options.force)?;
     stage("compile");
     let compilation = compile_with(&checkpoint.config, &protocols, passes)?;
-    let store = store::write(&writer, &checkpoint, options.allow_nonfinite, &|done_bytes, total_bytes| {
+    let joined = arrange::joined(compilation.graphs.values());
+    let source = store::Source { checkpoint: &checkpoint, joined: &joined };
+    let store = store::write(&writer, source, options.allow_nonfinite, &|done_bytes, total_bytes| {
         progress(Progress { stage: "write weights", done_bytes, total_bytes });
     })?;
     stage("write graphs");

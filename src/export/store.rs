@@ -1,7 +1,8 @@
 //! The weights of a bundle, once for all its graphs. Owns the names of the files and where each tensor ends up; f32
-//! files are copied as they are, others are widened in a stream.
+//! files whose order suits the graphs are copied as they are, others are written in a stream.
 
 use super::ExportError;
+use super::arrange::arrange;
 use super::finite_check::FiniteCheck;
 use crate::bundle::{Blake3, BundleError, BundleWriter, FileRecord, Layout, StoredTensor, WeightRecord};
 use crate::ir::dtype::Dtype;
@@ -17,13 +18,22 @@ pub(super) struct Store {
     pub sources: BTreeMap<String, Blake3>,
 }
 
+/// What is written.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub checkpoint: &'a Checkpoint,
+    /// Weights that graphs read as one, in order.
+    pub joined: &'a [Vec<String>],
+}
+
 /// Writes every weights file, checking each element that a graph may read.
 pub(super) fn write(
     writer: &BundleWriter,
-    checkpoint: &Checkpoint,
+    source: Source<'_>,
     allow_nonfinite: bool,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Store, ExportError> {
+    let checkpoint = source.checkpoint;
     let total: u64 = checkpoint.files.iter().map(|file| file.size_bytes).sum();
     let done = AtomicU64::new(0);
     let mut store = Store { files: BTreeMap::new(), weights: BTreeMap::new(), sources: BTreeMap::new() };
@@ -44,7 +54,7 @@ pub(super) fn write(
                 BundleError::Refused(message)
             })
         };
-        let written = store.file(writer, checkpoint, file, check);
+        let written = store.file(writer, source, file, check);
         // The checkpoint's own error says more than its text.
         if let Some(error) = refused.into_inner().ok().flatten() {
             return Err(error.into());
@@ -58,15 +68,17 @@ impl Store {
     fn file(
         &mut self,
         writer: &BundleWriter,
-        checkpoint: &Checkpoint,
+        from: Source<'_>,
         index: usize,
         check: impl Fn(u64, &[u8]) -> Result<(), BundleError> + Sync,
     ) -> Result<(), BundleError> {
-        let source = &checkpoint.files[index];
-        let entries = entries_of(checkpoint, index);
-        let relative = Layout::weights(&file_name(index, checkpoint.files.len()));
+        let source = &from.checkpoint.files[index];
+        let in_file_order = entries_of(from.checkpoint, index);
+        let entries = arrange(&in_file_order, from.joined);
+        let is_f32 = entries.iter().all(|(_, entry)| entry.dtype == Dtype::F32);
+        let relative = Layout::weights(&file_name(index, from.checkpoint.files.len()));
         let mut out = writer.file(&relative)?;
-        let (source_hash, tensors) = if entries.iter().all(|(_, entry)| entry.dtype == Dtype::F32) {
+        let (source_hash, tensors) = if is_f32 && entries == in_file_order {
             out.copy(source.handle(), &source.path, source.size_bytes, check)?;
             (None, entries.iter().map(|(_, entry)| stored(entry)).collect())
         } else {

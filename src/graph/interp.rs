@@ -14,7 +14,7 @@ use crate::ir::op::Op;
 use crate::ir::shape::Type;
 use crate::ir::tensor::Tensor;
 use indexmap::IndexMap;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub use error::InterpError;
@@ -39,6 +39,8 @@ struct Instruction {
     operands: Vec<usize>,
     /// Values nobody reads after this instruction.
     release: Vec<usize>,
+    /// The value, where it depends on weights and constants alone.
+    held: Option<Tensor>,
 }
 
 /// A verified graph made ready to run. It owns what it needs, so that it may outlive the graph; it holds no state and
@@ -84,7 +86,8 @@ impl Interpreter {
             }
             let operands = if op.is_delay() { Vec::new() } else { operands };
             let scope = graph.scope(id).clone();
-            prepared.program.push(Instruction { node: id, op, ty, scope, operands, release: Vec::new() });
+            let release = Vec::new();
+            prepared.program.push(Instruction { node: id, op, ty, scope, operands, release, held: None });
         }
         for id in graph.inputs() {
             if let Op::Input { name, ty, .. } = graph.op(id) {
@@ -97,8 +100,27 @@ impl Interpreter {
                 prepared.next.push(place[next]);
             }
         }
+        prepared.fold(&graph.fixed())?;
         prepared.plan_releases();
         Ok(prepared)
+    }
+
+    /// Computes once what depends on weights and constants alone.
+    fn fold(&mut self, fixed: &HashSet<NodeId>) -> Result<(), InterpError> {
+        let nothing = Tensors::new();
+        let mut values: Vec<Option<Tensor>> = vec![None; self.program.len()];
+        for at in 0..self.program.len() {
+            let instruction = &self.program[at];
+            if !fixed.contains(&instruction.node) {
+                continue;
+            }
+            let value = self.value(instruction, &values, &nothing, &nothing, &Bindings::default())?;
+            if !instruction.op.is_leaf() {
+                self.program[at].held = Some(value.clone());
+            }
+            values[at] = Some(value);
+        }
+        Ok(())
     }
 
     /// Names and types of the inputs, in order of declaration.
@@ -212,7 +234,7 @@ impl Interpreter {
             Op::Input { name, .. } => inputs.get(&**name),
             Op::Delay { name, .. } => state.get(&**name),
             Op::Weight { name, .. } => self.weights.get(name),
-            _ => None,
+            _ => instruction.held.as_ref(),
         };
         if let Some(value) = held {
             return Ok(value.clone());

@@ -75,12 +75,16 @@ impl Sum for Work {
     }
 }
 
-/// The work of one node; nothing where a symbol is unbound. With a `precision`, every floating-point value counts as of
+/// The work of one node; nothing where a symbol is unbound, and nothing for what is made of weights alone, which is done
+/// once, when a graph is loaded. With a `precision`, every floating-point value counts as of
 /// that type.
 #[must_use]
 pub fn work(graph: &Graph, id: NodeId, bindings: &Bindings, precision: Option<Dtype>) -> Work {
     let typed = |id: NodeId| as_precision(graph.ty(id), precision);
     let op = graph.op(id);
+    if is_weight(graph, id) {
+        return Work::default();
+    }
     let operands = graph.operands(id);
     let types: Vec<Type> = operands.iter().map(|operand| typed(*operand)).collect();
     let result = typed(id);
@@ -115,12 +119,12 @@ pub fn work(graph: &Graph, id: NodeId, bindings: &Bindings, precision: Option<Dt
     }
 }
 
-/// Whether a value is a weight, or one in another shape or type.
+/// Whether a value is a weight, one in another shape or type, or several side by side.
 fn is_weight(graph: &Graph, id: NodeId) -> bool {
     match graph.op(id) {
         Op::Weight { .. } => true,
-        Op::Reshape { .. } | Op::Transpose { .. } | Op::Cast { .. } => {
-            graph.operands(id).first().is_some_and(|operand| is_weight(graph, *operand))
+        Op::Reshape { .. } | Op::Transpose { .. } | Op::Cast { .. } | Op::Concat { .. } => {
+            graph.operands(id).iter().all(|operand| is_weight(graph, *operand))
         }
         _ => false,
     }

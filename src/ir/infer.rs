@@ -225,12 +225,12 @@ fn linear(operands: &[Type]) -> Inferred {
     if inner != w.shape.0[1] || operands.iter().any(|operand| operand.dtype != x.dtype) {
         return fail(format!("linear of {x} by weight {w}"));
     }
-    if let Some(bias) = operands.get(2) {
-        expect(bias, "linear bias", &Shape(vec![w.shape.0[0].clone()]))?;
-    }
     let mut shape = x.shape.clone();
     if let Some(last) = shape.0.last_mut() {
         *last = w.shape.0[0].clone();
+    }
+    if let Some(addend) = operands.get(2).filter(|addend| addend.shape != shape) {
+        expect(addend, "linear bias", &Shape(vec![w.shape.0[0].clone()]))?;
     }
     Ok(Type::new(x.dtype, shape))
 }

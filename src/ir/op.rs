@@ -138,8 +138,9 @@ operations! {
     Gather = "gather", 2..=2, "Gather";
     /// `[B, M, D], i64 [B, k] -> [B, k, D]`. Entry `b, i` is row `index[b, i]` of `x[b]`.
     GatherRows = "gather_rows", 2..=2, "Expand, GatherElements";
-    /// `[.., K], [N, K], ([N]) -> [.., N]`. `x W^T + b`; products accumulate in f32 or wider.
-    Linear = "linear", 2..=3, "Transpose, MatMul, Add";
+    /// `[.., K], [N, K], ([N] or [.., N]) -> [.., N]`. `x W^T`, plus a bias of every row or a residual of the result's
+    /// shape; products accumulate in f32 or wider.
+    Linear = "linear", 2..=3, "Gemm; Transpose, MatMul, Add";
     /// `[.., D], [D] -> [.., D]`. `x * rsqrt(mean(x^2) + eps) * w`, statistics in f32 or wider.
     RmsNorm { eps: Real } = "rms_norm", 2..=2, "RMSNormalization (23)";
     /// `[B, H, n, d], i64 [n] or [B, n] -> [B, H, n, d]`. Rotates the halves of a head by `position * theta^(-2t/d)`.

@@ -1,11 +1,12 @@
-//! Named model sizes. Owns the numbers of the paper's three models and of a tiny one for tests; no weights.
+//! Named model sizes. Owns the numbers of the paper's three models, of one of their form that a laptop runs (29 million
+//! parameters), and of a tiny one for tests; no weights.
 
 use crate::model::config::{
     Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig,
 };
 
 /// Names that [`preset`] knows.
-pub const PRESETS: [&str; 4] = ["paper-600m", "paper-900m", "paper-1.2b", "tiny"];
+pub const PRESETS: [&str; 5] = ["paper-600m", "paper-900m", "paper-1.2b", "paper-30m", "tiny"];
 
 /// Configuration of a named size; `None` for a name not in [`PRESETS`].
 ///
@@ -17,6 +18,7 @@ pub fn preset(name: &str) -> Option<ModelConfig> {
         "paper-600m" => (32_000, 1664, uniform_stack(4, 32, 52, 4096)),
         "paper-900m" => (32_000, 1792, uniform_stack(5, 32, 56, 4608)),
         "paper-1.2b" => (32_000, 1920, uniform_stack(6, 32, 60, 5120)),
+        "paper-30m" => (8_000, 384, uniform_stack(3, 8, 48, 1024)),
         "tiny" => (256, 64, uniform_stack(2, 4, 16, 128)),
         _ => return None,
     };

@@ -1,10 +1,9 @@
 //! Makes the query, key and value projections of one vector a single linear map over their weights side by side, split
 //! after the heads are. One product with a wide matrix instead of three, and one movement of the result.
 //!
-//! Its cost: the wide matrix is no stored tensor but a concatenation of stored ones. It pays where a runtime joins them
-//! once, when it loads; in tract 0.23 it did not (docs/performance.md), so only `-O3` has this pass. Never merges maps of different operands,
-//! maps with a bias, or maps whose results are not split into heads: there nothing but the product would be saved, and
-//! a split of the result costs as much.
+//! The wide matrix is a concatenation of stored weights; a bundle stores them one after the other, so that it is itself
+//! stored. Never merges maps of different operands, maps with a bias or residual, or maps whose results are not split
+//! into heads: there nothing but the product would be saved, and a split of the result costs as much.
 
 use super::{Form, Pass, PassError, Rewrites};
 use crate::graph::{BuildError, Graph, NodeId};

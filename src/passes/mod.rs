@@ -7,7 +7,9 @@ pub mod compile;
 pub mod distribute;
 pub mod eliminate_common_subexpressions;
 pub mod eliminate_dead_code;
+pub mod flatten_rows;
 pub mod fold_constants;
+pub mod fuse_residuals;
 pub mod lower_caches;
 pub mod merge_projections;
 pub mod opt_level;
@@ -15,6 +17,7 @@ pub mod pipeline;
 pub mod reduce;
 pub mod simplify_shapes;
 pub mod simplify_unit_transposes;
+pub mod sink_reshapes;
 pub mod skip_unread_positions;
 pub mod straighten;
 

@@ -4,10 +4,13 @@
 use super::Pass;
 use super::eliminate_common_subexpressions::EliminateCommonSubexpressions;
 use super::eliminate_dead_code::EliminateDeadCode;
+use super::flatten_rows::FlattenRows;
 use super::fold_constants::FoldConstants;
+use super::fuse_residuals::FuseResiduals;
 use super::merge_projections::MergeProjections;
 use super::simplify_shapes::SimplifyShapes;
 use super::simplify_unit_transposes::SimplifyUnitTransposes;
+use super::sink_reshapes::SinkReshapes;
 use super::skip_unread_positions::SkipUnreadPositions;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -22,7 +25,7 @@ pub enum OptLevel {
     /// Less work and fewer nodes at the same numbers. The default.
     #[default]
     O2,
-    /// As `O2`, and what pays only where the runtime folds constants: merged projections.
+    /// As `O2`, and what pays on some machines only. Nothing so far.
     O3,
 }
 
@@ -57,6 +60,8 @@ pub enum Stage {
     Narrow,
     /// Joins what is left.
     Merge,
+    /// Settles the axes of values.
+    Layout,
 }
 
 /// One optional pass and its place.
@@ -106,9 +111,27 @@ pub const TABLE: &[Row] = &[
     ),
     row(
         || Box::new(MergeProjections),
-        OptLevel::O3,
+        OptLevel::O2,
         Stage::Merge,
-        "last: a merged map hides which of its results are read; optional: it did not pay in tract",
+        "a merged map hides which of its results are read, so all that narrows comes first",
+    ),
+    row(
+        || Box::new(FlattenRows),
+        OptLevel::O2,
+        Stage::Layout,
+        "after maps merge, which know heads by the axes that rows are made of",
+    ),
+    row(
+        || Box::new(FuseResiduals),
+        OptLevel::O2,
+        Stage::Layout,
+        "after rows are flat: only a product of two axes starts from another value in ONNX",
+    ),
+    row(
+        || Box::new(SinkReshapes),
+        OptLevel::O2,
+        Stage::Layout,
+        "after rows are flat: what is to be joined is flat then",
     ),
 ];
 
@@ -118,7 +141,7 @@ impl OptLevel {
     pub fn stages(self) -> Vec<Vec<Box<dyn Pass>>> {
         let of = |stage: Stage| TABLE.iter().filter(move |row| row.from <= self && row.stage == stage);
         let mut stages = Vec::new();
-        for stage in [Stage::Canonical, Stage::Narrow, Stage::Merge] {
+        for stage in [Stage::Canonical, Stage::Narrow, Stage::Merge, Stage::Layout] {
             let mut passes: Vec<Box<dyn Pass>> = of(stage).map(|row| (row.pass)()).collect();
             if passes.is_empty() {
                 continue;

@@ -97,6 +97,7 @@ fn plan(graph: &Graph, id: NodeId, part: Part) -> Result<Vec<Option<Part>>, Opti
         Op::Linear | Op::RmsNorm { .. } if part.axis + 1 == rank => {
             Err(Some("mixes entries of the sliced axis"))
         }
+        Op::Linear if operands.len() == 3 && dims(2).len() == rank => Ok(vec![Some(part), None, Some(part)]),
         Op::Linear | Op::RmsNorm { .. } | Op::Cast { .. } | Op::Unary { .. } => Ok(first(part)),
         Op::Binary { .. } | Op::Compare { .. } | Op::Where | Op::SwiGlu => {
             let full = &graph.ty(id).shape.0[part.axis];

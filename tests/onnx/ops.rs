@@ -166,10 +166,17 @@ fn norms_and_linear_maps_take_any_leading_axes() {
     let bias = build.weight("proj.bias", &[8]);
     let normed = build.output("normed", Op::RmsNorm { eps: 1e-5.into() }, &[x, norm]);
     build.output("plain", Op::Linear, &[normed, weight]);
-    build.output("biased", Op::Linear, &[x, weight, bias]);
+    let biased = build.output("biased", Op::Linear, &[x, weight, bias]);
+    build.output("onto", Op::Linear, &[x, weight, biased]);
+    let rows = build.input("rows", "f32[batch, 6]");
+    build.output("rows.plain", Op::Linear, &[rows, weight]);
+    let biased = build.output("rows.biased", Op::Linear, &[rows, weight, bias]);
+    build.output("rows.onto", Op::Linear, &[rows, weight, biased]);
     let mut spread = Spread(5);
-    let mut run =
-        |batch: usize, meta: usize| tensors([("x", spread.floats(&[batch, 2 * meta, 6], -2.0, 2.0))]);
+    let mut run = |batch: usize, meta: usize| {
+        let x = spread.floats(&[batch, 2 * meta, 6], -2.0, 2.0);
+        tensors([("x", x), ("rows", spread.floats(&[batch, 6], -2.0, 2.0))])
+    };
     build.check(&[run(1, 1), run(2, 3)]);
 }
 

@@ -2,7 +2,7 @@
 
 use super::Grower;
 use photonc::graph::NodeId;
-use photonc::ir::attr::{Mask, Real, Role};
+use photonc::ir::attr::{BinaryFn, Mask, Real, Role};
 use photonc::ir::dim::Dim;
 use photonc::ir::dtype::Dtype;
 use photonc::ir::op::Op;
@@ -137,6 +137,41 @@ impl Grower {
             }
         }
         Some(())
+    }
+
+    /// A value plus a map of it, of one or of any number of axes, or the map that starts from the value.
+    pub(super) fn residual(&mut self, n: &[u16; 4]) -> Option<()> {
+        let rows = |id: NodeId| {
+            self.is_float(id) && self.dims(id).last().is_some_and(|dim| dim.as_const().is_some())
+        };
+        let x = match self.pick(n[0], rows) {
+            Some(x) => x,
+            None => self.input("batch, 4"),
+        };
+        let width = self.dims(x).last()?.clone();
+        let w = self.weight(self.ty(x).dtype, vec![width.clone(), width], n[2])?;
+        if n[1].is_multiple_of(3) {
+            return self.add(Op::Linear, &[x, w, x]).map(|_| ());
+        }
+        let mapped = self.add(Op::Linear, &[x, w])?;
+        let operands = if n[1].is_multiple_of(2) { [x, mapped] } else { [mapped, x] };
+        self.add(Op::Binary { function: BinaryFn::Add }, &operands)?;
+        self.hide(mapped);
+        Some(())
+    }
+
+    /// Rows stacked along a new axis, as the elements of a window are.
+    pub(super) fn stacked(&mut self, n: &[u16; 4]) -> Option<()> {
+        let rows = |id: NodeId| self.is_float(id) && self.dims(id).len() == 2;
+        let x = match self.pick(n[0], rows) {
+            Some(x) => x,
+            None => self.input("batch, 4"),
+        };
+        let other = self.pick(n[1], |id| self.ty(id) == self.ty(x))?;
+        let dims = self.dims(x);
+        let shape = Shape(vec![dims[0].clone(), 1.into(), dims[1].clone()]);
+        let [first, second] = [x, other].map(|part| self.add(Op::Reshape { shape: shape.clone() }, &[part]));
+        self.add(Op::Concat { axis: 1 }, &[first?, second?]).map(|_| ())
     }
 
     /// One position of several: the rest is work that nobody reads.

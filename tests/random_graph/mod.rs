@@ -176,7 +176,7 @@ impl Grower {
     fn grow(&mut self, (kind, n): &Choice) {
         self.scope = Scope::new(SCOPES[usize::from(n[3]) % SCOPES.len()]);
         let before = self.values.len();
-        let grown = match kind % 31 {
+        let grown = match kind % 33 {
             0 => {
                 self.input(TYPES[usize::from(n[0]) % TYPES.len()]);
                 Some(())
@@ -202,7 +202,9 @@ impl Grower {
             27 => self.shift(n),
             28 => self.sample(n),
             29 => self.switch(n),
-            _ => self.window(n),
+            30 => self.window(n),
+            31 => self.residual(n),
+            _ => self.stacked(n),
         };
         if grown.is_some() && n[3].is_multiple_of(7) && self.values.len() > before {
             let (id, label) = (self.values[self.values.len() - 1], self.name("label."));

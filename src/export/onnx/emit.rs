@@ -9,7 +9,7 @@ use crate::ir::attr::Real;
 use crate::ir::dim::Dim;
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
-use crate::ir::shape::Type;
+use crate::ir::shape::{Shape, Type};
 use crate::ir::tensor::{Data, Literal, Tensor};
 use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
@@ -25,6 +25,8 @@ pub(super) enum Shared {
     Range(Dim),
     /// `i64 [3]`: a dimension, 1, 1.
     RowShape(Dim),
+    /// `i64 [rank]`: entries of a reshape of which some are read at run time.
+    Shape(String),
     /// The weight `[N, K]` as `[K, N]`.
     Transposed(String),
     /// Cosine or sine table of positions (a value name).
@@ -49,7 +51,7 @@ pub(super) struct Rotation {
 /// An ONNX graph that grows node by node.
 pub(super) struct Emitter<'a> {
     pub(super) graph: Verified<'a>,
-    weights: &'a Weights<'a>,
+    pub(super) weights: &'a Weights<'a>,
     /// Name of the ONNX value of every lowered node.
     pub(super) values: HashMap<NodeId, String>,
     nodes: Vec<NodeProto>,
@@ -62,6 +64,8 @@ pub(super) struct Emitter<'a> {
     fixed: HashSet<String>,
     /// Rotations and attentions whose scale is in the tables of the rotation.
     pub(super) scaled: HashMap<NodeId, Real>,
+    /// What every reshaped value was before, with its shape then.
+    pub(super) reshaped: HashMap<String, (String, Shape)>,
     /// Names of the parts of split values, by the slice that each is.
     pub(super) parts: HashMap<NodeId, String>,
     /// A value and axis for every dimension seen so far, first seen first.
@@ -84,6 +88,7 @@ impl<'a> Emitter<'a> {
             shared: HashMap::new(),
             fixed: HashSet::new(),
             scaled: scaled_by_tables(graph.graph()),
+            reshaped: HashMap::new(),
             parts: HashMap::new(),
             sizes: Vec::new(),
             scope: String::new(),
@@ -106,6 +111,7 @@ impl<'a> Emitter<'a> {
             self.note_sizes(&value, graph.ty(id));
             self.values.insert(id, value);
         }
+        self.drop_unread_nodes();
         self.check_inputs(&inputs)?;
         self.drop_unread_constants();
         let info = |id: &NodeId, name: &str| proto::value_info(name, graph.ty(*id));
@@ -153,6 +159,22 @@ impl<'a> Emitter<'a> {
                 name: self.values[id].clone(),
             }),
         }
+    }
+
+    /// Values that were passed over, by a reshape of a reshape, are read by no node.
+    fn drop_unread_nodes(&mut self) {
+        let mut read: HashSet<String> =
+            self.graph.outputs().iter().map(|output| output.name.to_string()).collect();
+        let mut kept = Vec::with_capacity(self.nodes.len());
+        for node in std::mem::take(&mut self.nodes).into_iter().rev() {
+            if node.output.iter().any(|value| read.contains(value)) {
+                read.extend(node.input.iter().cloned());
+                kept.push(node);
+            }
+        }
+        kept.reverse();
+        self.nodes = kept;
+        self.value_info.retain(|info| read.contains(&info.name));
     }
 
     /// Positions that became tables are read by no node.
@@ -315,12 +337,22 @@ impl<'a> Emitter<'a> {
 
     /// An initialiser whose elements lie in a weight store.
     pub(super) fn weight(&mut self, name: &str, ty: &Type) -> Result<String, ExportError> {
+        let unknown = || ExportError::UnknownWeight { scope: self.scope.clone(), name: name.to_owned() };
+        let at = (self.weights)(name).ok_or_else(unknown)?;
+        self.stored(name, ty, at)
+    }
+
+    /// An initialiser whose elements lie at `at`.
+    pub(super) fn stored(
+        &mut self,
+        name: &str,
+        ty: &Type,
+        at: WeightLocation,
+    ) -> Result<String, ExportError> {
         if !self.initialized.insert(name.to_owned()) {
             return Ok(name.to_owned());
         }
         let scope = self.scope.clone();
-        let at = (self.weights)(name)
-            .ok_or_else(|| ExportError::UnknownWeight { scope: scope.clone(), name: name.to_owned() })?;
         let sizes = ty
             .shape
             .as_const()

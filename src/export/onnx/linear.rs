@@ -4,13 +4,16 @@ use super::emit::Emitter;
 use super::{ExportError, proto};
 
 impl Emitter<'_> {
-    /// `[.., K], [N, K], ([N]) -> [.., N]`. Not `Gemm` with `transB`: on one row, which is what decoding has, tract and
-    /// ONNX Runtime take half as long again for it, and it takes no leading axes.
-    pub(super) fn linear(&mut self, args: &[&str]) -> Result<String, ExportError> {
+    /// `[.., K], [N, K], ([N] or [.., N]) -> [.., N]` of a first operand with `rank` axes. `Gemm` takes two axes alone;
+    /// with more, the weight is turned once for all its users.
+    pub(super) fn linear(&mut self, args: &[&str], rank: usize) -> Result<String, ExportError> {
+        if rank == 2 {
+            return Ok(self.node("Gemm", args, vec![proto::int("transB", 1)]));
+        }
         let weight = self.transposed(args[1])?;
         let product = self.node("MatMul", &[args[0], &weight], vec![]);
         Ok(match args.get(2) {
-            Some(bias) => self.node("Add", &[&product, bias], vec![]),
+            Some(addend) => self.node("Add", &[&product, addend], vec![]),
             None => product,
         })
     }

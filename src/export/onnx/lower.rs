@@ -28,7 +28,10 @@ impl Emitter<'_> {
             Op::Cast { .. } => names[0].clone(),
             Op::Reshape { shape } => self.reshape(args[0], &ty(0).shape, shape)?,
             Op::Transpose { perm } => self.transpose(args[0], perm),
-            Op::Concat { axis } => self.concat(&args, *axis),
+            Op::Concat { axis } => match self.joined(id)? {
+                Some(weight) => weight,
+                None => self.concat(&args, *axis),
+            },
             Op::Slice { axis, start, len, from_end } => match self.split(id, operands[0])? {
                 Some(part) => part,
                 None => self.slice(args[0], *axis, *start, *len, *from_end),
@@ -36,7 +39,7 @@ impl Emitter<'_> {
             Op::Iota { axis } => self.range(&ty(0).shape.0[*axis])?,
             Op::Gather => self.node("Gather", &args, vec![]),
             Op::GatherRows => self.gather_rows(args[0], args[1]),
-            Op::Linear => self.linear(&args)?,
+            Op::Linear => self.linear(&args, ty(0).shape.rank())?,
             Op::RmsNorm { eps } => self.rms_norm(&args, eps.get()),
             Op::Rope { theta } => self.rope(id, &operands, *theta)?,
             Op::Attention { scale, mask } => {

@@ -8,6 +8,7 @@
 mod attention;
 mod elementwise;
 mod emit;
+mod joined;
 mod linear;
 mod lower;
 mod mask;
@@ -21,6 +22,7 @@ pub mod text;
 
 use crate::graph::Verified;
 use emit::Emitter;
+pub use joined::joined_weights;
 use prost::Message as _;
 use tract_onnx::pb::{GraphProto, ModelProto, OperatorSetIdProto};
 

@@ -73,11 +73,17 @@ impl Emitter<'_> {
 
     /// The same elements in another shape. Symbolic sizes are copied (0) or inferred (-1) where ONNX can, else read.
     pub(super) fn reshape(&mut self, x: &str, from: &Shape, to: &Shape) -> Result<String, ExportError> {
-        if from == to {
-            return Ok(x.to_owned());
+        let (x, from) = match self.reshaped.get(x) {
+            Some((source, shape)) => (source.clone(), shape.clone()),
+            None => (x.to_owned(), from.clone()),
+        };
+        if from == *to {
+            return Ok(x);
         }
-        let sizes = self.target_shape(from, to)?;
-        Ok(self.node("Reshape", &[x, &sizes], vec![]))
+        let sizes = self.target_shape(&from, to)?;
+        let value = self.node("Reshape", &[&x, &sizes], vec![]);
+        self.reshaped.insert(value.clone(), (x, from));
+        Ok(value)
     }
 
     fn target_shape(&mut self, from: &Shape, to: &Shape) -> Result<String, ExportError> {
@@ -98,13 +104,25 @@ impl Emitter<'_> {
         if open.len() < 2 {
             return Ok(self.ints(&entries));
         }
-        let mut parts = Vec::with_capacity(to.rank());
-        for (axis, dim) in to.0.iter().enumerate() {
-            let read = open.contains(&axis) && Some(axis) != inferred;
-            parts.push(if read { self.size(dim)? } else { self.ints(&[entries[axis]]) });
-        }
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        Ok(self.concat(&parts, 0))
+        // `None` is read at run time.
+        let entry = |axis: usize| (!open.contains(&axis) || Some(axis) == inferred).then_some(entries[axis]);
+        let entries: Vec<(&Dim, Option<i64>)> =
+            to.0.iter().enumerate().map(|(axis, dim)| (dim, entry(axis))).collect();
+        let texts: Vec<String> = entries
+            .iter()
+            .map(|(dim, entry)| entry.map_or_else(|| dim.to_string(), |entry| entry.to_string()))
+            .collect();
+        self.shared(Shared::Shape(texts.join(", ")), |emitter| {
+            let mut parts = Vec::with_capacity(entries.len());
+            for (dim, entry) in &entries {
+                parts.push(match entry {
+                    Some(entry) => emitter.ints(&[*entry]),
+                    None => emitter.size(dim)?,
+                });
+            }
+            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            Ok(emitter.concat(&parts, 0))
+        })
     }
 
     pub(super) fn transpose(&mut self, x: &str, perm: &[usize]) -> String {

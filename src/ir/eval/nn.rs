@@ -30,6 +30,11 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, shape: &[usize]) -> Evaluated {
     let (outputs, inner) = (weight.shape[0], weight.shape[1]);
     let (xs, ws) = (floats(x, "linear operand")?, floats(weight, "linear weight")?);
+    // A residual has an entry for every row, a bias one row for all.
+    let row_stride = match bias {
+        Some(addend) if addend.shape == shape => outputs,
+        _ => 0,
+    };
     let bias = bias.map(|bias| floats(bias, "linear bias")).transpose()?;
     let rows: usize = shape[..shape.len() - 1].iter().product();
     let mut values = vec![0.0; rows * outputs];
@@ -44,7 +49,7 @@ pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, shape: 
             for (offset, column) in columns.chunks_exact_mut(rows).enumerate() {
                 let output = block * COLUMNS + offset;
                 let product = dot(x, &ws[output * inner..(output + 1) * inner]);
-                column[row] = bias.map_or(product, |bias| product + bias[output]);
+                column[row] = bias.map_or(product, |bias| product + bias[row * row_stride + output]);
             }
         }
     };

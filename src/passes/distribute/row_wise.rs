@@ -40,7 +40,9 @@ pub(super) fn row_wise(op: &Op, operands: &[Type], ty: &Type) -> Result<(), Stri
         }
         Op::Gather => keep(!batched(&operands[0].shape), "the table differs by row"),
         Op::Linear | Op::RmsNorm { .. } => {
-            keep(operands[1..].iter().all(|w| !batched(&w.shape)), "the weight differs by row")
+            let is_residual = |slot: usize| slot == 2 && operands[slot].shape == ty.shape;
+            let alike = (1..operands.len()).all(|slot| !batched(&operands[slot].shape) || is_residual(slot));
+            keep(alike, "the weight differs by row")
         }
         Op::Rope { .. } => keep(
             !batched(&operands[1].shape) || operands[1].shape.rank() == 2,
