@@ -39,7 +39,9 @@ impl Computed {
                 let read = graph.users(id).iter().any(|(user, _)| !fixed.contains(user));
                 let float = matches!(graph.ty(id).dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16);
                 let sized = graph.ty(id).shape.as_const().is_some();
-                if fixed.contains(&id) && !leaf && read && float && sized {
+                // Kernels read joined weights where they lie.
+                let joined = super::plan::weights::joined(graph, id).is_some();
+                if fixed.contains(&id) && !leaf && !joined && read && float && sized {
                     let own = alone(graph, id)?;
                     let hash = blake3::hash(text::print(&own).as_bytes()).to_hex();
                     let name = format!("computed.{}", &hash[..16]);

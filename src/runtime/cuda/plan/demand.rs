@@ -124,7 +124,13 @@ impl<'g> Demand<'g> {
                 }
                 None => operands,
             },
-            Op::Linear => vec![self.source(id)],
+            Op::Linear => match self.own_residual(id) {
+                Some(other) => {
+                    self.fused.insert(id, Fusion::Residual { linear: id, other });
+                    vec![self.source(id), other]
+                }
+                None => vec![self.source(id)],
+            },
             Op::RmsNorm { .. } => vec![operands[0]],
             Op::Gather => vec![operands[1]],
             Op::Iota { .. } => Vec::new(),
@@ -166,9 +172,40 @@ impl<'g> Demand<'g> {
         fits(*a, *b).then_some((*a, *b))
     }
 
-    /// Gate and up product of a SwiGLU that one narrow kernel can do.
+    /// The value that a product adds by itself, of the shape of its result.
+    pub(super) fn own_residual(&self, linear: NodeId) -> Option<NodeId> {
+        let third = *self.graph.operands(linear).get(2)?;
+        (self.dims(third).len() > 1).then_some(third)
+    }
+
+    /// The one product whose halves are gate and up.
+    fn joined_gate(&self, gate: NodeId, up: NodeId) -> Option<NodeId> {
+        let half = |id: NodeId| match (self.graph.op(id), self.graph.operands(id).as_slice()) {
+            (Op::Slice { axis, start, len, from_end: false }, [of]) if axis + 1 == self.dims(*of).len() => {
+                Some((*of, *start, *len))
+            }
+            _ => None,
+        };
+        let ((a, 0, width), (b, start, other)) = (half(gate)?, half(up)?) else { return None };
+        let fits = a == b
+            && matches!(self.graph.op(a), Op::Linear)
+            && self.graph.operands(a).len() == 2
+            && (start, other) == (width, width)
+            && self.dims(a).last() == Some(&(2 * width))
+            && self.graph.users(a).len() == 2
+            && self.graph.users(gate).len() == 1
+            && self.graph.users(up).len() == 1
+            && self.weight_place(a).is_some()
+            && self.rows(a) <= self.options.tuning.skinny_rows;
+        fits.then_some(a)
+    }
+
+    /// Gate and up product of a SwiGLU that one narrow kernel can do; the same one twice where they are joined.
     fn swiglu(&self, operands: &[NodeId]) -> Option<(NodeId, NodeId)> {
         let [gate, up] = operands else { return None };
+        if let Some(joined) = self.joined_gate(*gate, *up) {
+            return Some((joined, joined));
+        }
         let alone = |id: NodeId| {
             matches!(self.graph.op(id), Op::Linear)
                 && self.graph.operands(id).len() == 2
@@ -186,10 +223,7 @@ impl<'g> Demand<'g> {
 
     /// Where the weight of a product lies; `None` if it is not a stored weight.
     pub(super) fn weight_place(&self, linear: NodeId) -> Option<super::weights::Place> {
-        match self.graph.op(*self.graph.operands(linear).get(1)?) {
-            Op::Weight { name, .. } => self.layout.place(name),
-            _ => None,
-        }
+        self.layout.place_of(self.graph, *self.graph.operands(linear).get(1)?)
     }
 
     /// The norm that the kernel of a product computes itself, if any.

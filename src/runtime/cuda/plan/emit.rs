@@ -150,12 +150,10 @@ impl Emitter<'_> {
 
     /// Symbolic address of a stored weight.
     pub(super) fn weight(&mut self, id: NodeId, weight: NodeId) -> Result<u64, PlanError> {
-        let Op::Weight { name, .. } = self.graph().op(weight) else {
-            return Err(self.demand.error(id, "needs a stored weight; a computed one has no kernel"));
+        let missing = || {
+            self.demand.error(id, "needs stored weights that lie side by side; computed ones have no kernel")
         };
-        let name = name.to_string();
-        let missing = || self.demand.error(id, format!("weight `{name}` has no place in the layout"));
-        let place = self.demand.layout.place(&name).ok_or_else(missing)?;
+        let place = self.demand.layout.place_of(self.graph(), weight).ok_or_else(missing)?;
         let buffer = match self.weights.get(&place.pack) {
             Some(buffer) => *buffer,
             None => {

@@ -53,8 +53,8 @@ impl Emitter<'_> {
 
     fn bias(&mut self, linear: NodeId) -> Result<u64, PlanError> {
         match self.demand.graph.operands(linear).get(2) {
-            Some(bias) => self.weight(linear, *bias),
-            None => Ok(0),
+            Some(bias) if self.demand.own_residual(linear).is_none() => self.weight(linear, *bias),
+            _ => Ok(0),
         }
     }
 

@@ -38,6 +38,10 @@ impl WeightLayout {
     #[must_use]
     pub fn of(graphs: &[&Graph]) -> Self {
         let mut layout = WeightLayout::default();
+        // The longest joins first: shorter ones are usually part of them.
+        let mut joins: Vec<_> = graphs.iter().flat_map(|graph| joins(graph)).collect();
+        joins.sort_by_key(|join| std::cmp::Reverse(join.len()));
+        joins.iter().for_each(|join| layout.add(join));
         for graph in graphs {
             for group in gates(graph).into_iter().chain(groups(graph)) {
                 layout.add(&group);
@@ -65,6 +69,21 @@ impl WeightLayout {
         self.places.get(name).copied()
     }
 
+    /// Where the weight `id` of a product lies: a stored one, or several along axis 0 whose places follow each other.
+    #[must_use]
+    pub fn place_of(&self, graph: &Graph, id: NodeId) -> Option<Place> {
+        let mut parts = joined(graph, id)?.into_iter();
+        let mut whole = self.place(&parts.next()?.0)?;
+        for (name, _) in parts {
+            let next = self.place(&name)?;
+            if next.pack != whole.pack || next.offset != whole.offset + whole.elements {
+                return None;
+            }
+            whole.elements += next.elements;
+        }
+        Some(whole)
+    }
+
     fn add(&mut self, group: &[(String, usize)]) {
         let new: Vec<&(String, usize)> =
             group.iter().filter(|(name, _)| !self.places.contains_key(name)).collect();
@@ -86,6 +105,27 @@ impl WeightLayout {
 
 fn elements(ty: &Type) -> usize {
     ty.shape.as_const().map_or(0, |dims| dims.iter().product())
+}
+
+/// The stored weights that `id` is, in order: itself, or those it joins along axis 0.
+#[must_use]
+pub fn joined(graph: &Graph, id: NodeId) -> Option<Vec<(String, usize)>> {
+    match graph.op(id) {
+        Op::Weight { name, ty } => Some(vec![(name.to_string(), elements(ty))]),
+        Op::Concat { axis: 0 } => {
+            let parts: Option<Vec<_>> =
+                graph.operands(id).into_iter().map(|part| joined(graph, part)).collect();
+            Some(parts?.concat())
+        }
+        _ => None,
+    }
+}
+
+/// Weights that graphs join themselves, for one product.
+fn joins(graph: &Graph) -> Vec<Vec<(String, usize)>> {
+    let linears = graph.order().into_iter().filter(|id| matches!(graph.op(*id), Op::Linear));
+    let weights = linears.filter_map(|id| joined(graph, *graph.operands(id).get(1)?));
+    weights.filter(|weights| weights.len() > 1).collect()
 }
 
 /// Gate and up weights of every SwiGLU: the order its kernel wants.
