@@ -293,6 +293,7 @@ impl From<RuntimeError> for Failure {
                 | BackendError::NoGraph { .. }
                 | BackendError::Load { .. },
             ) => "the backend cannot run this",
+            RuntimeError::Refused(_) => "the request cannot be met",
             RuntimeError::Backend(_) | RuntimeError::NotInTrajectory { .. } => return Failure::bug(&error),
         };
         Failure::input(title, &error)

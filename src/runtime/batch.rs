@@ -10,10 +10,25 @@ pub(super) struct Batch {
     active: Vec<usize>,
 }
 
+/// A sequence and whether it has ended.
 #[derive(Debug)]
-struct Growing {
-    sequence: Sequence,
-    done: bool,
+pub(super) struct Growing {
+    pub sequence: Sequence,
+    pub done: bool,
+}
+
+/// What ends a sequence.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends<'r> {
+    pub max_new_tokens: usize,
+    pub stop: &'r [i64],
+    pub eos: &'r [i64],
+}
+
+impl<'r> Ends<'r> {
+    fn of(request: &'r Request) -> Self {
+        Ends { max_new_tokens: request.max_new_tokens, stop: &request.stop, eos: &request.eos }
+    }
 }
 
 impl Batch {
@@ -21,17 +36,7 @@ impl Batch {
         let mut sequences = Vec::with_capacity(prompts.len() * request.samples);
         for (prompt, aligned) in prompts.iter().enumerate() {
             for sample in 0..request.samples {
-                let sequence = Sequence {
-                    prompt,
-                    sample,
-                    tokens: Vec::new(),
-                    // What a sequence cut off by the caller keeps.
-                    finish: Finish::Cancelled,
-                    dropped_left: aligned.dropped_left,
-                    wasted_tokens: 0,
-                    logits: Vec::new(),
-                };
-                sequences.push(Growing { sequence, done: false });
+                sequences.push(Growing::new(prompt, sample, aligned.dropped_left));
             }
         }
         let active = (0..sequences.len()).collect();
@@ -76,13 +81,8 @@ impl Batch {
                 growing.sequence.logits.extend_from_slice(&logits[row * each..(row + 1) * each]);
             }
             let before = growing.sequence.tokens.len();
-            growing.accept(request, drawn);
-            on_burst(&Burst {
-                prompt: growing.sequence.prompt,
-                sample: growing.sequence.sample,
-                tokens: &growing.sequence.tokens[before..],
-                finish: growing.done.then_some(growing.sequence.finish),
-            });
+            growing.accept(&Ends::of(request), drawn);
+            on_burst(&growing.burst(before));
             if !growing.done {
                 going_on.push(row);
             }
@@ -106,16 +106,11 @@ impl Batch {
     ) {
         let growing = &mut self.sequences[place];
         let (before, was_done) = (growing.sequence.tokens.len(), growing.done);
-        growing.accept(request, drawn);
+        growing.accept(&Ends::of(request), drawn);
         if was_done {
             return;
         }
-        on_burst(&Burst {
-            prompt: growing.sequence.prompt,
-            sample: growing.sequence.sample,
-            tokens: &growing.sequence.tokens[before..],
-            finish: growing.done.then_some(growing.sequence.finish),
-        });
+        on_burst(&growing.burst(before));
         if growing.done {
             self.active.retain(|active| *active != place);
         }
@@ -127,20 +122,46 @@ impl Batch {
 }
 
 impl Growing {
-    fn accept(&mut self, request: &Request, drawn: &[i64]) {
+    /// A sequence without tokens.
+    pub(super) fn new(prompt: usize, sample: usize, dropped_left: usize) -> Self {
+        let sequence = Sequence {
+            prompt,
+            sample,
+            tokens: Vec::new(),
+            // What a sequence cut off by the caller keeps.
+            finish: Finish::Cancelled,
+            dropped_left,
+            wasted_tokens: 0,
+            logits: Vec::new(),
+        };
+        Growing { sequence, done: false }
+    }
+
+    /// The tokens from `before` on, as its caller is told of them.
+    pub(super) fn burst(&self, before: usize) -> Burst<'_> {
+        Burst {
+            prompt: self.sequence.prompt,
+            sample: self.sequence.sample,
+            tokens: &self.sequence.tokens[before..],
+            finish: self.done.then_some(self.sequence.finish),
+        }
+    }
+
+    /// Takes drawn ids up to the end of the sequence; what comes after it is waste.
+    pub(super) fn accept(&mut self, ends: &Ends<'_>, drawn: &[i64]) {
         let sequence = &mut self.sequence;
         for id in drawn {
             if self.done {
                 sequence.wasted_tokens += 1;
                 continue;
             }
-            let end = if request.eos.contains(id) {
+            let end = if ends.eos.contains(id) {
                 Some(Finish::Eos)
-            } else if request.stop.contains(id) {
+            } else if ends.stop.contains(id) {
                 Some(Finish::Stop)
             } else {
                 sequence.tokens.push(*id);
-                (sequence.tokens.len() == request.max_new_tokens).then_some(Finish::Length)
+                (sequence.tokens.len() == ends.max_new_tokens).then_some(Finish::Length)
             };
             if let Some(end) = end {
                 sequence.finish = end;

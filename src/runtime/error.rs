@@ -20,6 +20,9 @@ pub enum RuntimeError {
     /// Sampling parameters without a meaning.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// A request that a scheduler can never run.
+    #[error(transparent)]
+    Refused(#[from] super::schedule::Refusal),
     /// The request asks for nothing.
     #[error("{what} is 0, expected at least 1")]
     Empty {

@@ -14,6 +14,7 @@ pub mod reference;
 pub mod region;
 pub mod request;
 pub mod sampler;
+pub mod schedule;
 pub mod score;
 mod session;
 pub mod simulated;
