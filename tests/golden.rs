@@ -5,21 +5,11 @@ mod fixture;
 
 use fixture::model::{AHEAD, Model, PROTOCOLS, check, golden_request, run, tokens};
 use fixture::{GOLDENS, assert_close};
-use photonc::graph::interp::WeightSource;
-use photonc::ir::tensor::Tensor;
-use photonc::model::checkpoint::Checkpoint;
 use photonc::passes::choose_protocol::Protocol;
-use photonc::passes::compile::{Compilation, PassOptions, compile_with};
 use photonc::passes::opt_level::OptLevel;
-use photonc::runtime::backend::Backend;
-use photonc::runtime::generator::Generator;
-use photonc::runtime::plan::Program;
-use photonc::runtime::reference::Reference;
-use photonc::runtime::request::{Cancel, Finish, Generation, Keep, Request, RunAhead};
+use photonc::runtime::request::{Cancel, Finish, Keep, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
 use photonc::runtime::simulated::Simulated;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 #[test]
 fn the_reference_reproduces_every_golden_result() {
