@@ -2,6 +2,7 @@
 //! Reviewed snapshots; a growing number is a regression of the passes or of the lowering.
 
 use photonc::export::onnx::{self, WeightLocation};
+use photonc::export::target::Target;
 use photonc::graph::Graph;
 use photonc::ir::cost::Cost;
 use photonc::ir::dim::{Bindings, Symbol};
@@ -40,7 +41,8 @@ fn counts(graph: &Graph, sizes: &BTreeMap<String, u64>) -> Counts {
         let length_bytes = *sizes.get(name)?;
         Some(WeightLocation { file: "weights.safetensors".to_owned(), offset_bytes: 0, length_bytes })
     };
-    let model = onnx::export(graph.verify().expect("verifies"), "", &locate).expect("exports");
+    let model =
+        onnx::export(graph.verify().expect("verifies"), Target::Portable, "", &locate).expect("exports");
     let model = model.graph.expect("has a graph");
     let mut fixed: HashSet<&str> = model.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
     let mut counts = Counts { operators: BTreeMap::new(), of_weights: 0 };

@@ -4,7 +4,9 @@ use super::inspect::plan_line;
 use super::model_args::DialectArgs;
 use super::{Failure, Reporter};
 use crate::bundle::Manifest;
+use crate::export::target::Target;
 use crate::export::{ExportOptions, ExportReport, export};
+use crate::ir::dtype::Dtype;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::opt_level::OptLevel;
 use serde_json::json;
@@ -19,9 +21,12 @@ pub struct Args {
     /// Directory of the bundle
     #[arg(short, long, value_name = "BUNDLE")]
     out: PathBuf,
-    /// Which ONNX models to write: `portable` is read by tract, ONNX Runtime and TensorRT
-    #[arg(long, value_enum, default_value_t = Target::Portable)]
-    target: Target,
+    /// Whom to write ONNX models for, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "portable", value_name = "TARGETS")]
+    target: Vec<TargetName>,
+    /// Type of weights, activations and state; f32 stays where it matters
+    #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "TYPE")]
+    dtype: Precision,
     /// Protocols to compile for [default: every one that the model defines]
     #[arg(long, value_enum)]
     protocol: Option<Protocols>,
@@ -45,9 +50,44 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Target {
-    /// float32 ONNX in constructs that every runtime takes
+enum TargetName {
+    /// Constructs that every ONNX runtime takes: ONNX Runtime, tract, TensorRT
     Portable,
+    /// TensorRT-RTX
+    TensorrtRtx,
+    /// TensorRT
+    Tensorrt,
+    /// CUDA kernels, which read the graph text: no ONNX models
+    Cuda,
+}
+
+impl TargetName {
+    fn target(self) -> Target {
+        match self {
+            TargetName::Portable => Target::Portable,
+            TargetName::TensorrtRtx => Target::TensorrtRtx,
+            TargetName::Tensorrt => Target::Tensorrt,
+            TargetName::Cuda => Target::Cuda,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Precision {
+    F32,
+    F16,
+    /// For TensorRT: no other runtime here computes in it
+    Bf16,
+}
+
+impl Precision {
+    fn dtype(self) -> Dtype {
+        match self {
+            Precision::F32 => Dtype::F32,
+            Precision::F16 => Dtype::F16,
+            Precision::Bf16 => Dtype::Bf16,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -98,7 +138,9 @@ impl Protocols {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
-    let Target::Portable = args.target;
+    let mut targets: Vec<Target> = args.target.iter().map(|name| name.target()).collect();
+    targets.sort_unstable();
+    targets.dedup();
     let options = ExportOptions {
         model: args.model.clone(),
         out: args.out.clone(),
@@ -106,6 +148,8 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         protocols: args.protocol.map(Protocols::list),
         max_tokens: args.max_tokens,
         opt_level: args.opt_level.opt_level(),
+        precision: args.dtype.dtype(),
+        targets,
         stop_after: args.stop_after,
         allow_nonfinite: args.allow_nonfinite,
         force: args.force,

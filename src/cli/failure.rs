@@ -267,10 +267,12 @@ impl From<ExportError> for Failure {
             ExportError::Bundle(error) => {
                 Failure { title: "no bundle was written".to_owned(), ..error.into() }
             }
+            ExportError::TooLarge { .. } => Failure::input("the checkpoint cannot be exported", &error),
+            ExportError::Refused(refused) => Failure::usage(&refused),
             ExportError::RecgenUndefined { .. } | ExportError::MaxTokens { .. } => {
                 Failure::input("no bundle was written", &error)
             }
-            ExportError::Verify(_) | ExportError::Onnx(_) => Failure::bug(&error),
+            ExportError::Verify(_) | ExportError::Onnx(_) | ExportError::Check(_) => Failure::bug(&error),
         }
     }
 }

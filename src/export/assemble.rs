@@ -2,12 +2,15 @@
 //! work; the bundle appears whole or not at all.
 
 use super::onnx;
+use super::rules::{self, Refused};
 use super::store::{self, Store};
+use super::target::Target;
 use crate::bundle::{
     BundleError, BundleWriter, FORMAT, FileRecord, GraphRecord, Layout, Manifest, ModelRecord, SourceRecord,
     hash_file,
 };
-use crate::graph::{VerifyError, text};
+use crate::graph::{Verified, VerifyError, text};
+use crate::ir::dtype::Dtype;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::config_json::config_json;
 use crate::model::dialect::DialectChoice;
@@ -18,9 +21,6 @@ use indexmap::IndexMap;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-
-/// Target whose models every ONNX runtime reads.
-const PORTABLE: &str = "portable";
 
 /// Cache bound where neither the caller nor the checkpoint states one, in tokens.
 const DEFAULT_MAX_TOKENS: usize = 2048;
@@ -40,6 +40,10 @@ pub struct ExportOptions {
     pub max_tokens: Option<usize>,
     /// How much is optimised.
     pub opt_level: OptLevel,
+    /// Type of weights, activations and state: f32, f16 or bf16.
+    pub precision: Dtype,
+    /// Whom ONNX models are written for.
+    pub targets: Vec<Target>,
     /// Starts no optional pass once so many rewrites were made, over all graphs.
     pub stop_after: Option<usize>,
     /// Takes NaN and infinite weights as they are.
@@ -59,6 +63,8 @@ impl ExportOptions {
             protocols: None,
             max_tokens: None,
             opt_level: OptLevel::default(),
+            precision: Dtype::F32,
+            targets: vec![Target::Portable],
             stop_after: None,
             allow_nonfinite: false,
             force: false,
@@ -116,12 +122,30 @@ pub enum ExportError {
         /// Tokens of a meta-context.
         expected: usize,
     },
+    /// A weight that is infinite in the bundle's type.
+    #[error(
+        "weight `{name}`: element {index} is {value}, f16 holds at most 65504; export with --dtype bf16 or --dtype f32"
+    )]
+    TooLarge {
+        /// Canonical name.
+        name: String,
+        /// Index of the element, row-major.
+        index: usize,
+        /// The element.
+        value: f32,
+    },
     /// The model does not compile.
     #[error(transparent)]
     Compile(#[from] CompileError),
     /// A graph is not valid.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A target refuses a place of a graph.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// A written model is not what it should be.
+    #[error(transparent)]
+    Check(#[from] onnx::CheckError),
     /// A graph has no ONNX form.
     #[error(transparent)]
     Onnx(#[from] onnx::ExportError),
@@ -148,13 +172,23 @@ pub fn export(
     let compilation = compile_with(
         &checkpoint.config,
         &protocols,
-        PassOptions { level: options.opt_level, stop_after: options.stop_after, observer: None },
+        PassOptions {
+            precision: options.precision,
+            stop_after: options.stop_after,
+            ..PassOptions::at(options.opt_level)
+        },
     )?;
-    let store = store::write(&writer, &checkpoint, options.allow_nonfinite, &|done_bytes, total_bytes| {
+    // Nor should weights be written for a target that refuses the graphs.
+    for graph in compilation.graphs.values() {
+        let verified = graph.verify()?;
+        options.targets.iter().try_for_each(|target| rules::check(verified, *target))?;
+    }
+    let told = |done_bytes, total_bytes| {
         progress(Progress { stage: "write weights", done_bytes, total_bytes });
-    })?;
+    };
+    let store = store::write(&writer, &checkpoint, options.precision, options.allow_nonfinite, &told)?;
     stage("write graphs");
-    let (graphs, models) = write_graphs(&writer, &compilation, &store)?;
+    let (graphs, models) = write_graphs(&writer, &compilation, &store, &options.targets)?;
     let (carried, mut sources) = carry(&writer, &options.model)?;
     sources.extend(store.sources);
     let manifest = Manifest {
@@ -167,10 +201,10 @@ pub fn export(
             meta_tokens: checkpoint.config.meta_tokens(),
             max_tokens,
         },
-        precision: "f32".to_owned(),
+        precision: options.precision.name().to_owned(),
         protocols: compilation.plans.clone(),
         graphs,
-        onnx: BTreeMap::from([(PORTABLE.to_owned(), models)]),
+        onnx: models,
         weight_files: store.files,
         weights: store.weights,
         carried,
@@ -213,31 +247,53 @@ fn max_tokens(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<usize,
     }
 }
 
-type Written = (IndexMap<String, GraphRecord>, BTreeMap<String, FileRecord>);
+type Written = (IndexMap<String, GraphRecord>, BTreeMap<String, BTreeMap<String, FileRecord>>);
 
 fn write_graphs(
     writer: &BundleWriter,
     compilation: &Compilation,
     store: &Store,
+    targets: &[Target],
 ) -> Result<Written, ExportError> {
     let mut graphs = IndexMap::new();
-    let mut models = BTreeMap::new();
+    let mut models: BTreeMap<String, BTreeMap<String, FileRecord>> = BTreeMap::new();
     for (name, graph) in &compilation.graphs {
         let verified = graph.verify()?;
         let record = writer.put(&Layout::graph(name), text::print(verified.graph()).as_bytes())?;
         graphs.insert(name.clone(), GraphRecord::new(verified, record));
-        let locate = |weight: &str| {
-            store.weights.get(weight).map(|at| onnx::WeightLocation {
-                file: Layout::beside_onnx(&at.file),
-                offset_bytes: at.offset_bytes,
-                length_bytes: at.length_bytes,
-            })
-        };
-        let model = onnx::export(verified, &describe(name, compilation), &locate)?;
-        let record = writer.put(&Layout::onnx(PORTABLE, name), &onnx::to_bytes(&model))?;
-        models.insert(name.clone(), record);
+        // Targets that take the same model share its file.
+        let mut written: Vec<(Vec<u8>, FileRecord)> = Vec::new();
+        for target in targets.iter().filter(|target| target.reads_onnx()) {
+            let model = onnx::export(verified, *target, &describe(name, compilation), &|w| store.locate(w))?;
+            let bytes = onnx::to_bytes(&model);
+            let known = written.iter().find(|(other, _)| *other == bytes).map(|(_, record)| record.clone());
+            let record = match known {
+                Some(record) => record,
+                None => {
+                    let relative = Layout::onnx(target.name(), name);
+                    let record = writer.put(&relative, &bytes)?;
+                    reread(writer, &relative, verified, *target)?;
+                    record
+                }
+            };
+            written.push((bytes, record.clone()));
+            models.entry(target.name().to_owned()).or_default().insert(name.clone(), record);
+        }
     }
     Ok((graphs, models))
+}
+
+/// Checks a model as it stands in its file.
+fn reread(
+    writer: &BundleWriter,
+    relative: &str,
+    graph: Verified<'_>,
+    target: Target,
+) -> Result<(), ExportError> {
+    let path = writer.staged(relative)?;
+    let failed = |source| BundleError::Io { path: path.clone(), action: "read", source };
+    let bytes = std::fs::read(&path).map_err(failed)?;
+    Ok(onnx::check(&bytes, graph, target)?)
 }
 
 /// One sentence on what a graph is for, for people who meet the ONNX file alone.

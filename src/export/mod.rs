@@ -4,6 +4,8 @@
 mod assemble;
 mod finite_check;
 pub mod onnx;
+pub mod rules;
 mod store;
+pub mod target;
 
 pub use assemble::{ExportError, ExportOptions, ExportReport, Progress, export};

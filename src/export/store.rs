@@ -1,8 +1,9 @@
-//! The weights of a bundle, once for all its graphs. Owns the names of the files and where each tensor ends up; f32
-//! files are copied as they are, others are widened in a stream.
+//! The weights of a bundle, once for all its graphs. Owns the names of the files and where each tensor ends up; files
+//! whose tensors are all of the bundle's type are copied as they are, others are converted in a stream.
 
 use super::ExportError;
 use super::finite_check::FiniteCheck;
+use super::onnx::WeightLocation;
 use crate::bundle::{Blake3, BundleError, BundleWriter, FileRecord, Layout, StoredTensor, WeightRecord};
 use crate::ir::dtype::Dtype;
 use crate::model::checkpoint::{Checkpoint, TensorEntry};
@@ -21,6 +22,7 @@ pub(super) struct Store {
 pub(super) fn write(
     writer: &BundleWriter,
     checkpoint: &Checkpoint,
+    dtype: Dtype,
     allow_nonfinite: bool,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Store, ExportError> {
@@ -29,7 +31,7 @@ pub(super) fn write(
     let mut store = Store { files: BTreeMap::new(), weights: BTreeMap::new(), sources: BTreeMap::new() };
     for file in 0..checkpoint.files.len() {
         let refused = Mutex::new(None);
-        let finite = FiniteCheck::of(checkpoint, file);
+        let finite = FiniteCheck::of(checkpoint, file, dtype);
         let check = |offset: u64, piece: &[u8]| -> Result<(), BundleError> {
             let length = piece.len() as u64;
             progress(done.fetch_add(length, Ordering::Relaxed) + length, total);
@@ -44,10 +46,10 @@ pub(super) fn write(
                 BundleError::Refused(message)
             })
         };
-        let written = store.file(writer, checkpoint, file, check);
+        let written = store.file(writer, checkpoint, file, dtype, check);
         // The checkpoint's own error says more than its text.
         if let Some(error) = refused.into_inner().ok().flatten() {
-            return Err(error.into());
+            return Err(error);
         }
         written?;
     }
@@ -55,24 +57,34 @@ pub(super) fn write(
 }
 
 impl Store {
+    /// Where a weight stands, as an ONNX model of the bundle names it.
+    pub(super) fn locate(&self, weight: &str) -> Option<WeightLocation> {
+        self.weights.get(weight).map(|at| WeightLocation {
+            file: Layout::beside_onnx(&at.file),
+            offset_bytes: at.offset_bytes,
+            length_bytes: at.length_bytes,
+        })
+    }
+
     fn file(
         &mut self,
         writer: &BundleWriter,
         checkpoint: &Checkpoint,
         index: usize,
+        dtype: Dtype,
         check: impl Fn(u64, &[u8]) -> Result<(), BundleError> + Sync,
     ) -> Result<(), BundleError> {
         let source = &checkpoint.files[index];
         let entries = entries_of(checkpoint, index);
         let relative = Layout::weights(&file_name(index, checkpoint.files.len()));
         let mut out = writer.file(&relative)?;
-        let (source_hash, tensors) = if entries.iter().all(|(_, entry)| entry.dtype == Dtype::F32) {
+        let (source_hash, tensors) = if entries.iter().all(|(_, entry)| entry.dtype == dtype) {
             out.copy(source.handle(), &source.path, source.size_bytes, check)?;
             (None, entries.iter().map(|(_, entry)| stored(entry)).collect())
         } else {
             let tensors: Vec<StoredTensor> = entries.iter().map(|(_, entry)| stored(entry)).collect();
             let made =
-                out.convert_to_f32(source.handle(), &source.path, source.size_bytes, &tensors, check)?;
+                out.convert_to(dtype, source.handle(), &source.path, source.size_bytes, &tensors, check)?;
             (Some(made.source), made.tensors)
         };
         let record = out.finish()?;

@@ -1,7 +1,7 @@
 //! The interpreter: runs a verified graph with the reference semantics, one node at a time in the graph's order.
 //!
-//! Owns binding of symbols, state between meta-context steps and the lifetime of values; refuses a graph whose
-//! protocol is not chosen yet. What an operation computes is `ir::eval`'s.
+//! Owns binding of symbols, state between meta-context steps, the lifetime of values, and the rounding of each value of a
+//! narrow type to it, once; refuses a graph whose protocol is not chosen yet. What an operation computes is `ir::eval`'s.
 
 mod bind;
 mod error;
@@ -9,6 +9,7 @@ mod weights;
 
 use super::{NodeId, Scope, Verified};
 use crate::ir::dim::Bindings;
+use crate::ir::dtype::Dtype;
 use crate::ir::eval;
 use crate::ir::op::Op;
 use crate::ir::shape::Type;
@@ -50,6 +51,8 @@ pub struct Interpreter {
     /// Place of the next value of each state.
     next: Vec<usize>,
     outputs: Vec<(String, usize)>,
+    /// Element type of each output.
+    output_types: Vec<Dtype>,
 }
 
 impl Interpreter {
@@ -68,6 +71,7 @@ impl Interpreter {
             states: Vec::new(),
             next: Vec::new(),
             outputs: graph.outputs().iter().map(|out| (out.name.to_string(), place[&out.node])).collect(),
+            output_types: graph.outputs().iter().map(|out| graph.ty(out.node).dtype).collect(),
         };
         for id in order {
             let operands: Vec<usize> = graph.operands(id).iter().map(|operand| place[operand]).collect();
@@ -108,6 +112,12 @@ impl Interpreter {
     #[must_use]
     pub fn states(&self) -> &[(String, Type)] {
         &self.states
+    }
+
+    /// Element types of the outputs, in order of declaration.
+    #[must_use]
+    pub fn outputs(&self) -> &[Dtype] {
+        &self.output_types
     }
 
     /// The outputs of a graph without delays.
@@ -189,7 +199,7 @@ impl Interpreter {
             _ => None,
         };
         if let Some(value) = held {
-            return Ok(value.clone());
+            return Ok(value.clone().rounded(instruction.ty.dtype));
         }
         let shape = instruction.ty.shape.eval(bindings).ok_or_else(|| InterpError::Unbound {
             scope: scope(),
@@ -198,11 +208,12 @@ impl Interpreter {
         })?;
         let operands: Vec<&Tensor> =
             instruction.operands.iter().filter_map(|at| values[*at].as_ref()).collect();
-        eval::eval(&instruction.op, &operands, &shape).map_err(|source| InterpError::Node {
+        let value = eval::eval(&instruction.op, &operands, &shape).map_err(|source| InterpError::Node {
             scope: scope(),
             op,
             source: Box::new(source),
-        })
+        })?;
+        Ok(value.rounded(instruction.ty.dtype))
     }
 
     /// Frees every value after its last reader; results and next states are kept to the end.

@@ -121,7 +121,7 @@ operations! {
     Compare { function: CompareFn } = "compare", 2..=2, "Less, Equal";
     /// `bool [..], [..], [..] -> broadcast`. The second operand where true, else the third.
     Where = "where", 3..=3, "Where";
-    /// `[..] -> dtype [..]`. Between float types.
+    /// `[..] -> dtype [..]`. Between float types; narrowing rounds to nearest, ties to even.
     Cast { dtype: Dtype } = "cast", 1..=1, "Cast";
     /// `[..] -> shape`. Same elements, row-major.
     Reshape { shape: Shape } = "reshape", 1..=1, "Reshape";

@@ -5,10 +5,12 @@ use super::choose_protocol::{ChooseProtocol, Protocol};
 use super::close_counters::CloseCounters;
 use super::distribute::{self, Certificate, Declined, NotDistributed};
 use super::lower_caches::LowerCaches;
+use super::lower_precision::LowerPrecision;
 use super::opt_level::OptLevel;
 use super::pipeline::{Observer, PipelineError, Record, Runner};
 use super::{Pass, straighten};
 use crate::graph::{BuildError, Graph, NodeId, VerifyError};
+use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::model::build::{self, KeptCaches};
 use crate::model::config::ModelConfig;
@@ -17,6 +19,9 @@ use serde::{Deserialize, Serialize};
 
 /// The state whose recurrence may run ahead.
 const STATE: &str = "top_state";
+
+/// Outputs that no graph reads, but people and samplers outside the graphs: f32 whatever the precision.
+const WIDE_OUTPUTS: &[&str] = &["logits"];
 
 /// Every graph of a model and how protocols use them.
 #[derive(Clone, Debug)]
@@ -76,11 +81,12 @@ pub enum CompileError {
     Verify(#[from] VerifyError),
 }
 
-/// How to optimise, and who is told.
-#[derive(Default)]
+/// How to optimise, in which precision, and who is told.
 pub struct PassOptions<'o> {
     /// Which optional passes run.
     pub level: OptLevel,
+    /// Type of activations, state and weights: f32, f16 or bf16.
+    pub precision: Dtype,
     /// Starts no optional pass once so many rewrites were made, over all graphs: to find the one that breaks.
     pub stop_after: Option<usize>,
     /// Told of every pass.
@@ -88,10 +94,16 @@ pub struct PassOptions<'o> {
 }
 
 impl PassOptions<'_> {
-    /// The passes of `level`, all of them, silently.
+    /// The passes of `level`, all of them, in f32, silently.
     #[must_use]
     pub fn at(level: OptLevel) -> Self {
-        PassOptions { level, stop_after: None, observer: None }
+        PassOptions { level, precision: Dtype::F32, stop_after: None, observer: None }
+    }
+}
+
+impl Default for PassOptions<'_> {
+    fn default() -> Self {
+        PassOptions::at(OptLevel::default())
     }
 }
 
@@ -159,6 +171,7 @@ fn is_state(name: &str) -> bool {
 struct Compiler<'o> {
     done: Compilation,
     level: OptLevel,
+    precision: Dtype,
     runner: Runner<'o>,
 }
 
@@ -167,6 +180,7 @@ impl<'o> Compiler<'o> {
         Compiler {
             done: Compilation { graphs: IndexMap::new(), plans: IndexMap::new(), records: IndexMap::new() },
             level: options.level,
+            precision: options.precision,
             runner: Runner::new(options.observer, options.stop_after),
         }
     }
@@ -203,6 +217,11 @@ impl<'o> Compiler<'o> {
         let mut records = Vec::new();
         for passes in self.level.stages() {
             records.extend(self.runner.run_to_fixpoint(&mut graph, &passes)?);
+        }
+        // After all others: they know the equations by their shapes, and casts would stand between.
+        if self.precision.is_narrow() {
+            let lower = LowerPrecision { dtype: self.precision, wide_outputs: WIDE_OUTPUTS };
+            records.extend(self.runner.run(&mut graph, &[Box::new(lower)])?);
         }
         let name = graph.name().to_owned();
         self.done.records.insert(name.clone(), records);

@@ -130,7 +130,7 @@ impl Backend for Reference {
         if !tensor.holds(dtype) || tensor.data.len() != tensor.shape.iter().product::<usize>() {
             return Err(BackendError::Elements { dtype });
         }
-        Ok(buffer(tensor.clone(), dtype))
+        Ok(buffer(tensor.clone().rounded(dtype), dtype))
     }
 
     fn download(&mut self, buffer: &Buffer) -> Result<Tensor, BackendError> {
@@ -198,15 +198,10 @@ impl Backend for Reference {
             backend: NAME,
             message: source.to_string(),
         })?;
-        let typed = |tensor: Tensor| {
-            let dtype = match tensor.data {
-                Data::Float(_) => Dtype::F32,
-                Data::Int(_) => Dtype::I64,
-                Data::Bool(_) => Dtype::Bool,
-            };
-            buffer(tensor, dtype)
-        };
-        Ok(outputs.into_iter().map(|(name, tensor)| (name, typed(tensor))).collect())
+        let types = interpreter.outputs();
+        let typed =
+            outputs.into_iter().zip(types).map(|((name, tensor), dtype)| (name, buffer(tensor, *dtype)));
+        Ok(typed.collect())
     }
 
     fn prepare(&mut self, graph: &str) -> Result<(), BackendError> {

@@ -2,6 +2,8 @@
 
 use super::emit::Emitter;
 use super::{ExportError, proto};
+use crate::graph::NodeId;
+use crate::ir::dtype::Dtype;
 
 impl Emitter<'_> {
     /// `[.., K], [N, K], ([N]) -> [.., N]`. Not `Gemm` with `transB`: on one row, which is what decoding has, tract and
@@ -16,10 +18,17 @@ impl Emitter<'_> {
     }
 
     /// `[.., D], [D] -> [.., D]`, statistics in f32.
-    #[expect(clippy::cast_possible_truncation, reason = "f32 is the target's precision")]
-    pub(super) fn rms_norm(&mut self, args: &[&str], eps: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, reason = "statistics are f32")]
+    pub(super) fn rms_norm(&mut self, id: NodeId, args: &[&str], eps: f64) -> Result<String, ExportError> {
         let attributes =
             vec![proto::int("axis", -1), proto::float("epsilon", eps as f32), proto::int("stash_type", 1)];
-        self.node("RMSNormalization", args, attributes)
+        if !self.rewrites("widen-norms", id) {
+            return Ok(self.node("RMSNormalization", args, attributes));
+        }
+        let dtype = self.graph.ty(id).dtype;
+        let x = self.cast_once(args[0], dtype, Dtype::F32)?;
+        let weight = self.cast_once(args[1], dtype, Dtype::F32)?;
+        let normed = self.node("RMSNormalization", &[&x, &weight], attributes);
+        Ok(self.cast(&normed, Dtype::F32, dtype))
     }
 }

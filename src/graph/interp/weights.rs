@@ -107,7 +107,7 @@ impl Interpreter {
         if !weight.holds(ty.dtype) || ty.shape.as_const().as_ref() != Some(&weight.shape) {
             return Err(bind::mismatch("weight", name, &weight, ty, &Bindings::default()));
         }
-        self.weights.insert(name.clone(), weight);
+        self.weights.insert(name.clone(), weight.rounded(ty.dtype));
         Ok(())
     }
 }
