@@ -11,6 +11,7 @@ mod harness;
 
 use harness::{Case, UPDATE, assert_close, assert_same_values, cases, outputs, root, setting};
 use photonc::graph::{Graph, text};
+use photonc::ir::attr::Scheme;
 use photonc::ir::op::Op;
 use photonc::passes::Pass;
 use photonc::passes::choose_protocol::{ChooseProtocol, Protocol};
@@ -22,10 +23,12 @@ use photonc::passes::fold_constants::FoldConstants;
 use photonc::passes::lower_caches::LowerCaches;
 use photonc::passes::lower_precision::LowerPrecision;
 use photonc::passes::merge_projections::MergeProjections;
+use photonc::passes::quantize_weights::{Choice, QuantizeWeights};
 use photonc::passes::simplify_casts::SimplifyCasts;
 use photonc::passes::simplify_shapes::SimplifyShapes;
 use photonc::passes::simplify_unit_transposes::SimplifyUnitTransposes;
 use photonc::passes::skip_unread_positions::SkipUnreadPositions;
+use std::borrow::Cow;
 
 /// A pass as the cases run it.
 struct Tested {
@@ -46,6 +49,12 @@ const fn rounding(name: &'static str, pass: &'static dyn Pass) -> Tested {
     Tested { name, pass, tolerance: Some(8.0 / 2048.0) }
 }
 
+/// Stacks as the cases of `quantize_weights` have them.
+const CHOICES: &[Choice] = &[
+    Choice { stack: Cow::Borrowed("level1.decoder"), scheme: Scheme::Int8 },
+    Choice { stack: Cow::Borrowed("lm_head"), scheme: Scheme::Int4 },
+];
+
 /// Every pass. A pass without a folder and a folder without a pass both fail.
 const PASSES: &[Tested] = &[
     tested("choose_protocol", &ChooseProtocol(Protocol::Recgen), false),
@@ -59,6 +68,12 @@ const PASSES: &[Tested] = &[
         &LowerPrecision { dtype: photonc::ir::dtype::Dtype::F16, wide_outputs: &["logits"] },
     ),
     tested("merge_projections", &MergeProjections, true),
+    Tested {
+        name: "quantize_weights",
+        pass: &QuantizeWeights { choices: Cow::Borrowed(CHOICES) },
+        // Two products of 4 weights below 1, each off by half of 1/127, the first times 4.
+        tolerance: Some(0.1),
+    },
     tested("simplify_casts", &SimplifyCasts, true),
     tested("simplify_shapes", &SimplifyShapes, true),
     tested("simplify_unit_transposes", &SimplifyUnitTransposes, true),

@@ -46,6 +46,31 @@ fn layer(dtype: &str) -> Graph {
     text::parse(&source).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Weights in every scheme, as matrices and as a table.
+fn coded() -> Graph {
+    let source = "graph coded {
+  %0 = input{name=\"ids\", ty=i64[batch], role=argument}
+  %1 = quantized_weight{name=\"a\", ty=f16[3, 32], scheme=int8}
+  %2 = gather %1, %0 : f16[batch, 32]
+  %3 = quantized_weight{name=\"b\", ty=f16[3, 32], scheme=int4}
+  %4 = linear %2, %3 : f16[batch, 3]
+  %5 = quantized_weight{name=\"c\", ty=f16[3, 32], scheme=fp8}
+  %6 = linear %2, %5 : f16[batch, 3]
+
+  output \"b\" = %4
+  output \"c\" = %6
+}
+";
+    text::parse(source).unwrap_or_else(|error| panic!("{error}"))
+}
+
+// A table of codes becomes numbers whole, whatever few rows are read.
+#[test]
+fn tables_of_codes_are_refused() {
+    let error = exported(&coded(), Target::TensorrtRtx).expect_err("refused");
+    assert!(error.contains("refuse-quantized-tables") && error.contains("every row"), "{error}");
+}
+
 fn located(name: &str) -> Option<onnx::WeightLocation> {
     let elements = if name == "norm" { 4 } else { 16 };
     let file = "weights/model.safetensors".to_owned();
@@ -80,12 +105,12 @@ fn what_matters_is_wide_in_narrow_graphs() {
 // A rule that never matches documents a construct that no operation needs.
 #[test]
 fn every_rule_matches_something_or_says_that_nothing_does() {
-    let (narrow, refused) = (layer("f16"), layer("bf16"));
+    let (narrow, refused, coded) = (layer("f16"), layer("bf16"), coded());
     for rule in RULES {
-        let places = [&narrow, &refused]
+        let places = [&narrow, &refused, &coded]
             .map(|graph| graph.nodes().into_iter().filter(|id| rule.matches(graph, *id)).count());
         let never = rule.subject.starts_with("nothing") || rule.name == "refuse-open-state";
-        assert_eq!(places == [0, 0], never, "{}", rule.name);
+        assert_eq!(places == [0, 0, 0], never, "{}", rule.name);
         assert!(!rule.targets.is_empty() && !rule.reason.is_empty());
     }
     let names: BTreeSet<&str> = RULES.iter().map(|rule| rule.name).collect();

@@ -5,10 +5,12 @@ use super::model_args::DialectArgs;
 use super::{Failure, Reporter};
 use crate::bundle::Manifest;
 use crate::export::target::Target;
-use crate::export::{ExportOptions, ExportReport, export};
+use crate::export::{ExportOptions, ExportReport, StackError, export};
+use crate::ir::attr::Scheme;
 use crate::ir::dtype::Dtype;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::opt_level::OptLevel;
+use crate::passes::quantize_weights::Choice;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -27,6 +29,9 @@ pub struct Args {
     /// Type of weights, activations and state; f32 stays where it matters
     #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "TYPE")]
     dtype: Precision,
+    /// Stacks whose weights are kept in few bits: `level1.decoder=int8,lm_head=int4` (int8, int4 or fp8)
+    #[arg(long, value_name = "STACK=SCHEME", value_delimiter = ',', value_parser = choice)]
+    quant: Vec<Choice>,
     /// Protocols to compile for [default: every one that the model defines]
     #[arg(long, value_enum)]
     protocol: Option<Protocols>,
@@ -149,6 +154,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         max_tokens: args.max_tokens,
         opt_level: args.opt_level.opt_level(),
         precision: args.dtype.dtype(),
+        quantized: args.quant.clone(),
         targets,
         stop_after: args.stop_after,
         allow_nonfinite: args.allow_nonfinite,
@@ -163,6 +169,16 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     tell(args, &report, reporter)
 }
 
+/// `level1.decoder=int8`.
+fn choice(text: &str) -> Result<Choice, String> {
+    let known = || Scheme::ALL.iter().map(|scheme| scheme.name()).collect::<Vec<_>>().join(", ");
+    let (stack, name) =
+        text.split_once('=').ok_or_else(|| format!("expected STACK=SCHEME with a scheme of {}", known()))?;
+    let scheme = Scheme::ALL.iter().find(|scheme| scheme.name() == name);
+    let scheme = scheme.ok_or_else(|| format!("there is no scheme `{name}`, expected one of {}", known()))?;
+    Ok(Choice { stack: stack.to_owned().into(), scheme: *scheme })
+}
+
 fn tell(args: &Args, report: &ExportReport, reporter: &Reporter) -> Result<(), Failure> {
     let manifest = &report.manifest;
     if reporter.json() {
@@ -171,6 +187,9 @@ fn tell(args: &Args, report: &ExportReport, reporter: &Reporter) -> Result<(), F
             "notes": report.notes,
             "weights_bytes": weights_bytes(manifest),
             "nodes": report.nodes,
+            "precision": manifest.precision,
+            "targets": args.target.iter().map(|name| name.target().name()).collect::<Vec<_>>(),
+            "quantized": report.quantized.iter().map(quantized_json).collect::<Vec<_>>(),
             "protocols": manifest.protocols,
         }));
     }
@@ -187,7 +206,21 @@ fn tell(args: &Args, report: &ExportReport, reporter: &Reporter) -> Result<(), F
     for (protocol, plan) in &manifest.protocols {
         let _infallible = writeln!(text, "{protocol}: {}", plan_line(plan));
     }
+    for part in &report.quantized {
+        let (stack, scheme, relative) = (&part.stack, part.scheme.name(), part.relative);
+        let _infallible =
+            writeln!(text, "{stack}: {} weights as {scheme}, off by {:.2} %", part.weights, 100.0 * relative);
+    }
     reporter.text(&text)
+}
+
+fn quantized_json(part: &StackError) -> serde_json::Value {
+    json!({
+        "stack": part.stack,
+        "scheme": part.scheme.name(),
+        "weights": part.weights,
+        "relative_error": part.relative,
+    })
 }
 
 fn weights_bytes(manifest: &Manifest) -> u64 {

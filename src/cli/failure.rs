@@ -246,7 +246,10 @@ impl From<CompileError> for Failure {
         {
             return Failure::input("the model does not compile", impossible);
         }
-        Failure::bug(&error)
+        match error {
+            CompileError::UnknownStack { .. } => Failure::usage(&error),
+            error => Failure::bug(&error),
+        }
     }
 }
 

@@ -2,23 +2,26 @@
 //! work; the bundle appears whole or not at all.
 
 use super::onnx;
+use super::quantize::{self, StackError};
 use super::rules::{self, Refused};
-use super::store::{self, Store};
+use super::store::{self, Kept, Store};
 use super::target::Target;
 use crate::bundle::{
     BundleError, BundleWriter, FORMAT, FileRecord, GraphRecord, Layout, Manifest, ModelRecord, SourceRecord,
     hash_file,
 };
-use crate::graph::{Verified, VerifyError, text};
+use crate::graph::{Graph, Verified, VerifyError, text};
 use crate::ir::dtype::Dtype;
+use crate::ir::op::Op;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::config_json::config_json;
 use crate::model::dialect::DialectChoice;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::{Compilation, CompileError, PassOptions, Plan, compile_with};
 use crate::passes::opt_level::OptLevel;
+use crate::passes::quantize_weights::Choice;
 use indexmap::IndexMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +45,8 @@ pub struct ExportOptions {
     pub opt_level: OptLevel,
     /// Type of weights, activations and state: f32, f16 or bf16.
     pub precision: Dtype,
+    /// Stacks whose weights are kept in few bits.
+    pub quantized: Vec<Choice>,
     /// Whom ONNX models are written for.
     pub targets: Vec<Target>,
     /// Starts no optional pass once so many rewrites were made, over all graphs.
@@ -64,6 +69,7 @@ impl ExportOptions {
             max_tokens: None,
             opt_level: OptLevel::default(),
             precision: Dtype::F32,
+            quantized: Vec::new(),
             targets: vec![Target::Portable],
             stop_after: None,
             allow_nonfinite: false,
@@ -90,6 +96,8 @@ pub struct ExportReport {
     pub manifest: Manifest,
     /// Nodes of each graph, by name.
     pub nodes: IndexMap<String, usize>,
+    /// Stacks whose weights are kept in few bits, and how far they are from what they were.
+    pub quantized: Vec<StackError>,
     /// What the user may want to know.
     pub notes: Vec<String>,
 }
@@ -174,6 +182,7 @@ pub fn export(
         &protocols,
         PassOptions {
             precision: options.precision,
+            quantized: options.quantized.clone(),
             stop_after: options.stop_after,
             ..PassOptions::at(options.opt_level)
         },
@@ -186,7 +195,20 @@ pub fn export(
     let told = |done_bytes, total_bytes| {
         progress(Progress { stage: "write weights", done_bytes, total_bytes });
     };
-    let store = store::write(&writer, &checkpoint, options.precision, options.allow_nonfinite, &told)?;
+    let whole = quantize::read_whole(compilation.graphs.values());
+    let mut left_out = BTreeSet::new();
+    // A weight that no graph reads stays, as in the checkpoint.
+    for record in compilation.graphs.values().flat_map(coded) {
+        left_out.extend((!whole.contains(&record)).then_some(record));
+    }
+    let kept = Kept { dtype: options.precision, left_out };
+    let mut store = store::write(&writer, &checkpoint, &kept, options.allow_nonfinite, &told)?;
+    stage("quantise weights");
+    let graphs = compilation.graphs.values();
+    let quantized = quantize::write(&writer, &checkpoint, graphs, options.allow_nonfinite)?;
+    store.quantized = quantized.records;
+    store.files.extend(quantized.file.map(|file| (file.file.clone(), file)));
+    notes.extend(kept_whole(&compilation));
     stage("write graphs");
     let (graphs, models) = write_graphs(&writer, &compilation, &store, &options.targets)?;
     let (carried, mut sources) = carry(&writer, &options.model)?;
@@ -207,12 +229,13 @@ pub fn export(
         onnx: models,
         weight_files: store.files,
         weights: store.weights,
+        quantized: store.quantized,
         carried,
     };
     stage("commit");
     writer.commit(&manifest)?;
     let nodes = compilation.graphs.iter().map(|(name, graph)| (name.clone(), graph.len())).collect();
-    Ok(ExportReport { manifest, nodes, notes })
+    Ok(ExportReport { manifest, nodes, quantized: quantized.errors, notes })
 }
 
 fn protocols(
@@ -281,6 +304,23 @@ fn write_graphs(
         }
     }
     Ok((graphs, models))
+}
+
+/// Weights that a graph reads in few bits.
+fn coded(graph: &Graph) -> Vec<String> {
+    let name = |id| match graph.op(id) {
+        Op::QuantizedWeight { name, .. } => Some(name.to_string()),
+        _ => None,
+    };
+    graph.nodes().into_iter().filter_map(name).collect()
+}
+
+/// Maps of the chosen stacks that could not be quantised, each once with its reason.
+fn kept_whole(compilation: &Compilation) -> BTreeSet<String> {
+    let records = compilation.records.values().flatten();
+    let declined = records.filter(|record| record.pass == "quantize-weights");
+    let places = declined.flat_map(|record| &record.rewrites.declined);
+    places.map(|place| format!("not quantised: {}: {}", place.at, place.reason)).collect()
 }
 
 /// Checks a model as it stands in its file.

@@ -4,8 +4,10 @@
 mod assemble;
 mod finite_check;
 pub mod onnx;
+mod quantize;
 pub mod rules;
 mod store;
 pub mod target;
 
 pub use assemble::{ExportError, ExportOptions, ExportReport, Progress, export};
+pub use quantize::StackError;

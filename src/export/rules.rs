@@ -4,7 +4,7 @@
 
 use super::target::Target;
 use crate::graph::{Graph, NodeId, Verified};
-use crate::ir::attr::UnaryFn;
+use crate::ir::attr::{Scheme, UnaryFn};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 
@@ -78,6 +78,54 @@ pub const RULES: &[Rule] = &[
                  and a network output, and not in tract",
         forbids: &["TensorScatter"],
         matches: |graph, id| matches!(graph.op(id), Op::Delay { .. } | Op::ProtocolSwitch | Op::CacheAppend),
+    },
+    Rule {
+        name: "refuse-int4",
+        targets: PORTABLE,
+        subject: "`quantized_weight` of int4",
+        action: Action::Refuse("choose int8, or export for --target tensorrt-rtx or tensorrt"),
+        reason: "tract reads no int4",
+        forbids: &[],
+        matches: |graph, id| scheme(graph, id) == Some(Scheme::Int4),
+    },
+    Rule {
+        name: "refuse-fp8",
+        targets: PORTABLE,
+        subject: "`quantized_weight` of fp8",
+        action: Action::Refuse("choose int8, or export for --target tensorrt-rtx or tensorrt"),
+        reason: "tract reads no fp8; in TensorRT it needs compute capability 8.9",
+        forbids: &[],
+        matches: |graph, id| scheme(graph, id) == Some(Scheme::Fp8),
+    },
+    Rule {
+        name: "refuse-quantized-weights",
+        targets: &[Target::Cuda],
+        subject: "`quantized_weight`",
+        action: Action::Refuse("export without --quant for it"),
+        reason: "no kernel reads codes",
+        forbids: &[],
+        matches: |graph, id| scheme(graph, id).is_some(),
+    },
+    Rule {
+        name: "refuse-quantized-tables",
+        targets: ONNX,
+        subject: "`gather` of a `quantized_weight`",
+        action: Action::Refuse("read the table as it is stored"),
+        reason: "TensorRT takes codes before `DequantizeLinear` only, which would make numbers of every row",
+        forbids: &[],
+        matches: |graph, id| {
+            let coded = |operand: &NodeId| scheme(graph, *operand).is_some();
+            matches!(graph.op(id), Op::Gather) && graph.operands(id).iter().any(coded)
+        },
+    },
+    Rule {
+        name: "widen-scales",
+        targets: ONNX,
+        subject: "`quantized_weight` in a graph of f16 or bf16",
+        action: Action::Rewrite("`DequantizeLinear` with f32 scales to f32, cast to the type"),
+        reason: "tract takes no scales of f16; rounding them would be an error of the whole group",
+        forbids: &[],
+        matches: |graph, id| scheme(graph, id).is_some() && is_narrow(graph, id),
     },
     Rule {
         name: "no-control-flow",
@@ -161,6 +209,14 @@ pub const RULES: &[Rule] = &[
         matches: |graph, id| matches!(graph.op(id), Op::Linear),
     },
 ];
+
+/// How a node's weight is kept, if in few bits.
+fn scheme(graph: &Graph, id: NodeId) -> Option<Scheme> {
+    match graph.op(id) {
+        Op::QuantizedWeight { scheme, .. } => Some(*scheme),
+        _ => None,
+    }
+}
 
 fn is_narrow(graph: &Graph, id: NodeId) -> bool {
     graph.ty(id).dtype.is_narrow()

@@ -4,10 +4,12 @@
 use super::ExportError;
 use super::finite_check::FiniteCheck;
 use super::onnx::WeightLocation;
-use crate::bundle::{Blake3, BundleError, BundleWriter, FileRecord, Layout, StoredTensor, WeightRecord};
+use crate::bundle::{
+    Blake3, BundleError, BundleWriter, FileRecord, Layout, QuantizedRecord, StoredTensor, WeightRecord,
+};
 use crate::ir::dtype::Dtype;
 use crate::model::checkpoint::{Checkpoint, TensorEntry};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,23 +17,37 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Store {
     pub files: BTreeMap<String, FileRecord>,
     pub weights: BTreeMap<String, WeightRecord>,
+    pub quantized: BTreeMap<String, QuantizedRecord>,
     pub sources: BTreeMap<String, Blake3>,
+}
+
+/// Which tensors are written, and how.
+pub(super) struct Kept {
+    /// Type of every one.
+    pub dtype: Dtype,
+    /// Canonical names of those that graphs read in few bits alone.
+    pub left_out: BTreeSet<String>,
 }
 
 /// Writes every weights file, checking each element that a graph may read.
 pub(super) fn write(
     writer: &BundleWriter,
     checkpoint: &Checkpoint,
-    dtype: Dtype,
+    kept: &Kept,
     allow_nonfinite: bool,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Store, ExportError> {
     let total: u64 = checkpoint.files.iter().map(|file| file.size_bytes).sum();
     let done = AtomicU64::new(0);
-    let mut store = Store { files: BTreeMap::new(), weights: BTreeMap::new(), sources: BTreeMap::new() };
+    let mut store = Store {
+        files: BTreeMap::new(),
+        weights: BTreeMap::new(),
+        quantized: BTreeMap::new(),
+        sources: BTreeMap::new(),
+    };
     for file in 0..checkpoint.files.len() {
         let refused = Mutex::new(None);
-        let finite = FiniteCheck::of(checkpoint, file, dtype);
+        let finite = FiniteCheck::of(checkpoint, file, kept.dtype);
         let check = |offset: u64, piece: &[u8]| -> Result<(), BundleError> {
             let length = piece.len() as u64;
             progress(done.fetch_add(length, Ordering::Relaxed) + length, total);
@@ -46,7 +62,7 @@ pub(super) fn write(
                 BundleError::Refused(message)
             })
         };
-        let written = store.file(writer, checkpoint, file, dtype, check);
+        let written = store.file(writer, checkpoint, file, kept, check);
         // The checkpoint's own error says more than its text.
         if let Some(error) = refused.into_inner().ok().flatten() {
             return Err(error);
@@ -59,7 +75,10 @@ pub(super) fn write(
 impl Store {
     /// Where a weight stands, as an ONNX model of the bundle names it.
     pub(super) fn locate(&self, weight: &str) -> Option<WeightLocation> {
-        self.weights.get(weight).map(|at| WeightLocation {
+        let codes = |key: &str| self.quantized.get(key);
+        let at = self.weights.get(weight).or_else(|| codes(weight).map(|record| &record.codes));
+        let scales = || weight.strip_suffix(".scale").and_then(codes).map(|record| &record.scales);
+        at.or_else(scales).map(|at| WeightLocation {
             file: Layout::beside_onnx(&at.file),
             offset_bytes: at.offset_bytes,
             length_bytes: at.length_bytes,
@@ -71,22 +90,31 @@ impl Store {
         writer: &BundleWriter,
         checkpoint: &Checkpoint,
         index: usize,
-        dtype: Dtype,
+        kept: &Kept,
         check: impl Fn(u64, &[u8]) -> Result<(), BundleError> + Sync,
     ) -> Result<(), BundleError> {
         let source = &checkpoint.files[index];
-        let entries = entries_of(checkpoint, index);
+        let all = entries_of(checkpoint, index);
+        let entries: Vec<_> =
+            all.iter().filter(|(name, _)| !kept.left_out.contains(*name)).copied().collect();
         let relative = Layout::weights(&file_name(index, checkpoint.files.len()));
         let mut out = writer.file(&relative)?;
-        let (source_hash, tensors) = if entries.iter().all(|(_, entry)| entry.dtype == dtype) {
-            out.copy(source.handle(), &source.path, source.size_bytes, check)?;
-            (None, entries.iter().map(|(_, entry)| stored(entry)).collect())
-        } else {
-            let tensors: Vec<StoredTensor> = entries.iter().map(|(_, entry)| stored(entry)).collect();
-            let made =
-                out.convert_to(dtype, source.handle(), &source.path, source.size_bytes, &tensors, check)?;
-            (Some(made.source), made.tensors)
-        };
+        let (source_hash, tensors) =
+            if entries.len() == all.len() && all.iter().all(|(_, entry)| entry.dtype == kept.dtype) {
+                out.copy(source.handle(), &source.path, source.size_bytes, check)?;
+                (None, entries.iter().map(|(_, entry)| stored(entry)).collect())
+            } else {
+                let tensors: Vec<StoredTensor> = entries.iter().map(|(_, entry)| stored(entry)).collect();
+                let made = out.convert_to(
+                    kept.dtype,
+                    source.handle(),
+                    &source.path,
+                    source.size_bytes,
+                    &tensors,
+                    check,
+                )?;
+                (Some(made.source), made.tensors)
+            };
         let record = out.finish()?;
         let name =
             source.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

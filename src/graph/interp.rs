@@ -8,6 +8,7 @@ mod error;
 mod weights;
 
 use super::{NodeId, Scope, Verified};
+use crate::ir::attr::Scheme;
 use crate::ir::dim::Bindings;
 use crate::ir::dtype::Dtype;
 use crate::ir::eval;
@@ -45,7 +46,8 @@ struct Instruction {
 pub struct Interpreter {
     graph: String,
     program: Vec<Instruction>,
-    weights: HashMap<Arc<str>, Tensor>,
+    /// By name, and how they are kept.
+    weights: HashMap<(Arc<str>, Option<Scheme>), Tensor>,
     inputs: Vec<(String, Type)>,
     states: Vec<(String, Type)>,
     /// Place of the next value of each state.
@@ -80,7 +82,10 @@ impl Interpreter {
                 Op::ProtocolSwitch => {
                     return Err(InterpError::Unresolved { scope: graph.scope(id).to_string() });
                 }
-                Op::Weight { name, .. } => prepared.fetch(name, &ty, graph.scope(id), source)?,
+                Op::Weight { name, .. } => prepared.fetch(name, None, &ty, graph.scope(id), source)?,
+                Op::QuantizedWeight { name, scheme, .. } => {
+                    prepared.fetch(name, Some(*scheme), &ty, graph.scope(id), source)?;
+                }
                 _ => {}
             }
             let operands = if op.is_delay() { Vec::new() } else { operands };
@@ -195,7 +200,8 @@ impl Interpreter {
         let held = match &instruction.op {
             Op::Input { name, .. } => inputs.get(&**name),
             Op::Delay { name, .. } => state.get(&**name),
-            Op::Weight { name, .. } => self.weights.get(name),
+            Op::Weight { name, .. } => self.weights.get(&(name.clone(), None)),
+            Op::QuantizedWeight { name, scheme, .. } => self.weights.get(&(name.clone(), Some(*scheme))),
             _ => None,
         };
         if let Some(value) = held {

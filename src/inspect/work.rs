@@ -118,7 +118,7 @@ pub fn work(graph: &Graph, id: NodeId, bindings: &Bindings, precision: Option<Dt
 /// Whether a value is a weight, or one in another shape or type.
 fn is_weight(graph: &Graph, id: NodeId) -> bool {
     match graph.op(id) {
-        Op::Weight { .. } => true,
+        Op::Weight { .. } | Op::QuantizedWeight { .. } => true,
         Op::Reshape { .. } | Op::Transpose { .. } | Op::Cast { .. } => {
             graph.operands(id).first().is_some_and(|operand| is_weight(graph, *operand))
         }

@@ -4,10 +4,13 @@
 use super::choose_protocol::{ChooseProtocol, Protocol};
 use super::close_counters::CloseCounters;
 use super::distribute::{self, Certificate, Declined, NotDistributed};
+use super::eliminate_common_subexpressions::EliminateCommonSubexpressions;
+use super::eliminate_dead_code::EliminateDeadCode;
 use super::lower_caches::LowerCaches;
 use super::lower_precision::LowerPrecision;
 use super::opt_level::OptLevel;
 use super::pipeline::{Observer, PipelineError, Record, Runner};
+use super::quantize_weights::{self, Choice, QuantizeWeights};
 use super::{Pass, straighten};
 use crate::graph::{BuildError, Graph, NodeId, VerifyError};
 use crate::ir::dtype::Dtype;
@@ -16,6 +19,7 @@ use crate::model::build::{self, KeptCaches};
 use crate::model::config::ModelConfig;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The state whose recurrence may run ahead.
 const STATE: &str = "top_state";
@@ -79,6 +83,16 @@ pub enum CompileError {
     /// A graph is not valid.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A stack to quantise that no graph has.
+    #[error(
+        "there is no stack `{found}` with weights to quantise, expected one of {known}, or a part of such a name"
+    )]
+    UnknownStack {
+        /// The stack asked for.
+        found: String,
+        /// Stacks there are.
+        known: String,
+    },
 }
 
 /// How to optimise, in which precision, and who is told.
@@ -87,6 +101,8 @@ pub struct PassOptions<'o> {
     pub level: OptLevel,
     /// Type of activations, state and weights: f32, f16 or bf16.
     pub precision: Dtype,
+    /// Stacks whose weights are kept in few bits.
+    pub quantized: Vec<Choice>,
     /// Starts no optional pass once so many rewrites were made, over all graphs: to find the one that breaks.
     pub stop_after: Option<usize>,
     /// Told of every pass.
@@ -97,7 +113,7 @@ impl PassOptions<'_> {
     /// The passes of `level`, all of them, in f32, silently.
     #[must_use]
     pub fn at(level: OptLevel) -> Self {
-        PassOptions { level, precision: Dtype::F32, stop_after: None, observer: None }
+        PassOptions { level, precision: Dtype::F32, quantized: Vec::new(), stop_after: None, observer: None }
     }
 }
 
@@ -139,7 +155,7 @@ pub fn compile_with(
     let window_step = compiler.window_step(config)?;
     compiler.insert(window_step)?;
     compiler.insert(build::score(config)?)?;
-    Ok(compiler.done)
+    compiler.finish()
 }
 
 /// The step program of one protocol, canonical, verified, with counters closed and dead state gone.
@@ -172,6 +188,9 @@ struct Compiler<'o> {
     done: Compilation,
     level: OptLevel,
     precision: Dtype,
+    quantized: Vec<Choice>,
+    /// Scopes that have weights to quantise, of all graphs so far.
+    scopes: BTreeSet<String>,
     runner: Runner<'o>,
 }
 
@@ -181,6 +200,8 @@ impl<'o> Compiler<'o> {
             done: Compilation { graphs: IndexMap::new(), plans: IndexMap::new(), records: IndexMap::new() },
             level: options.level,
             precision: options.precision,
+            quantized: options.quantized,
+            scopes: BTreeSet::new(),
             runner: Runner::new(options.observer, options.stop_after),
         }
     }
@@ -198,6 +219,22 @@ impl<'o> Compiler<'o> {
         }
         self.done.records.insert(format!("step-{protocol}"), records);
         Ok(step)
+    }
+
+    /// Every graph, if each stack that was named is one of theirs.
+    fn finish(self) -> Result<Compilation, CompileError> {
+        let Compiler { done, quantized, scopes, .. } = self;
+        let is_unknown =
+            |choice: &&Choice| !scopes.iter().any(|scope| quantize_weights::covers(&choice.stack, scope));
+        match quantized.iter().find(is_unknown) {
+            None => Ok(done),
+            Some(choice) => {
+                let known: BTreeSet<String> =
+                    scopes.iter().map(|scope| quantize_weights::stack_of(scope)).collect();
+                let known = known.into_iter().collect::<Vec<_>>().join(", ");
+                Err(CompileError::UnknownStack { found: choice.stack.to_string(), known })
+            }
+        }
     }
 
     fn window_step(&mut self, config: &ModelConfig) -> Result<Graph, CompileError> {
@@ -222,6 +259,13 @@ impl<'o> Compiler<'o> {
         if self.precision.is_narrow() {
             let lower = LowerPrecision { dtype: self.precision, wide_outputs: WIDE_OUTPUTS };
             records.extend(self.runner.run(&mut graph, &[Box::new(lower)])?);
+        }
+        self.scopes.extend(quantize_weights::scopes(&graph));
+        if !self.quantized.is_empty() {
+            let quantize = QuantizeWeights { choices: self.quantized.clone().into() };
+            let passes: [Box<dyn Pass>; 3] =
+                [Box::new(quantize), Box::new(EliminateCommonSubexpressions), Box::new(EliminateDeadCode)];
+            records.extend(self.runner.run(&mut graph, &passes)?);
         }
         let name = graph.name().to_owned();
         self.done.records.insert(name.clone(), records);

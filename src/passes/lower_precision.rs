@@ -85,6 +85,7 @@ fn moves(op: &Op) -> bool {
         | Op::Shift => true,
         Op::Input { .. }
         | Op::Weight { .. }
+        | Op::QuantizedWeight { .. }
         | Op::Const { .. }
         | Op::Delay { .. }
         | Op::ProtocolSwitch
@@ -163,6 +164,9 @@ impl Lowering<'_> {
         match self.from.op(id) {
             Op::Input { name, ty, role } => Op::Input { name: name.clone(), ty: lower(ty), role: *role },
             Op::Weight { name, ty } => Op::Weight { name: name.clone(), ty: lower(ty) },
+            Op::QuantizedWeight { name, ty, scheme } => {
+                Op::QuantizedWeight { name: name.clone(), ty: lower(ty), scheme: *scheme }
+            }
             Op::Const { value } => match Literal::from_tensor(dtype, &value.to_tensor()) {
                 Some(value) => Op::Const { value },
                 None => Op::Const { value: value.clone() },

@@ -13,6 +13,7 @@ pub mod lower_precision;
 pub mod merge_projections;
 pub mod opt_level;
 pub mod pipeline;
+pub mod quantize_weights;
 pub mod simplify_casts;
 pub mod simplify_shapes;
 pub mod simplify_unit_transposes;

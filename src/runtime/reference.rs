@@ -7,6 +7,7 @@ use crate::bundle::Bundle;
 use crate::graph::Graph;
 use crate::graph::interp::{Interpreter, Tensors, WeightCache, WeightError, WeightSource};
 use crate::graph::text;
+use crate::ir::attr::Scheme;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
 use indexmap::IndexMap;
@@ -51,6 +52,13 @@ impl WeightSource for BundleWeights {
             return Err(WeightError::Missing);
         }
         self.0.weight(name).map_err(|source| WeightError::Unreadable(source.to_string()))
+    }
+
+    fn quantized(&self, name: &str, scheme: Scheme) -> Result<Tensor, WeightError> {
+        if !self.0.manifest().quantized.contains_key(&scheme.key(name)) {
+            return Err(WeightError::Missing);
+        }
+        self.0.quantized_weight(name, scheme).map_err(|source| WeightError::Unreadable(source.to_string()))
     }
 }
 

@@ -96,7 +96,9 @@ pub fn setting(graph: &Graph, seed: u64) -> Setting {
         let (into, name, ty) = match graph.op(id) {
             Op::Input { name, ty, .. } => (&mut setting.inputs, name, ty),
             Op::Delay { name, ty } => (&mut setting.state, name, ty),
-            Op::Weight { name, ty } => (&mut setting.weights, name, ty),
+            Op::Weight { name, ty } | Op::QuantizedWeight { name, ty, .. } => {
+                (&mut setting.weights, name, ty)
+            }
             _ => continue,
         };
         if !into.contains_key(&**name) {

@@ -8,6 +8,7 @@ use photonc::export::onnx;
 use photonc::export::target::Target;
 use photonc::graph::Graph;
 use photonc::graph::interp::Tensors;
+use photonc::ir::attr::Scheme;
 use photonc::ir::dim::{Bindings, Symbol};
 use photonc::ir::dtype::Dtype;
 use photonc::ir::op::Op;
@@ -16,6 +17,7 @@ use photonc::ir::tensor::Tensor;
 use photonc::model::checkpoint::Checkpoint;
 use photonc::passes::choose_protocol::Protocol;
 use photonc::passes::compile::{PassOptions, compile, compile_with};
+use photonc::passes::quantize_weights::Choice;
 
 /// Rows of a run and its sizes.
 struct Rows {
@@ -133,11 +135,54 @@ fn every_f16_graph_of_every_golden_agrees() {
         for (graph_name, graph) in &compiled.graphs {
             let runs = runs(graph_name, graph, checkpoint.config.vocab_size);
             let tolerance = Chain::of(graph).tolerance(Dtype::F16, Dtype::F32);
-            let model = leave(&format!("f16.{name}.{graph_name}"), graph, &weights, &runs, tolerance);
+            let model = leave(
+                &format!("f16.{name}.{graph_name}"),
+                graph,
+                &weights,
+                Target::Portable,
+                &runs,
+                tolerance,
+            );
             if name == "lopsided" && graph_name == "coarse" {
                 insta::assert_snapshot!(format!("f16_{name}_{graph_name}"), onnx::text::render(&model));
             }
         }
+    }
+}
+
+/// A golden with every linear map in a scheme, and what its graphs are given.
+fn quantized(scheme: Scheme, check: impl Fn(&str, &Graph, &Weights, &[Tensors], f64)) {
+    let checkpoint = golden_checkpoint("paper");
+    let weights = weights(&checkpoint);
+    let quantized = ["level1", "level2", "lm_head"].map(|stack| Choice { stack: stack.into(), scheme });
+    let options = PassOptions { quantized: quantized.to_vec(), ..PassOptions::default() };
+    let compiled = compile_with(&checkpoint.config, &[Protocol::Recgen], options).expect("compiles");
+    for graph_name in ["coarse", "score"] {
+        let graph = &compiled.graphs[graph_name];
+        let coded = graph.select(|op| matches!(op, Op::QuantizedWeight { .. })).len();
+        assert!(coded > 0, "{graph_name} reads no codes of {}", scheme.name());
+        let runs = runs(graph_name, graph, checkpoint.config.vocab_size);
+        let tolerance = Chain::of(graph).tolerance(Dtype::F32, Dtype::F32);
+        check(&format!("{}.paper.{graph_name}", scheme.name()), graph, &weights, &runs, tolerance);
+    }
+}
+
+#[test]
+fn int8_graphs_agree_in_tract() {
+    quantized(Scheme::Int8, |name, graph, weights, runs, tolerance| {
+        let model = check(name, graph, weights, runs, tolerance);
+        let nodes = &model.graph.as_ref().expect("graph").node;
+        assert!(nodes.iter().any(|node| node.op_type == "DequantizeLinear"));
+    });
+}
+
+// tract refuses them; ONNX Runtime computes them, TensorRT builds them.
+#[test]
+fn int4_and_fp8_graphs_are_left_for_others() {
+    for scheme in [Scheme::Int4, Scheme::Fp8] {
+        quantized(scheme, |name, graph, weights, runs, tolerance| {
+            leave(name, graph, weights, Target::TensorrtRtx, runs, tolerance);
+        });
     }
 }
 

@@ -7,6 +7,7 @@ use photonc::export::target::Target;
 use photonc::graph::Graph;
 use photonc::graph::interp::{Interpreter, Tensors};
 use photonc::ir;
+use photonc::ir::attr::Scheme;
 use photonc::ir::op::Op;
 use photonc::ir::tensor::{Data, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
@@ -50,9 +51,16 @@ pub fn check(name: &str, graph: &Graph, weights: &Weights, runs: &[Tensors], tol
     case.model
 }
 
-/// Exports `graph` for the portable target and leaves it with `runs` for ONNX Runtime, without running it in tract.
-pub fn leave(name: &str, graph: &Graph, weights: &Weights, runs: &[Tensors], tolerance: f64) -> ModelProto {
-    let case = Case::new(name, graph, weights, Target::Portable);
+/// Exports `graph` for a target and leaves it with `runs` for ONNX Runtime, without running it in tract.
+pub fn leave(
+    name: &str,
+    graph: &Graph,
+    weights: &Weights,
+    target: Target,
+    runs: &[Tensors],
+    tolerance: f64,
+) -> ModelProto {
+    let case = Case::new(name, graph, weights, target);
     case.describe(tolerance, runs.len());
     for (at, inputs) in runs.iter().enumerate() {
         case.run(at, inputs);
@@ -125,8 +133,20 @@ fn store(path: &std::path::Path, weights: &Weights, graph: &Graph) -> BTreeMap<S
     let typed = |name: &String| types.get(name.as_str()).copied().unwrap_or(ir::dtype::Dtype::F32);
     let bytes: BTreeMap<String, (Dtype, Vec<u8>)> =
         weights.iter().map(|(name, value)| (name.clone(), encode(value, typed(name)))).collect();
+    let mut shapes: BTreeMap<String, Vec<usize>> =
+        weights.iter().map(|(name, value)| (name.clone(), value.shape.clone())).collect();
+    let mut bytes = bytes;
+    for id in graph.nodes() {
+        let Op::QuantizedWeight { name, scheme, .. } = graph.op(id) else { continue };
+        let (key, coded) = (scheme.key(name), coded(&weights[&**name], *scheme));
+        shapes.insert(key.clone(), vec![coded.0.len()]);
+        shapes.insert(format!("{key}.scale"), vec![coded.1.len()]);
+        let scales = coded.1.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+        bytes.insert(key.clone(), (Dtype::U8, coded.0));
+        bytes.insert(format!("{key}.scale"), (Dtype::F32, scales));
+    }
     let views = bytes.iter().map(|(name, (dtype, bytes))| {
-        (name.clone(), TensorView::new(*dtype, weights[name].shape.clone(), bytes).expect("view"))
+        (name.clone(), TensorView::new(*dtype, shapes[name].clone(), bytes).expect("view"))
     });
     let file = safetensors::serialize(views, None).expect("serialises");
     let (header_bytes, header) = safetensors::SafeTensors::read_metadata(&file).expect("header");
@@ -144,6 +164,21 @@ fn store(path: &std::path::Path, weights: &Weights, graph: &Graph) -> BTreeMap<S
             (name, place)
         })
         .collect()
+}
+
+/// Codes as they are stored, and scales.
+fn coded(weight: &Tensor, scheme: Scheme) -> (Vec<u8>, Vec<f32>) {
+    let (values, shape) = (weight.as_floats().expect("floats"), [weight.shape[0], weight.shape[1]]);
+    let (mut codes, mut scales) = (Vec::new(), Vec::new());
+    for group in values.chunks(scheme.group(shape)) {
+        let scale = scheme.scale(group.iter().fold(0f32, |most, value| most.max((*value as f32).abs())));
+        scales.push(scale);
+        codes.extend(group.iter().map(|value| scheme.encode(*value as f32, scale)));
+    }
+    if scheme == Scheme::Int4 {
+        codes = codes.chunks(2).map(|pair| pair[0] | (pair[1] << 4)).collect();
+    }
+    (codes, scales)
 }
 
 fn save<'t>(path: &std::path::Path, tensors: impl Iterator<Item = (String, &'t Tensor, ir::dtype::Dtype)>) {

@@ -5,6 +5,7 @@
 use super::super::rules;
 use super::super::target::Target;
 use super::proto;
+use super::quantized::code_type;
 use crate::graph::Verified;
 use crate::ir::op::Op;
 use prost::Message as _;
@@ -135,6 +136,11 @@ fn check_types(written: &GraphProto, graph: Verified<'_>) -> Result<(), Fault> {
     types.extend(written.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor.data_type)));
     types.extend(written.input.iter().map(|input| (input.name.as_str(), element_type(input))));
     for id in graph.nodes() {
+        if let Op::QuantizedWeight { name, scheme, .. } = graph.op(id)
+            && let Some(found) = types.get(scheme.key(name).as_str())
+        {
+            expect(&scheme.key(name), Some(*found), code_type(*scheme))?;
+        }
         let (name, ty, stored) = match graph.op(id) {
             Op::Input { name, ty, .. } => (name, ty, true),
             // A weight that no output needs is not written.

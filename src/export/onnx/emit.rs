@@ -331,30 +331,40 @@ impl<'a> Emitter<'a> {
         self.float_tensor(dtype, &[], &[value])
     }
 
-    /// An initialiser whose elements lie in a weight store.
+    /// A weight as it is stored.
     pub(super) fn weight(&mut self, name: &str, ty: &Type) -> Result<String, ExportError> {
+        let unknown = || ExportError::UnknownDim { scope: self.scope.clone(), dim: ty.shape.to_string() };
+        let sizes = ty.shape.as_const().ok_or_else(unknown)?;
+        let bytes = (sizes.iter().product::<usize>() * ty.dtype.size_bytes()) as u64;
+        self.stored(name, proto::data_type(ty.dtype), &sizes, bytes, &ty.to_string())
+    }
+
+    /// An initialiser of `bytes` bytes whose elements lie in a weight store; `ty` is its type in words.
+    pub(super) fn stored(
+        &mut self,
+        name: &str,
+        data_type: i32,
+        sizes: &[usize],
+        bytes: u64,
+        ty: &str,
+    ) -> Result<String, ExportError> {
         if !self.initialized.insert(name.to_owned()) {
             return Ok(name.to_owned());
         }
         let scope = self.scope.clone();
         let at = (self.weights)(name)
             .ok_or_else(|| ExportError::UnknownWeight { scope: scope.clone(), name: name.to_owned() })?;
-        let sizes = ty
-            .shape
-            .as_const()
-            .ok_or_else(|| ExportError::UnknownDim { scope: scope.clone(), dim: ty.shape.to_string() })?;
         check_location(name, &at)?;
-        let expected = (sizes.iter().product::<usize>() * ty.dtype.size_bytes()) as u64;
-        if at.length_bytes != expected {
+        if at.length_bytes != bytes {
             return Err(ExportError::WeightSize {
                 scope,
                 name: name.to_owned(),
-                ty: ty.to_string(),
+                ty: ty.to_owned(),
                 found: at.length_bytes,
-                expected,
+                expected: bytes,
             });
         }
-        self.initializers.push(proto::external(name, ty.dtype, &sizes, &at));
+        self.initializers.push(proto::external(name, data_type, sizes, &at));
         self.fixed.insert(name.to_owned());
         Ok(name.to_owned())
     }

@@ -16,6 +16,7 @@ impl Emitter<'_> {
         Ok(match graph.op(id) {
             Op::Input { name, .. } => name.to_string(),
             Op::Weight { name, ty } => self.weight(name, ty)?,
+            Op::QuantizedWeight { name, ty, scheme } => self.quantized(name, ty, *scheme)?,
             Op::Const { value } => self.literal(value),
             op @ (Op::Delay { .. } | Op::ProtocolSwitch | Op::CacheAppend) => {
                 return Err(ExportError::NotLowered { scope: self.scope.clone(), op: op.kind().def().name });

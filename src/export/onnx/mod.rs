@@ -13,6 +13,7 @@ mod linear;
 mod lower;
 mod mask;
 mod proto;
+mod quantized;
 mod rope;
 mod sample;
 mod scaled;

@@ -112,12 +112,12 @@ pub(super) fn constant(value: &Literal) -> TensorProto {
 }
 
 /// An initialiser whose elements lie in a weight store.
-pub(super) fn external(name: &str, dtype: Dtype, sizes: &[usize], at: &WeightLocation) -> TensorProto {
+pub(super) fn external(name: &str, data_type: i32, sizes: &[usize], at: &WeightLocation) -> TensorProto {
     let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value };
     TensorProto {
         name: name.to_owned(),
         dims: sizes.iter().map(|size| to_i64(*size)).collect(),
-        data_type: data_type(dtype),
+        data_type,
         data_location: Some(DataLocation::External as i32),
         external_data: vec![
             entry("location", at.file.clone()),

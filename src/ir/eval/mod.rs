@@ -69,14 +69,16 @@ type Evaluated = Result<Tensor, EvalError>;
 /// The operands do not fit the operation or the shape, an element is outside what the operation is defined on, or
 /// the operation takes its value from outside (input, weight, delay, protocol switch).
 pub fn eval(op: &Op, operands: &[&Tensor], shape: &[usize]) -> Evaluated {
-    if matches!(op, Op::Input { .. } | Op::Weight { .. } | Op::Delay { .. } | Op::ProtocolSwitch) {
+    if is_external(op) {
         return Err(EvalError::External(op.kind().def().name));
     }
     check(op, operands, shape)?;
     match op {
-        Op::Input { .. } | Op::Weight { .. } | Op::Delay { .. } | Op::ProtocolSwitch => {
-            Err(EvalError::External(op.kind().def().name))
-        }
+        Op::Input { .. }
+        | Op::Weight { .. }
+        | Op::QuantizedWeight { .. }
+        | Op::Delay { .. }
+        | Op::ProtocolSwitch => Err(EvalError::External(op.kind().def().name)),
         Op::Const { value } => Ok(value.to_tensor()),
         Op::Unary { function } => elementwise::unary(*function, operands[0]),
         Op::Binary { function } => elementwise::binary(*function, operands[0], operands[1], shape),
@@ -101,6 +103,18 @@ pub fn eval(op: &Op, operands: &[&Tensor], shape: &[usize]) -> Evaluated {
         Op::Shift => layout::shift(operands[0], operands[1]),
         Op::Sample { candidates } => sample::sample(operands, *candidates),
     }
+}
+
+/// Whether the interpreter supplies the value.
+fn is_external(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Input { .. }
+            | Op::Weight { .. }
+            | Op::QuantizedWeight { .. }
+            | Op::Delay { .. }
+            | Op::ProtocolSwitch
+    )
 }
 
 /// Proves what the evaluators rely on: consistent tensors of fitting shapes and a result of the promised shape.
