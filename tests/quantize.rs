@@ -173,6 +173,14 @@ fn fewer_bits_are_farther_off() {
     };
     let [int8, int4, fp8] = [Scheme::Int8, Scheme::Int4, Scheme::Fp8].map(distance);
     assert!(int8.0 < fp8.0 && fp8.0 < int4.0, "{int8:?} {fp8:?} {int4:?}");
+    let measured = |scheme| {
+        let report = exported(choices(&["lm_head"], scheme), Target::Tensorrt).expect("exports").report;
+        report.logits.expect("is small")
+    };
+    let (int8_logits, int4_logits) = (measured(Scheme::Int8), measured(Scheme::Int4));
+    assert!(
+        int8_logits.largest < int4_logits.largest && int8_logits.greedy > 0.9 && int8_logits.places == 128
+    );
     assert!(0.0 < int8.1 && int8.1 < int4.1, "{int8:?} {int4:?}");
 }
 

@@ -5,7 +5,7 @@ use super::model_args::DialectArgs;
 use super::{Failure, Reporter};
 use crate::bundle::Manifest;
 use crate::export::target::Target;
-use crate::export::{ExportOptions, ExportReport, StackError, export};
+use crate::export::{ExportOptions, ExportReport, LogitError, StackError, export};
 use crate::ir::attr::Scheme;
 use crate::ir::dtype::Dtype;
 use crate::passes::choose_protocol::Protocol;
@@ -189,6 +189,7 @@ fn tell(args: &Args, report: &ExportReport, reporter: &Reporter) -> Result<(), F
             "nodes": report.nodes,
             "precision": manifest.precision,
             "targets": args.target.iter().map(|name| name.target().name()).collect::<Vec<_>>(),
+            "logits": report.logits.as_ref().map(logits_json),
             "quantized": report.quantized.iter().map(quantized_json).collect::<Vec<_>>(),
             "protocols": manifest.protocols,
         }));
@@ -211,7 +212,28 @@ fn tell(args: &Args, report: &ExportReport, reporter: &Reporter) -> Result<(), F
         let _infallible =
             writeln!(text, "{stack}: {} weights as {scheme}, off by {:.2} %", part.weights, 100.0 * relative);
     }
+    if let Some(logits) = &report.logits {
+        let _infallible = writeln!(
+            text,
+            "logits against f32, random ids: off by at most {:.2} of {:.1}, KL {:.1e} nats, same greedy token at {:.1} % of {} places",
+            logits.largest,
+            logits.scale,
+            logits.divergence,
+            100.0 * logits.greedy,
+            logits.places
+        );
+    }
     reporter.text(&text)
+}
+
+fn logits_json(logits: &LogitError) -> serde_json::Value {
+    json!({
+        "largest_error": logits.largest,
+        "largest_logit": logits.scale,
+        "kl_nats": logits.divergence,
+        "greedy_agreement": logits.greedy,
+        "places": logits.places,
+    })
 }
 
 fn quantized_json(part: &StackError) -> serde_json::Value {

@@ -275,6 +275,7 @@ impl From<ExportError> for Failure {
             ExportError::RecgenUndefined { .. } | ExportError::MaxTokens { .. } => {
                 Failure::input("no bundle was written", &error)
             }
+            ExportError::Measure(_) => Failure::input("the checkpoint cannot be exported", &error),
             ExportError::Verify(_) | ExportError::Onnx(_) | ExportError::Check(_) => Failure::bug(&error),
         }
     }

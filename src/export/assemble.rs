@@ -1,7 +1,9 @@
 //! The export of one checkpoint: compile, write weights, graphs and ONNX, then the manifest. Owns the order of the
 //! work; the bundle appears whole or not at all.
 
+use super::logit_error::{self, LogitError};
 use super::onnx;
+use super::options::ExportOptions;
 use super::quantize::{self, StackError};
 use super::rules::{self, Refused};
 use super::store::{self, Kept, Store};
@@ -10,73 +12,21 @@ use crate::bundle::{
     BundleError, BundleWriter, FORMAT, FileRecord, GraphRecord, Layout, Manifest, ModelRecord, SourceRecord,
     hash_file,
 };
+use crate::graph::interp::InterpError;
 use crate::graph::{Graph, Verified, VerifyError, text};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::config_json::config_json;
-use crate::model::dialect::DialectChoice;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::{Compilation, CompileError, PassOptions, Plan, compile_with};
-use crate::passes::opt_level::OptLevel;
-use crate::passes::quantize_weights::Choice;
 use indexmap::IndexMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Cache bound where neither the caller nor the checkpoint states one, in tokens.
 const DEFAULT_MAX_TOKENS: usize = 2048;
-
-/// What to export, and how.
-#[derive(Clone, Debug)]
-pub struct ExportOptions {
-    /// The checkpoint: a directory or a safetensors file.
-    pub model: PathBuf,
-    /// Directory of the bundle.
-    pub out: PathBuf,
-    /// How the checkpoint names things.
-    pub dialect: DialectChoice,
-    /// Protocols to compile for; by default every one the model defines.
-    pub protocols: Option<Vec<Protocol>>,
-    /// Longest sequence in tokens, prompt included; by default what the checkpoint states.
-    pub max_tokens: Option<usize>,
-    /// How much is optimised.
-    pub opt_level: OptLevel,
-    /// Type of weights, activations and state: f32, f16 or bf16.
-    pub precision: Dtype,
-    /// Stacks whose weights are kept in few bits.
-    pub quantized: Vec<Choice>,
-    /// Whom ONNX models are written for.
-    pub targets: Vec<Target>,
-    /// Starts no optional pass once so many rewrites were made, over all graphs.
-    pub stop_after: Option<usize>,
-    /// Takes NaN and infinite weights as they are.
-    pub allow_nonfinite: bool,
-    /// Replaces a bundle that stands at `out`.
-    pub force: bool,
-}
-
-impl ExportOptions {
-    /// The whole of `model` as a new bundle at `out`: every protocol it defines, the default level, finite weights.
-    #[must_use]
-    pub fn new(model: impl Into<PathBuf>, out: impl Into<PathBuf>) -> Self {
-        ExportOptions {
-            model: model.into(),
-            out: out.into(),
-            dialect: DialectChoice::Recognise,
-            protocols: None,
-            max_tokens: None,
-            opt_level: OptLevel::default(),
-            precision: Dtype::F32,
-            quantized: Vec::new(),
-            targets: vec![Target::Portable],
-            stop_after: None,
-            allow_nonfinite: false,
-            force: false,
-        }
-    }
-}
 
 /// How far an export has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +48,8 @@ pub struct ExportReport {
     pub nodes: IndexMap<String, usize>,
     /// Stacks whose weights are kept in few bits, and how far they are from what they were.
     pub quantized: Vec<StackError>,
+    /// How far logits are from those in f32, where precision or weights differ and the model is not too large.
+    pub logits: Option<LogitError>,
     /// What the user may want to know.
     pub notes: Vec<String>,
 }
@@ -151,6 +103,9 @@ pub enum ExportError {
     /// A target refuses a place of a graph.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The model could not be run to measure its logits.
+    #[error("measuring logits: {0}")]
+    Measure(Box<InterpError>),
     /// A written model is not what it should be.
     #[error(transparent)]
     Check(#[from] onnx::CheckError),
@@ -192,6 +147,21 @@ pub fn export(
         let verified = graph.verify()?;
         options.targets.iter().try_for_each(|target| rules::check(verified, *target))?;
     }
+    let narrowed = options.precision != Dtype::F32 || !options.quantized.is_empty();
+    let logits = match compilation.graphs.get("score").filter(|_| narrowed) {
+        Some(score) => {
+            stage("measure logits");
+            let measured = logit_error::measure(&checkpoint, score)?;
+            if measured.is_none() {
+                notes.push(
+                    "the model is too large to measure its logits here; compare with `photonc score`"
+                        .to_owned(),
+                );
+            }
+            measured
+        }
+        None => None,
+    };
     let told = |done_bytes, total_bytes| {
         progress(Progress { stage: "write weights", done_bytes, total_bytes });
     };
@@ -235,7 +205,7 @@ pub fn export(
     stage("commit");
     writer.commit(&manifest)?;
     let nodes = compilation.graphs.iter().map(|(name, graph)| (name.clone(), graph.len())).collect();
-    Ok(ExportReport { manifest, nodes, quantized: quantized.errors, notes })
+    Ok(ExportReport { manifest, nodes, quantized: quantized.errors, logits, notes })
 }
 
 fn protocols(

@@ -3,11 +3,15 @@
 
 mod assemble;
 mod finite_check;
+mod logit_error;
 pub mod onnx;
+mod options;
 mod quantize;
 pub mod rules;
 mod store;
 pub mod target;
 
-pub use assemble::{ExportError, ExportOptions, ExportReport, Progress, export};
+pub use assemble::{ExportError, ExportReport, Progress, export};
+pub use logit_error::LogitError;
+pub use options::ExportOptions;
 pub use quantize::StackError;
