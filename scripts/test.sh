@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need (Python packages, into the ignored folder .deps) and runs all of them.
 #   scripts/test.sh         the tests, documentation examples, and every exported model in ONNX Runtime
-#   scripts/test.sh --full  the same with more random cases, and every exported model built by TensorRT-RTX
+#   scripts/test.sh --full  the same with more random cases from a new seed, and every exported model built by TensorRT-RTX
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +9,7 @@ tensorrt=()
 if [[ "${1:-}" == --full ]]; then
     tensorrt=(--tensorrt)
     export PROPTEST_CASES="${PROPTEST_CASES:-2048}"
+    export PHOTONC_FUZZ_CASES="${PHOTONC_FUZZ_CASES:-10000}" PHOTONC_FUZZ_SEED="${PHOTONC_FUZZ_SEED:-random}"
 fi
 python="$(scripts/setup-test-deps.sh "${tensorrt[@]}")"
 

@@ -7,6 +7,7 @@
 //! - `cases/passes/<pass>`: the pass named like the folder runs; the text is a snapshot, the values stay.
 
 #[path = "harness/mod.rs"]
+#[allow(dead_code, reason = "each test uses its part of the harness")]
 mod harness;
 
 use harness::{Case, UPDATE, assert_close, assert_same_values, cases, outputs, root, setting};
@@ -58,7 +59,7 @@ const CHOICES: &[Choice] = &[
 /// Every pass. A pass without a folder and a folder without a pass both fail.
 const PASSES: &[Tested] = &[
     tested("choose_protocol", &ChooseProtocol(Protocol::Recgen), false),
-    tested("close_counters", &CloseCounters, false),
+    tested("close_counters", &CloseCounters, true),
     tested("eliminate_common_subexpressions", &EliminateCommonSubexpressions, true),
     tested("eliminate_dead_code", &EliminateDeadCode, true),
     tested("fold_constants", &FoldConstants, true),
@@ -237,6 +238,7 @@ fn check_pass(tested: &Tested, case: &Case) -> usize {
     before.verify().expect("valid before");
     let mut after = before.clone();
     let rewrites = tested.pass.run(&mut after).expect("runs").count;
+    assert_eq!(after.rewrites_started(), rewrites, "{path}: asks before each rewrite");
     after.sweep();
     after.verify().expect("valid after");
     if rewrites == 0 {
@@ -246,5 +248,21 @@ fn check_pass(tested: &Tested, case: &Case) -> usize {
         assert_same_values(&before, &after, tolerance, &path);
     }
     snapshot(&format!("passes/{}", tested.name), case, &text::print(&after));
+    for limit in 0..rewrites {
+        check_stopped(tested, &before, limit, &path);
+    }
     rewrites
+}
+
+/// Bisection ends a pass between any two rewrites.
+fn check_stopped(tested: &Tested, before: &Graph, limit: usize, path: &str) {
+    let mut after = before.clone();
+    after.allow_rewrites(Some(limit));
+    let rewrites = tested.pass.run(&mut after).expect("runs").count;
+    assert_eq!((rewrites, after.rewrites_started()), (limit, limit), "{path}: stopped after {limit}");
+    after.sweep();
+    after.verify().expect("valid after some rewrites");
+    if let Some(tolerance) = tested.tolerance {
+        assert_same_values(before, &after, tolerance, path);
+    }
 }

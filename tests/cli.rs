@@ -1,8 +1,9 @@
 //! The command line as its users meet it: help, results, JSON, errors and exit codes. Each test runs the program.
 
+mod fixture;
+
+use fixture::hollow;
 use photonc::ir::dtype::Dtype;
-use photonc::model::config_json::config_json;
-use photonc::model::parameters::parameters;
 use photonc::model::preset::preset;
 use photonc::model::synth::synth;
 use serde_json::{Value, json};
@@ -15,8 +16,19 @@ type TestResult = Result<(), Box<dyn Error>>;
 
 const PROMPT: &str = "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16";
 
-const COMMANDS: [&str; 9] =
-    ["export", "inspect", "diff", "generate", "score", "bench", "synth", "doctor", "completions"];
+const COMMANDS: [&str; 11] = [
+    "export",
+    "inspect",
+    "diff",
+    "verify",
+    "reduce",
+    "generate",
+    "score",
+    "bench",
+    "synth",
+    "doctor",
+    "completions",
+];
 
 /// Runs `photonc` in `folder`, whose name is then cut out of what is compared.
 fn photonc(folder: &Path, arguments: &[&str]) -> Result<Output, Box<dyn Error>> {
@@ -121,33 +133,14 @@ fn every_command_is_in_the_list() -> TestResult {
     Ok(())
 }
 
-/// A checkpoint of this size whose weights file is a hole: headers are all that `inspect` reads.
-fn hollow(name: &str) -> Result<tempfile::TempDir, Box<dyn Error>> {
-    let config = preset(name).ok_or("a preset")?;
-    let folder = tempfile::tempdir()?;
-    let mut header = json!({});
-    let mut end = 0;
-    for parameter in parameters(&config) {
-        let start = end;
-        end += parameter.elements() * Dtype::Bf16.size_bytes();
-        header[&parameter.name] =
-            json!({"dtype": "BF16", "shape": parameter.shape, "data_offsets": [start, end]});
-    }
-    let text = header.to_string();
-    let path = folder.path().join("model.safetensors");
-    fs::write(&path, [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat())?;
-    fs::OpenOptions::new().write(true).open(&path)?.set_len((8 + text.len() + end) as u64)?;
-    fs::write(folder.path().join("config.json"), config_json(&config).to_string())?;
-    Ok(folder)
-}
-
 /// PHOTON paper (arXiv 2512.20687), tables 10-12, module by module.
 #[test]
 fn inspect_counts_parameters_as_the_paper_does() -> TestResult {
     for (name, total) in
         [("paper-600m", 646_399_104), ("paper-900m", 907_162_368), ("paper-1.2b", 1_229_531_520_u64)]
     {
-        let folder = hollow(name)?;
+        let folder = tempfile::tempdir()?;
+        hollow(folder.path(), name)?;
         let text = transcript(folder.path(), &["inspect", ".", "--params"])?;
         insta::assert_snapshot!(format!("params_{name}"), text);
         assert_eq!(document(folder.path(), &["inspect", ".", "--params", "--json"])?["total"], total);

@@ -77,3 +77,28 @@ fn the_page_of_operations_is_current() {
     let found = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(found, page(), "docs/ir.md is not current; set {UPDATE}=1");
 }
+
+/// The walk through a row quotes the row as it is, and the files that it sends people to decide about it by name.
+#[test]
+fn the_page_on_adding_an_operation_is_true() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap_or_default();
+    let page = read("docs/adding-an-op.md");
+    let quoted =
+        page.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a quoted row");
+    let table = read("src/ir/op.rs");
+    for line in quoted.lines() {
+        assert!(table.contains(&format!("    {line}\n")), "src/ir/op.rs has no line `{line}`");
+    }
+    let rows = page.lines().filter_map(|line| line.trim().strip_prefix("| `src/")?.split('`').next());
+    let files: Vec<&str> = rows.collect();
+    assert!(files.len() > 5, "{files:?}");
+    for file in files {
+        assert!(
+            read(&format!("src/{file}")).contains("Op::Shift"),
+            "src/{file} does not decide about `shift`"
+        );
+    }
+    for path in page.split('`').filter(|part| part.contains('/') && !part.contains(' ')) {
+        assert!(root().join(path).exists(), "{path} does not exist");
+    }
+}

@@ -221,7 +221,7 @@ fn unsplit(
     start: &Values,
     uniforms: &[Tensor],
 ) -> (Vec<Values>, Values) {
-    let step = specialise_with(config, protocol, OptLevel::O0).expect("specialises");
+    let step = specialise_with(config, protocol, PassOptions::at(OptLevel::O0)).expect("specialises");
     let mut given = start.clone();
     let mut state: Values = step
         .delays()
@@ -330,7 +330,7 @@ fn check_undistributed(
     let Plan::Undistributed { decode, logits, reencode, declined, .. } = &compiled.plans[&protocol] else {
         panic!("{protocol} was distributed although samples are fed back")
     };
-    walk(&specialise_with(config, protocol, machine.level).expect("specialises"), declined);
+    walk(&specialise_with(config, protocol, PassOptions::at(machine.level)).expect("specialises"), declined);
     let mut state = prefill(machine, compiled, config, spread);
     sampling(&mut state, spread, config);
     let tokens = config.meta_tokens();

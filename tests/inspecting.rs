@@ -1,9 +1,8 @@
 //! `docs/inspecting.md` shows what the commands in it print. With `PHOTONC_UPDATE_DOCS=1` the page is written anew.
 
-use photonc::ir::dtype::Dtype;
-use photonc::model::config_json::config_json;
-use photonc::model::parameters::parameters;
-use photonc::model::preset::preset;
+mod fixture;
+
+use fixture::hollow;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::fs;
@@ -11,26 +10,6 @@ use std::path::Path;
 use std::process::Command;
 
 type TestResult = Result<(), Box<dyn Error>>;
-
-/// A checkpoint of this size whose weights file is a hole: nothing on the page reads its weights.
-fn hollow(folder: &Path, name: &str) -> TestResult {
-    let config = preset(name).ok_or("a preset")?;
-    let mut header = json!({});
-    let mut end = 0;
-    for parameter in parameters(&config) {
-        let start = end;
-        end += parameter.elements() * Dtype::Bf16.size_bytes();
-        header[&parameter.name] =
-            json!({"dtype": "BF16", "shape": parameter.shape, "data_offsets": [start, end]});
-    }
-    let text = header.to_string();
-    fs::create_dir(folder)?;
-    let path = folder.join("model.safetensors");
-    fs::write(&path, [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat())?;
-    fs::OpenOptions::new().write(true).open(&path)?.set_len((8 + text.len() + end) as u64)?;
-    fs::write(folder.join("config.json"), config_json(&config).to_string())?;
-    Ok(())
-}
 
 /// What a shell with `photonc` on its path prints, stderr after stdout.
 fn shell(folder: &Path, line: &str) -> Result<String, Box<dyn Error>> {
@@ -140,5 +119,43 @@ fn views_of_a_checkpoint_and_its_bundle_agree() -> TestResult {
         assert_eq!(exit_code(folder, line)?, "2", "{line}");
     }
     assert_eq!(exit_code(folder, "photonc inspect model --cost --graph course")?, "1");
+    Ok(())
+}
+
+// Bisection by hand: `--stop-after 0` is `-O0`, and a pass is watched on stderr while the result stays on stdout.
+#[test]
+fn passes_are_stopped_timed_and_printed() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    shell(folder, "photonc synth --preset tiny -o model")?;
+    let printed = |options: &str| shell(folder, &format!("photonc inspect model --graph encode {options}"));
+    assert_eq!(printed("--stop-after 0")?, printed("-O0")?);
+    assert_eq!(printed("--stop-after 100000")?, printed("")?);
+    let stopped = printed("--stop-after 40")?;
+    assert!(stopped != printed("-O0")? && stopped != printed("")?);
+
+    let watched = printed("--print-after simplify-unit-transposes --time-passes 2>&1 >/dev/null")?;
+    assert!(watched.starts_with("// after simplify-unit-transposes, "), "{watched}");
+    let (graphs, times) = watched.split_once("pass  ").ok_or("a table")?;
+    for text in graphs.split("// after").skip(1) {
+        photonc::graph::text::parse(&format!("// {text}"))?;
+    }
+    assert!(
+        times.contains("\nfold-constants ") && times.contains("\nall, with their verification "),
+        "{times}"
+    );
+    let times: Value = serde_json::from_str(&printed("--json --time-passes 2>&1 >/dev/null")?)?;
+    assert!(times["passes"].as_array().is_some_and(|passes| passes.len() > 5));
+
+    shell(folder, "photonc export model -o bundle --stop-after 0 && photonc export model -o plain -O0")?;
+    assert_eq!(exit_code(folder, "photonc diff bundle plain")?, "0");
+    for (line, code) in [
+        ("photonc export model -o other --print-after fold-constant", "2"),
+        ("photonc inspect bundle --graph expand --time-passes", "2"),
+        ("photonc inspect bundle --explain fold-constants --time-passes", "0"),
+    ] {
+        assert_eq!(exit_code(folder, line)?, code, "{line}");
+    }
+    assert!(!folder.join("other").exists());
     Ok(())
 }

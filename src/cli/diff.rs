@@ -3,6 +3,7 @@
 use super::count_args::CountArgs;
 use super::inspect::Source;
 use super::model_args::DialectArgs;
+use super::pass_args::PassArgs;
 use super::{Failure, Reporter};
 use crate::inspect::diff::Difference;
 use std::path::PathBuf;
@@ -28,8 +29,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
-    let subject =
-        |path: &PathBuf| Source::open(path, &args.dialect, reporter)?.subject(path, !args.no_weights);
+    let subject = |path: &PathBuf| {
+        Source::open(path, &args.dialect, &PassArgs::default(), reporter)?.subject(path, !args.no_weights)
+    };
     let (left, right) = (subject(&args.left)?, subject(&args.right)?);
     let difference = Difference::between(&left, &right, &args.count.setting(&left)?, args.count.gpu()?);
     if reporter.json() {

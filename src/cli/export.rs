@@ -2,14 +2,14 @@
 
 use super::inspect::plan_line;
 use super::model_args::DialectArgs;
+use super::pass_args::PassArgs;
 use super::{Failure, Reporter};
 use crate::bundle::Manifest;
 use crate::export::target::Target;
-use crate::export::{ExportOptions, ExportReport, LogitError, StackError, export};
+use crate::export::{ExportOptions, ExportReport, LogitError, StackError, export_with};
 use crate::ir::attr::Scheme;
 use crate::ir::dtype::Dtype;
 use crate::passes::choose_protocol::Protocol;
-use crate::passes::opt_level::OptLevel;
 use crate::passes::quantize_weights::Choice;
 use serde_json::json;
 use std::fmt::Write as _;
@@ -38,12 +38,6 @@ pub struct Args {
     /// Longest sequence, prompt and new tokens together; bounds the caches [default: what the checkpoint states]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// How much to optimise; results are the same at every level
-    #[arg(short = 'O', long, value_enum, default_value_t = Level::Two, value_name = "LEVEL")]
-    opt_level: Level,
-    /// Start no optional pass once N rewrites were made, over all graphs: finds the pass that breaks something
-    #[arg(long, value_name = "N")]
-    stop_after: Option<usize>,
     /// Take NaN and infinite weights as they are
     #[arg(long)]
     allow_nonfinite: bool,
@@ -52,6 +46,8 @@ pub struct Args {
     force: bool,
     #[command(flatten)]
     dialect: DialectArgs,
+    #[command(flatten)]
+    passes: PassArgs,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -96,33 +92,6 @@ impl Precision {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Level {
-    /// The equations as they were built
-    #[value(name = "0")]
-    Zero,
-    /// Equal things once, dead things gone, constants folded
-    #[value(name = "1")]
-    One,
-    /// Less work and fewer nodes
-    #[value(name = "2")]
-    Two,
-    /// As 2, and what pays only where the runtime folds constants: merged projections
-    #[value(name = "3")]
-    Three,
-}
-
-impl Level {
-    fn opt_level(self) -> OptLevel {
-        match self {
-            Level::Zero => OptLevel::O0,
-            Level::One => OptLevel::O1,
-            Level::Two => OptLevel::O2,
-            Level::Three => OptLevel::O3,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Protocols {
     /// The top state advances from the reconstruction: runs ahead
     Recgen,
@@ -147,23 +116,22 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     targets.sort_unstable();
     targets.dedup();
     let options = ExportOptions {
-        model: args.model.clone(),
-        out: args.out.clone(),
         dialect: args.dialect.choice(),
         protocols: args.protocol.map(Protocols::list),
         max_tokens: args.max_tokens,
-        opt_level: args.opt_level.opt_level(),
         precision: args.dtype.dtype(),
         quantized: args.quant.clone(),
         targets,
-        stop_after: args.stop_after,
         allow_nonfinite: args.allow_nonfinite,
         force: args.force,
+        ..ExportOptions::new(&args.model, &args.out)
     };
     let shown = reporter.progress("export");
-    let report = export(&options, &|progress| {
-        shown.stage(progress.stage);
-        shown.set(progress.done_bytes, progress.total_bytes);
+    let report = args.passes.watching(reporter, |passes| {
+        export_with(&options, passes, &|progress| {
+            shown.stage(progress.stage);
+            shown.set(progress.done_bytes, progress.total_bytes);
+        })
     })?;
     drop(shown);
     tell(args, &report, reporter)

@@ -14,11 +14,14 @@ mod failure;
 mod generate;
 mod inspect;
 mod model_args;
+mod pass_args;
 mod prompts;
+mod reduce;
 mod report;
 mod score;
 mod synth;
 mod timing;
+mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
@@ -62,6 +65,8 @@ enum Command {
     Export(export::Args),
     Inspect(inspect::Args),
     Diff(diff::Args),
+    Verify(verify::Args),
+    Reduce(reduce::Args),
     Generate(generate::Args),
     Score(score::Args),
     Bench(bench::Args),
@@ -89,6 +94,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(command: &Command, reporter: &Reporter) -> Result<ExitCode, Failure> {
     match command {
         Command::Diff(args) => return diff::run(args, reporter),
+        Command::Verify(args) => return verify::run(args, reporter),
+        Command::Reduce(args) => reduce::run(args, reporter),
         Command::Export(args) => export::run(args, reporter),
         Command::Generate(args) => generate::run(args, reporter),
         Command::Score(args) => score::run(args, reporter),

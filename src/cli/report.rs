@@ -28,6 +28,11 @@ impl Reporter {
         self.global.json
     }
 
+    /// Whether more detail was asked for.
+    pub fn verbose(self) -> bool {
+        self.global.verbose
+    }
+
     /// Whether errors may be coloured.
     pub fn terminal(self) -> bool {
         self.terminal

@@ -123,6 +123,18 @@ pub fn export(
     options: &ExportOptions,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<ExportReport, ExportError> {
+    export_with(options, PassOptions::at(options.opt_level), progress)
+}
+
+/// [`export`] with these passes, watched.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_with(
+    options: &ExportOptions,
+    passes: PassOptions<'_>,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<ExportReport, ExportError> {
     let stage = |stage| progress(Progress { stage, done_bytes: 0, total_bytes: 0 });
     stage("read checkpoint");
     let checkpoint = Checkpoint::open(&options.model, &options.dialect)?;
@@ -135,12 +147,7 @@ pub fn export(
     let compilation = compile_with(
         &checkpoint.config,
         &protocols,
-        PassOptions {
-            precision: options.precision,
-            quantized: options.quantized.clone(),
-            stop_after: options.stop_after,
-            ..PassOptions::at(options.opt_level)
-        },
+        PassOptions { precision: options.precision, quantized: options.quantized.clone(), ..passes },
     )?;
     // Nor should weights be written for a target that refuses the graphs.
     for graph in compilation.graphs.values() {

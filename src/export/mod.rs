@@ -11,7 +11,7 @@ pub mod rules;
 mod store;
 pub mod target;
 
-pub use assemble::{ExportError, ExportReport, Progress, export};
+pub use assemble::{ExportError, ExportReport, Progress, export, export_with};
 pub use logit_error::LogitError;
 pub use options::ExportOptions;
 pub use quantize::StackError;

@@ -21,7 +21,7 @@ pub struct ExportOptions {
     pub protocols: Option<Vec<Protocol>>,
     /// Longest sequence in tokens, prompt included; by default what the checkpoint states.
     pub max_tokens: Option<usize>,
-    /// How much is optimised.
+    /// How much [`super::export`] optimises; [`super::export_with`] takes its own passes.
     pub opt_level: OptLevel,
     /// Type of weights, activations and state: f32, f16 or bf16.
     pub precision: Dtype,
@@ -29,8 +29,6 @@ pub struct ExportOptions {
     pub quantized: Vec<Choice>,
     /// Whom ONNX models are written for.
     pub targets: Vec<Target>,
-    /// Starts no optional pass once so many rewrites were made, over all graphs.
-    pub stop_after: Option<usize>,
     /// Takes NaN and infinite weights as they are.
     pub allow_nonfinite: bool,
     /// Replaces a bundle that stands at `out`.
@@ -51,7 +49,6 @@ impl ExportOptions {
             precision: Dtype::F32,
             quantized: Vec::new(),
             targets: vec![Target::Portable],
-            stop_after: None,
             allow_nonfinite: false,
             force: false,
         }

@@ -28,6 +28,9 @@ pub type Tensors = IndexMap<String, Tensor>;
 /// Told every value right after it is computed, leaves included, in the graph's order.
 pub type Observer<'o> = dyn FnMut(NodeId, &Tensor) + 'o;
 
+/// Given every value right after it is computed, leaves included, in the graph's order; what it returns goes on.
+pub type Through<'o> = dyn FnMut(NodeId, Tensor) -> Tensor + 'o;
+
 /// One node, its operands by their place in the order.
 #[derive(Clone, Debug)]
 struct Instruction {
@@ -142,10 +145,22 @@ impl Interpreter {
         inputs: &Tensors,
         observer: &mut Observer<'_>,
     ) -> Result<Tensors, InterpError> {
+        self.run_through(inputs, &mut |id, value| {
+            observer(id, &value);
+            value
+        })
+    }
+
+    /// [`Interpreter::run`] in which every value, right after it is computed, is what `through` makes of it: a tensor of
+    /// the same type.
+    ///
+    /// # Errors
+    /// As [`Interpreter::run`].
+    pub fn run_through(&self, inputs: &Tensors, through: &mut Through<'_>) -> Result<Tensors, InterpError> {
         if let Some((delay, _)) = self.states.first() {
             return Err(InterpError::Stateful { graph: self.graph.clone(), delay: delay.clone() });
         }
-        self.step_observed(&mut Tensors::new(), inputs, observer)
+        self.step_through(&mut Tensors::new(), inputs, through)
     }
 
     /// One meta-context step: the outputs, and every delay's next value in place of its state. An error leaves the
@@ -167,12 +182,23 @@ impl Interpreter {
         inputs: &Tensors,
         observer: &mut Observer<'_>,
     ) -> Result<Tensors, InterpError> {
+        self.step_through(state, inputs, &mut |id, value| {
+            observer(id, &value);
+            value
+        })
+    }
+
+    fn step_through(
+        &self,
+        state: &mut Tensors,
+        inputs: &Tensors,
+        through: &mut Through<'_>,
+    ) -> Result<Tensors, InterpError> {
         let bindings = self.bind(state, inputs)?;
         let mut values: Vec<Option<Tensor>> = vec![None; self.program.len()];
         for (at, instruction) in self.program.iter().enumerate() {
             let value = self.value(instruction, &values, state, inputs, &bindings)?;
-            observer(instruction.node, &value);
-            values[at] = Some(value);
+            values[at] = Some(through(instruction.node, value));
             for done in &instruction.release {
                 values[*done] = None;
             }

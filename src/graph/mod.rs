@@ -1,6 +1,7 @@
 //! The intermediate representation: a petgraph DAG of typed operations whose only cycles run through delays.
 //! Owns nodes, operand order, outputs and labels; refuses what `edit` does not offer: there is one way to change a graph.
 
+mod allowance;
 pub mod build;
 pub mod cost;
 pub mod edit;
@@ -85,13 +86,20 @@ pub struct Graph {
     nodes: StableDiGraph<Node, usize>,
     outputs: Vec<Output>,
     next_serial: u64,
+    allowance: allowance::Allowance,
 }
 
 impl Graph {
     /// An empty graph.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Graph { name: name.into(), nodes: StableDiGraph::new(), outputs: Vec::new(), next_serial: 0 }
+        Graph {
+            name: name.into(),
+            nodes: StableDiGraph::new(),
+            outputs: Vec::new(),
+            next_serial: 0,
+            allowance: allowance::Allowance::default(),
+        }
     }
 
     /// Name of the graph: `coarse`, `expand`, ...

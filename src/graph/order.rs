@@ -67,6 +67,21 @@ impl Graph {
         None
     }
 
+    /// Every live node in groups, users before their operands, delay edges included: a group is one node, or the nodes of
+    /// a cycle, sorted by creation.
+    #[must_use]
+    pub fn users_first(&self) -> Vec<Vec<NodeId>> {
+        // The components come in reverse topological order, and edges run from operand to user.
+        let components = petgraph::algo::kosaraju_scc(&self.nodes).into_iter();
+        let live = components.map(|component| {
+            let mut ids: Vec<NodeId> =
+                component.into_iter().map(NodeId).filter(|id| !self.node(*id).erased).collect();
+            ids.sort_unstable_by_key(|id| self.serial(*id));
+            ids
+        });
+        live.filter(|ids| !ids.is_empty()).collect()
+    }
+
     /// Strongly connected components that contain a cycle, delay edges included; each sorted by creation, the
     /// components by their first node.
     #[must_use]

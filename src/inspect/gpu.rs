@@ -25,6 +25,8 @@ pub struct Gpu {
 }
 
 const SHEET: &str = "vendor's data sheet, dense";
+const SPARSE_SHEET: &str = "vendor's data sheet; products half of the figure that it gives with sparsity";
+const GEFORCE: &str = "published memory and f32 rates; products twice the f32 rate, which is what GeForce does when it accumulates in f32";
 
 /// The table, newest first within a class.
 pub const GPUS: [Gpu; 9] = [
@@ -37,12 +39,22 @@ pub const GPUS: [Gpu; 9] = [
     gpu("h200", "H200 SXM 141 GB", 141e9, 4.8e12, 989e12, 66.9e12),
     gpu("a100", "A100 SXM 80 GB", 80e9, 2.039e12, 312e12, 19.5e12),
     gpu("l40s", "L40S 48 GB", 48e9, 0.864e12, 362e12, 91.6e12),
-    gpu("l4", "L4 24 GB", 24e9, 0.3e12, 121e12, 30.3e12),
-    gpu("rtx5090", "GeForce RTX 5090 32 GB", 32e9, 1.792e12, 209.5e12, 104.8e12),
-    gpu("rtx4090", "GeForce RTX 4090 24 GB", 24e9, 1.008e12, 165.2e12, 82.6e12),
-    gpu("rtx3090", "GeForce RTX 3090 24 GB", 24e9, 0.936e12, 71e12, 35.6e12),
+    Gpu { source: SPARSE_SHEET, ..gpu("l4", "L4 24 GB", 24e9, 0.3e12, 121e12, 30.3e12) },
+    geforce("rtx5090", "GeForce RTX 5090 32 GB", 32e9, 1.792e12, 104.8e12),
+    geforce("rtx4090", "GeForce RTX 4090 24 GB", 24e9, 1.008e12, 82.6e12),
+    geforce("rtx3090", "GeForce RTX 3090 24 GB", 24e9, 0.936e12, 35.6e12),
     Gpu { bf16_flops: None, ..gpu("t4", "T4 16 GB", 16e9, 0.32e12, 65e12, 8.1e12) },
 ];
+
+const fn geforce(
+    name: &'static str,
+    title: &'static str,
+    memory_bytes: f64,
+    read_bytes_per_s: f64,
+    f32_flops: f64,
+) -> Gpu {
+    Gpu { source: GEFORCE, ..gpu(name, title, memory_bytes, read_bytes_per_s, 2.0 * f32_flops, f32_flops) }
+}
 
 const fn gpu(
     name: &'static str,

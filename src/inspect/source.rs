@@ -82,16 +82,17 @@ impl Subject {
         }
     }
 
-    /// A checkpoint, compiled for every protocol it defines; its weights hashed if asked, which reads all of them.
+    /// A checkpoint and what it compiled to; its weights hashed if asked, which reads all of them.
     ///
     /// # Errors
-    /// It does not compile, or its weights cannot be read.
+    /// Its weights cannot be read.
     pub fn of_checkpoint(
         title: &str,
         checkpoint: &Checkpoint,
+        compilation: Compilation,
         hash_weights: bool,
     ) -> Result<Self, SourceError> {
-        let mut subject = Subject::of_config(title, &checkpoint.config)?;
+        let mut subject = Subject::of_compilation(title, &checkpoint.config, compilation);
         subject.facts.insert("dialect".to_owned(), checkpoint.dialect.name.clone());
         for (name, entry) in &checkpoint.tensors {
             let mut hasher = blake3::Hasher::new();

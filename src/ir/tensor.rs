@@ -81,6 +81,12 @@ impl Literal {
         self.bits.is_empty()
     }
 
+    /// Number of elements that are not zero (or `false`).
+    #[must_use]
+    pub fn nonzero(&self) -> usize {
+        self.bits.iter().filter(|bits| **bits != 0).count()
+    }
+
     /// As a tensor of the reference semantics.
     #[must_use]
     pub fn to_tensor(&self) -> Tensor {

@@ -56,6 +56,7 @@ impl Pass for ChooseProtocol {
 
     fn run(&self, graph: &mut Graph) -> Result<Rewrites, PassError> {
         let switches = graph.select(|op| matches!(op, Op::ProtocolSwitch));
+        let mut count = 0;
         for switch in &switches {
             let sources = graph.operands(*switch);
             let Some(source) = sources.get(self.0.operand()) else {
@@ -68,13 +69,17 @@ impl Pass for ChooseProtocol {
                     ),
                 });
             };
+            if !graph.may_rewrite() {
+                break;
+            }
             graph.replace_uses(*switch, *source)?;
             graph.erase(*switch);
+            count += 1;
         }
-        if switches.is_empty() {
+        if count == 0 {
             return Ok(Rewrites::default());
         }
-        eliminate_dead_code::EliminateDeadCode.run(graph)?;
-        Ok(Rewrites::of(switches.len()))
+        eliminate_dead_code::dead(graph).into_iter().flatten().for_each(|id| graph.erase(id));
+        Ok(Rewrites::of(count))
     }
 }

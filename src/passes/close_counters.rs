@@ -31,6 +31,9 @@ impl Pass for CloseCounters {
                 rewrites.decline(graph, delay, "the next value is not this one plus one");
                 continue;
             }
+            if !graph.may_rewrite() {
+                break;
+            }
             let scope = graph.scope(delay).clone();
             // The name stays unique: the delay that had it goes in the same rewrite.
             let input = graph.add(Op::Input { name, ty, role: Role::Counter }, &[], &scope)?;

@@ -8,7 +8,7 @@ use super::eliminate_common_subexpressions::EliminateCommonSubexpressions;
 use super::eliminate_dead_code::EliminateDeadCode;
 use super::lower_caches::LowerCaches;
 use super::lower_precision::LowerPrecision;
-use super::opt_level::OptLevel;
+use super::opt_level::{self, OptLevel};
 use super::pipeline::{Observer, PipelineError, Record, Runner};
 use super::quantize_weights::{self, Choice, QuantizeWeights};
 use super::{Pass, straighten};
@@ -103,7 +103,7 @@ pub struct PassOptions<'o> {
     pub precision: Dtype,
     /// Stacks whose weights are kept in few bits.
     pub quantized: Vec<Choice>,
-    /// Starts no optional pass once so many rewrites were made, over all graphs: to find the one that breaks.
+    /// Ends optional passes after so many rewrites, over all graphs: to find the one that breaks something.
     pub stop_after: Option<usize>,
     /// Told of every pass.
     pub observer: Option<&'o mut dyn Observer>,
@@ -163,7 +163,7 @@ pub fn compile_with(
 /// # Errors
 /// As [`compile`].
 pub fn specialise(config: &ModelConfig, protocol: Protocol) -> Result<Graph, CompileError> {
-    specialise_with(config, protocol, OptLevel::O1)
+    specialise_with(config, protocol, PassOptions::at(OptLevel::O1))
 }
 
 /// The step program of one protocol, verified, with counters closed; canonical from `O1` on.
@@ -173,9 +173,16 @@ pub fn specialise(config: &ModelConfig, protocol: Protocol) -> Result<Graph, Com
 pub fn specialise_with(
     config: &ModelConfig,
     protocol: Protocol,
-    level: OptLevel,
+    options: PassOptions<'_>,
 ) -> Result<Graph, CompileError> {
-    Compiler::new(PassOptions::at(level)).specialise(config, protocol)
+    Compiler::new(options).specialise(config, protocol)
+}
+
+/// Names of every pass that compilation can run, those that no graph can do without first.
+#[must_use]
+pub fn pass_names() -> Vec<&'static str> {
+    let needed = [ChooseProtocol(Protocol::Recgen).name(), CloseCounters.name(), LowerCaches.name()];
+    needed.into_iter().chain(opt_level::TABLE.iter().map(|row| (row.pass)().name())).collect()
 }
 
 /// Outputs beside the state: what callers of a step want of it.

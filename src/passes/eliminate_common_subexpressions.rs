@@ -32,6 +32,9 @@ impl Pass for EliminateCommonSubexpressions {
                 Some(first) if graph.label(id).is_some() && graph.label(*first).is_some() => {}
                 Some(first) => {
                     let first = *first;
+                    if !graph.may_rewrite() {
+                        break;
+                    }
                     graph.replace_uses(id, first)?;
                     graph.erase(id);
                     count += 1;

@@ -2,7 +2,7 @@
 //! Never removes a graph input, used or not: inputs are the caller's contract.
 
 use super::{Form, Pass, PassError, Rewrites};
-use crate::graph::Graph;
+use crate::graph::{Graph, NodeId};
 use crate::ir::op::Op;
 
 /// See the module's description.
@@ -19,16 +19,26 @@ impl Pass for EliminateDeadCode {
     }
 
     fn run(&self, graph: &mut Graph) -> Result<Rewrites, PassError> {
-        let roots: Vec<_> = graph.outputs().iter().map(|output| output.node).collect();
-        let live = graph.ancestors(roots);
-        let dead: Vec<_> = graph
-            .nodes()
-            .into_iter()
-            .filter(|id| !live.contains(id) && !matches!(graph.op(*id), Op::Input { .. }))
-            .collect();
-        for id in &dead {
-            graph.erase(*id);
+        let mut count = 0;
+        for group in dead(graph) {
+            if !graph.may_rewrite() {
+                break;
+            }
+            group.into_iter().for_each(|id| graph.erase(id));
+            count += 1;
         }
-        Ok(Rewrites::of(dead.len()))
+        Ok(Rewrites::of(count))
     }
+}
+
+/// Groups that can go one after the other: a node once nothing reads it, the nodes of a cycle of state together.
+pub(super) fn dead(graph: &Graph) -> Vec<Vec<NodeId>> {
+    let live = graph.ancestors(graph.outputs().iter().map(|output| output.node));
+    if live.len() == graph.len() {
+        return Vec::new();
+    }
+    let stays = |id: &NodeId| live.contains(id) || matches!(graph.op(*id), Op::Input { .. });
+    let mut groups = graph.users_first();
+    groups.retain(|group| !group.iter().any(stays));
+    groups
 }

@@ -40,6 +40,9 @@ impl Pass for FoldConstants {
                 rewrites.decline(graph, id, "evaluation fails on these constants");
                 continue;
             };
+            if !graph.may_rewrite() {
+                break;
+            }
             let scope = graph.scope(id).clone();
             let constant = graph.add(Op::Const { value }, &[], &scope)?;
             graph.replace_uses(id, constant)?;

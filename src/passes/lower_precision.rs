@@ -40,10 +40,12 @@ impl Pass for LowerPrecision {
         let wide = self.wide(graph);
         let lowering = Lowering { from: graph, to: Graph::new(graph.name()), dtype: self.dtype, wide: &wide };
         let (lowered, count) = lowering.run(self)?;
-        if count > 0 {
-            *graph = lowered;
+        // One rewrite, whole: part of a graph in another type would be another graph.
+        if count == 0 || !graph.may_rewrite() {
+            return Ok(Rewrites::default());
         }
-        Ok(Rewrites::of(count))
+        graph.become_copy(lowered);
+        Ok(Rewrites::of(1))
     }
 }
 

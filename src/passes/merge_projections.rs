@@ -63,6 +63,9 @@ impl Pass for MergeProjections {
                 rewrites.decline(graph, *first, "no other map is split into heads of this width");
                 continue;
             }
+            if !graph.may_rewrite() {
+                break;
+            }
             merge(graph, x, &parts)?;
             rewrites.count += 1;
         }

@@ -14,6 +14,7 @@ pub mod merge_projections;
 pub mod opt_level;
 pub mod pipeline;
 pub mod quantize_weights;
+pub mod reduce;
 pub mod simplify_casts;
 pub mod simplify_shapes;
 pub mod simplify_unit_transposes;
@@ -103,7 +104,8 @@ pub trait Pass {
     fn name(&self) -> &'static str;
     /// What the graph must already be.
     fn requires(&self) -> Form;
-    /// Rewrites the graph.
+    /// Rewrites the graph. Asks [`Graph::may_rewrite`] before each rewrite, once per rewrite it counts, and stops where
+    /// that is refused: the graph must be valid, and compute the same, after any number of them.
     ///
     /// # Errors
     /// The rewrite is impossible, or the pass has a bug.

@@ -1,5 +1,5 @@
 //! Runs passes. Owns verification after every pass, the honesty check (a pass that reports no rewrites must not have
-//! changed the graph) and the bound on fixpoints; on a break it names the pass and what ran before.
+//! changed the graph, and reports as many as it asked for) and the bounds on fixpoints and rewrites; on a break it names the pass and what ran before.
 
 use super::{Pass, PassError};
 use crate::graph::{Graph, VerifyError};
@@ -50,6 +50,14 @@ pub enum Fault {
     /// The pass reported no rewrites but changed the graph.
     #[error("reported no rewrites but changed the graph")]
     Dishonest,
+    /// The pass made rewrites that it did not ask for, or asked for some that it did not report.
+    #[error("asked for {asked} rewrites but reported {reported}")]
+    Uncounted {
+        /// Calls of `may_rewrite` that were granted.
+        asked: usize,
+        /// Rewrites it says it made.
+        reported: usize,
+    },
     /// The pipeline still found work after many rounds.
     #[error("still rewriting after {MAX_ROUNDS} rounds")]
     Unsettled,
@@ -81,13 +89,13 @@ pub struct Runner<'o> {
 }
 
 impl<'o> Runner<'o> {
-    /// Tells `observer`, and starts no optional pass once `stop_after` rewrites were made.
+    /// Tells `observer`, and ends optional passes after the rewrite `stop_after`, counted over all graphs.
     #[must_use]
     pub fn new(observer: Option<&'o mut dyn Observer>, stop_after: Option<usize>) -> Self {
         Runner { observer, rewrites_left: stop_after }
     }
 
-    /// Runs `passes` once, in order, whatever was rewritten before: later stages need what they make.
+    /// Runs `passes` once, in order and to their end, whatever was rewritten before: later stages need what they make.
     ///
     /// # Errors
     /// Names the pass that broke, with the graphs before and after.
@@ -98,7 +106,7 @@ impl<'o> Runner<'o> {
     ) -> Result<Vec<Record>, Box<PipelineError>> {
         let mut records: Vec<Record> = Vec::new();
         for pass in passes {
-            self.step(graph, pass.as_ref(), &mut records)?;
+            self.step(graph, pass.as_ref(), None, &mut records)?;
         }
         Ok(records)
     }
@@ -119,7 +127,7 @@ impl<'o> Runner<'o> {
                 if self.rewrites_left == Some(0) {
                     return Ok(records);
                 }
-                self.step(graph, pass.as_ref(), &mut records)?;
+                self.step(graph, pass.as_ref(), self.rewrites_left, &mut records)?;
                 if let (Some(left), Some(record)) = (&mut self.rewrites_left, records.last()) {
                     *left = left.saturating_sub(record.rewrites.count);
                 }
@@ -142,13 +150,17 @@ impl<'o> Runner<'o> {
         &mut self,
         graph: &mut Graph,
         pass: &dyn Pass,
+        limit: Option<usize>,
         records: &mut Vec<Record>,
     ) -> Result<(), Box<PipelineError>> {
         if let Some(observer) = &mut self.observer {
             observer.before(graph, pass.name());
         }
         let before = graph.clone();
-        let rewrites = apply(graph, pass, &before).map_err(|fault| {
+        graph.allow_rewrites(limit);
+        let outcome = apply(graph, pass, &before);
+        graph.allow_rewrites(None);
+        let rewrites = outcome.map_err(|fault| {
             Box::new(PipelineError {
                 pass: pass.name(),
                 graph: graph.name().to_owned(),
@@ -193,6 +205,10 @@ fn apply(graph: &mut Graph, pass: &dyn Pass, before: &Graph) -> Result<super::Re
     let rewrites = pass.run(graph)?;
     graph.sweep();
     graph.verify()?;
+    let (asked, reported) = (graph.rewrites_started(), rewrites.count);
+    if asked != reported {
+        return Err(Fault::Uncounted { asked, reported });
+    }
     if rewrites.count == 0 && fingerprint(graph) != fingerprint(before) {
         return Err(Fault::Dishonest);
     }
@@ -216,3 +232,6 @@ fn fingerprint(graph: &Graph) -> String {
     let _ = write!(text, "{:?}", graph.outputs());
     text
 }
+
+#[cfg(test)]
+mod tests;

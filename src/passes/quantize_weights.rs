@@ -43,6 +43,9 @@ impl Pass for QuantizeWeights {
                 rewrites.decline(graph, id, reason);
                 continue;
             }
+            if !graph.may_rewrite() {
+                break;
+            }
             quantize(graph, id, &stored, scheme)?;
             rewrites.count += 1;
         }

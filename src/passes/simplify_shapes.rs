@@ -2,7 +2,7 @@
 //! transpose of a transpose, whole slices, one-part concatenations. Never moves data differently than before.
 
 use super::{Form, Pass, PassError, Rewrites};
-use crate::graph::{BuildError, Graph, NodeId};
+use crate::graph::{Graph, NodeId};
 use crate::ir::dim::Dim;
 use crate::ir::op::Op;
 
@@ -22,44 +22,53 @@ impl Pass for SimplifyShapes {
     fn run(&self, graph: &mut Graph) -> Result<Rewrites, PassError> {
         let mut count = 0;
         for id in graph.order() {
-            if let Some(simpler) = simpler(graph, id)? {
-                graph.replace_uses(id, simpler)?;
-                graph.erase(id);
-                count += 1;
+            let Some(simpler) = simpler(graph, id) else { continue };
+            if !graph.may_rewrite() {
+                break;
             }
+            let new = match simpler {
+                Simpler::Value(value) => value,
+                Simpler::Of(op, operand) => {
+                    let scope = graph.scope(id).clone();
+                    graph.add(op, &[operand], &scope)?
+                }
+            };
+            graph.replace_uses(id, new)?;
+            graph.erase(id);
+            count += 1;
         }
         Ok(Rewrites::of(count))
     }
 }
 
-/// A node that already is, or now is, the value of `id`.
-fn simpler(graph: &mut Graph, id: NodeId) -> Result<Option<NodeId>, BuildError> {
-    let operands = graph.operands(id);
-    let op = graph.op(id).clone();
-    match (&op, &operands[..]) {
-        (Op::Reshape { .. }, [x]) if graph.ty(*x) == graph.ty(id) => Ok(Some(*x)),
-        (Op::Reshape { .. }, [x]) => match graph.op(*x) {
-            Op::Reshape { .. } => {
-                let inner = graph.operands(*x);
-                let scope = graph.scope(id).clone();
-                graph.add(op, &inner, &scope).map(Some)
-            }
-            _ => Ok(None),
-        },
-        (Op::Transpose { perm }, [x]) => transpose(graph, id, perm, *x),
-        (Op::Concat { .. }, [x]) => Ok(Some(*x)),
-        (Op::Slice { axis, len, .. }, [x]) if graph.ty(*x).shape.0[*axis] == Dim::from(*len) => Ok(Some(*x)),
-        _ => Ok(None),
-    }
+/// What can stand for a node.
+enum Simpler {
+    /// A value that is there.
+    Value(NodeId),
+    /// An operation on one.
+    Of(Op, NodeId),
 }
 
-fn transpose(graph: &mut Graph, id: NodeId, perm: &[usize], x: NodeId) -> Result<Option<NodeId>, BuildError> {
-    if perm.iter().copied().eq(0..perm.len()) {
-        return Ok(Some(x));
+fn simpler(graph: &Graph, id: NodeId) -> Option<Simpler> {
+    let op = graph.op(id);
+    let operands = graph.operands(id);
+    let x = *operands.first()?;
+    match op {
+        Op::Reshape { .. } if graph.ty(x) == graph.ty(id) => Some(Simpler::Value(x)),
+        Op::Reshape { .. } => match graph.op(x) {
+            Op::Reshape { .. } => Some(Simpler::Of(op.clone(), *graph.operands(x).first()?)),
+            _ => None,
+        },
+        Op::Transpose { perm } if perm.iter().copied().eq(0..perm.len()) => Some(Simpler::Value(x)),
+        Op::Transpose { perm } => {
+            let Op::Transpose { perm: first } = graph.op(x) else { return None };
+            let perm = perm.iter().map(|axis| first[*axis]).collect();
+            Some(Simpler::Of(Op::Transpose { perm }, *graph.operands(x).first()?))
+        }
+        Op::Concat { .. } if operands.len() == 1 => Some(Simpler::Value(x)),
+        Op::Slice { axis, len, .. } if graph.ty(x).shape.0[*axis] == Dim::from(*len) => {
+            Some(Simpler::Value(x))
+        }
+        _ => None,
     }
-    let Op::Transpose { perm: first } = graph.op(x) else { return Ok(None) };
-    let perm: Vec<usize> = perm.iter().map(|axis| first[*axis]).collect();
-    let inner = graph.operands(x);
-    let scope = graph.scope(id).clone();
-    graph.add(Op::Transpose { perm }, &inner, &scope).map(Some)
 }

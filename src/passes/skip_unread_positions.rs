@@ -49,6 +49,9 @@ impl Pass for SkipUnreadPositions {
             let Some((part, slices)) = read_part(graph, id) else { continue };
             match plan(graph, id, part) {
                 Ok(operands) => {
+                    if !graph.may_rewrite() {
+                        break;
+                    }
                     move_before(graph, id, &operands, &slices)?;
                     rewrites.count += 1;
                 }

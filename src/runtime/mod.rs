@@ -19,4 +19,5 @@ mod steps;
 pub mod timing;
 pub mod tract;
 pub mod trajectory;
+pub mod verify;
 mod window;

@@ -4,9 +4,9 @@
 use super::backend::{Backend, BackendError, Buffer, Outputs};
 use super::region::{self, View};
 use crate::bundle::Bundle;
-use crate::graph::Graph;
 use crate::graph::interp::{Interpreter, Tensors, WeightCache, WeightError, WeightSource};
 use crate::graph::text;
+use crate::graph::{Graph, Verified};
 use crate::ir::attr::Scheme;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
@@ -44,7 +44,7 @@ impl GraphSource for Arc<Bundle> {
 }
 
 /// Weights of a bundle.
-struct BundleWeights(Arc<Bundle>);
+pub struct BundleWeights(pub Arc<Bundle>);
 
 impl WeightSource for BundleWeights {
     fn weight(&self, name: &str) -> Result<Tensor, WeightError> {
@@ -74,6 +74,17 @@ impl Reference {
     #[must_use]
     pub fn of_graphs(graphs: IndexMap<String, Graph>, weights: Arc<dyn WeightSource>) -> Self {
         Self::with(Box::new(graphs), weights)
+    }
+
+    /// Adds a graph, under its own name.
+    ///
+    /// # Errors
+    /// A weight is missing, or the protocol is open.
+    pub fn insert(&mut self, graph: Verified<'_>) -> Result<(), BackendError> {
+        let error = |message: String| BackendError::Load { graph: graph.name().to_owned(), message };
+        let ready = Interpreter::new(graph, &self.weights).map_err(|source| error(source.to_string()))?;
+        self.loaded.insert(graph.name().to_owned(), ready);
+        Ok(())
     }
 
     fn with(graphs: Box<dyn GraphSource>, weights: Arc<dyn WeightSource>) -> Self {

@@ -6,7 +6,7 @@ mod exact;
 
 use super::backend::{Backend, BackendError, Buffer, Outputs};
 use super::region::{self, RegionError, View};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Layout};
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
 use half::f16;
@@ -54,27 +54,49 @@ impl Tract {
         self.loaded.get(graph).ok_or_else(missing)
     }
 
+    /// Adds a graph that the bundle does not have: its ONNX model, whose weights stand where those of the bundle's models
+    /// do, and the names of its inputs and outputs in order.
+    ///
+    /// # Errors
+    /// tract does not take it.
+    pub fn insert(
+        &mut self,
+        graph: &str,
+        model: &[u8],
+        inputs: Vec<String>,
+        outputs: Vec<String>,
+    ) -> Result<(), BackendError> {
+        let failed = |source: TractError| BackendError::Load {
+            graph: graph.to_owned(),
+            message: format!("tract cannot load it: {source:#}"),
+        };
+        let folder = self.bundle.root().join(Layout::onnx(TARGET, graph));
+        let plan = plan(model, folder.parent()).map_err(failed)?;
+        self.loaded.insert(graph.to_owned(), Model { plan, inputs, outputs });
+        Ok(())
+    }
+
     fn load(&self, graph: &str) -> Result<Model, BackendError> {
         let error = |message: String| BackendError::Load { graph: graph.to_owned(), message };
         let path = self.bundle.onnx(TARGET, graph).map_err(|source| error(source.to_string()))?;
         let record = self.bundle.graph(graph).map_err(|source| error(source.to_string()))?;
         let failed = |source: TractError| error(format!("tract cannot load {}: {source:#}", path.display()));
         let bytes = std::fs::read(&path).map_err(|source| failed(source.into()))?;
-        let onnx = Onnx { provider: Arc::new(PositionedReads), ..tract_onnx::onnx() };
-        let mut proto = onnx.proto_model_for_read(&mut &bytes[..]).map_err(failed)?;
-        exact::spell_out(&mut proto);
-        let folder = path.parent().and_then(Path::to_str);
-        let plan = onnx
-            .parse(&proto, folder)
-            .and_then(|parsed| parsed.model.into_optimized())
-            .and_then(|model| model.into_runnable())
-            .map_err(failed)?;
         Ok(Model {
-            plan,
+            plan: plan(&bytes, path.parent()).map_err(failed)?,
             inputs: record.inputs.iter().map(|port| port.name.clone()).collect(),
             outputs: record.outputs.iter().map(|port| port.name.clone()).collect(),
         })
     }
+}
+
+/// An ONNX model made ready to run; external data stands in `folder`.
+fn plan(model: &[u8], folder: Option<&Path>) -> TractResult<Arc<TypedRunnableModel>> {
+    let onnx = Onnx { provider: Arc::new(PositionedReads), ..tract_onnx::onnx() };
+    let mut proto = onnx.proto_model_for_read(&mut &model[..])?;
+    exact::spell_out(&mut proto);
+    let parsed = onnx.parse(&proto, folder.and_then(Path::to_str))?;
+    parsed.model.into_optimized()?.into_runnable()
 }
 
 /// Reads external data by position: a file cut short is an error, where a mapped one would end the process.

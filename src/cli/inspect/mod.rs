@@ -5,17 +5,17 @@ mod forms;
 mod source;
 mod summary;
 
+use source::Model;
 pub use source::Source;
 pub use summary::plan_line;
 
 use super::count_args::CountArgs;
 use super::model_args::DialectArgs;
+use super::pass_args::PassArgs;
 use super::{Failure, Reporter};
 use crate::inspect::explain;
-use crate::inspect::source::protocols;
-use crate::model::config::ModelConfig;
 use crate::model::parameter_table::ParameterTable;
-use crate::passes::compile::compile;
+use crate::passes::compile::Compilation;
 use std::path::PathBuf;
 
 /// Show a checkpoint or a bundle: shape, parameters, graphs and the proof of the split
@@ -47,6 +47,8 @@ pub struct Args {
     #[command(flatten)]
     dialect: DialectArgs,
     #[command(flatten)]
+    passes: PassArgs,
+    #[command(flatten)]
     count: CountArgs,
 }
 
@@ -63,13 +65,18 @@ enum Format {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
-    let source = Source::open(&args.path, &args.dialect, reporter)?;
+    let source = Source::open(&args.path, &args.dialect, &args.passes, reporter)?;
+    if args.passes.given() && args.explain.is_none() && matches!(source.model, Model::Bundle(_)) {
+        return Err(Failure::usage(
+            &"a bundle is compiled already; name a checkpoint, or leave out the options on passes",
+        ));
+    }
     if args.params {
         let table = ParameterTable::new(&source.config()?);
         return if reporter.json() { reporter.document(&table) } else { reporter.text(&table.to_string()) };
     }
     if let Some(pass) = &args.explain {
-        return explained(&source.config()?, pass, reporter);
+        return explained(source.compilation()?, pass, reporter);
     }
     if args.cost {
         return forms::cost(&source, args, reporter);
@@ -84,19 +91,20 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         (Some(name), format) => forms::graph(&source, name, format, args, reporter),
         (None, Format::Html) => forms::report(&source, args, reporter),
         (None, Format::Text) if args.fold.is_some() => forms::folds(&source, args, reporter),
-        (None, Format::Text) => match &source {
-            Source::Checkpoint(checkpoint) => summary::checkpoint(&args.path, checkpoint, reporter),
-            Source::Bundle(bundle) => summary::bundle(&args.path, bundle, reporter),
+        (None, Format::Text) => match &source.model {
+            Model::Checkpoint(checkpoint) => {
+                summary::checkpoint(&args.path, checkpoint, source.compilation()?, reporter)
+            }
+            Model::Bundle(bundle) => summary::bundle(&args.path, bundle, reporter),
         },
     }
 }
 
-fn explained(config: &ModelConfig, pass: &str, reporter: &Reporter) -> Result<(), Failure> {
-    let compilation = compile(config, &protocols(config))?;
+fn explained(compilation: &Compilation, pass: &str, reporter: &Reporter) -> Result<(), Failure> {
     let unknown = || {
         Failure::input("there is nothing to explain", &format_args!("no pass is called `{pass}`"))
-            .help(&format!("there are {}", explain::passes(&compilation).join(", ")))
+            .help(&format!("there are {}", explain::passes(compilation).join(", ")))
     };
-    let explanation = explain::explain(&compilation, pass).ok_or_else(unknown)?;
+    let explanation = explain::explain(compilation, pass).ok_or_else(unknown)?;
     if reporter.json() { reporter.document(&explanation) } else { reporter.text(&explanation.to_string()) }
 }

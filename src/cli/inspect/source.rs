@@ -2,6 +2,7 @@
 
 use crate::bundle::{Bundle, Layout};
 use crate::cli::model_args::DialectArgs;
+use crate::cli::pass_args::PassArgs;
 use crate::cli::{Failure, Reporter};
 use crate::graph::{Graph, text};
 use crate::inspect::Subject;
@@ -11,30 +12,45 @@ use crate::model::checkpoint::Checkpoint;
 use crate::model::config::ModelConfig;
 use crate::model::dialect;
 use crate::passes::choose_protocol::Protocol;
-use crate::passes::compile;
+use crate::passes::compile::{self, Compilation, PassOptions, compile_with};
+use std::cell::OnceCell;
 use std::path::Path;
 
 /// Names of the step programs that `--graph` takes beside the compiled graphs.
 const STEPS: [(&str, Option<Protocol>); 3] =
     [("step", None), ("step-recgen", Some(Protocol::Recgen)), ("step-hiergen", Some(Protocol::Hiergen))];
 
-/// What is looked at.
-pub enum Source {
+/// What is looked at, and how it is compiled.
+pub struct Source {
+    pub model: Model,
+    passes: PassArgs,
+    reporter: Reporter,
+    compiled: OnceCell<Compilation>,
+}
+
+/// What stands at the path.
+pub enum Model {
     Checkpoint(Box<Checkpoint>),
     Bundle(Box<Bundle>),
 }
 
 impl Source {
-    pub fn open(path: &Path, dialect: &DialectArgs, reporter: &Reporter) -> Result<Self, Failure> {
-        if !path.join(Layout::MANIFEST).is_file() {
-            return Ok(Source::Checkpoint(Box::new(dialect.open(path, reporter)?)));
-        }
-        if dialect.given() {
+    pub fn open(
+        path: &Path,
+        dialect: &DialectArgs,
+        passes: &PassArgs,
+        reporter: &Reporter,
+    ) -> Result<Self, Failure> {
+        let model = if !path.join(Layout::MANIFEST).is_file() {
+            Model::Checkpoint(Box::new(dialect.open(path, reporter)?))
+        } else if dialect.given() {
             return Err(Failure::usage(
                 &"a bundle has its dialect already; leave out --dialect and --weight-map",
             ));
-        }
-        Ok(Source::Bundle(Box::new(Bundle::open(path)?)))
+        } else {
+            Model::Bundle(Box::new(Bundle::open(path)?))
+        };
+        Ok(Source { model, passes: passes.clone(), reporter: *reporter, compiled: OnceCell::new() })
     }
 
     /// What inspection counts and compares; weights hashed if asked.
@@ -42,16 +58,29 @@ impl Source {
         let name =
             path.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         let title = name.unwrap_or_else(|| path.display().to_string());
-        Ok(match self {
-            Source::Checkpoint(checkpoint) => Subject::of_checkpoint(&title, checkpoint, hash_weights)?,
-            Source::Bundle(bundle) => Subject::of_bundle(&title, bundle, hash_weights)?,
+        Ok(match &self.model {
+            Model::Checkpoint(checkpoint) => {
+                Subject::of_checkpoint(&title, checkpoint, self.compilation()?.clone(), hash_weights)?
+            }
+            Model::Bundle(bundle) => Subject::of_bundle(&title, bundle, hash_weights)?,
         })
     }
 
+    /// What the configuration compiles to, for every protocol it defines; compiled once.
+    pub fn compilation(&self) -> Result<&Compilation, Failure> {
+        if let Some(compilation) = self.compiled.get() {
+            return Ok(compilation);
+        }
+        let config = self.config()?;
+        let compile = |options: PassOptions<'_>| compile_with(&config, &protocols(&config), options);
+        let compilation = self.passes.watching(&self.reporter, compile)?;
+        Ok(self.compiled.get_or_init(|| compilation))
+    }
+
     pub fn config(&self) -> Result<ModelConfig, Failure> {
-        let bundle = match self {
-            Source::Checkpoint(checkpoint) => return Ok(checkpoint.config.clone()),
-            Source::Bundle(bundle) => bundle,
+        let bundle = match &self.model {
+            Model::Checkpoint(checkpoint) => return Ok(checkpoint.config.clone()),
+            Model::Bundle(bundle) => bundle,
         };
         // A manifest has the canonical form, whatever dialect the checkpoint had.
         let dialects = dialect::built_in().map_err(|error| Failure::bug(&error))?;
@@ -62,9 +91,9 @@ impl Source {
     }
 
     pub fn graph(&self, name: &str) -> Result<Graph, Failure> {
-        match self {
-            Source::Checkpoint(checkpoint) => compiled(&checkpoint.config, name),
-            Source::Bundle(bundle) => {
+        match &self.model {
+            Model::Checkpoint(checkpoint) => self.compiled(&checkpoint.config, name),
+            Model::Bundle(bundle) => {
                 let unusable = |error| Failure::input("the bundle cannot be used", &error);
                 if !bundle.manifest().graphs.contains_key(name) {
                     return Err(unknown(name, bundle.manifest().graphs.keys().map(String::as_str)));
@@ -73,17 +102,19 @@ impl Source {
             }
         }
     }
-}
 
-fn compiled(config: &ModelConfig, name: &str) -> Result<Graph, Failure> {
-    match STEPS.iter().find(|(step, _)| *step == name) {
-        Some((_, None)) => build::step_program(config).map_err(|error| Failure::bug(&error)),
-        Some((_, Some(protocol))) => Ok(compile::specialise(config, *protocol)?),
-        None => {
-            let mut graphs = compile::compile(config, &protocols(config))?.graphs;
-            let steps = STEPS.iter().map(|(step, _)| *step);
-            let unknown = unknown(name, steps.chain(graphs.keys().map(String::as_str)));
-            graphs.swap_remove(name).ok_or(unknown)
+    fn compiled(&self, config: &ModelConfig, name: &str) -> Result<Graph, Failure> {
+        match STEPS.iter().find(|(step, _)| *step == name) {
+            Some((_, None)) => build::step_program(config).map_err(|error| Failure::bug(&error)),
+            Some((_, Some(protocol))) => self
+                .passes
+                .watching(&self.reporter, |options| compile::specialise_with(config, *protocol, options)),
+            None => {
+                let graphs = &self.compilation()?.graphs;
+                let steps = STEPS.iter().map(|(step, _)| *step);
+                let unknown = || unknown(name, steps.chain(graphs.keys().map(String::as_str)));
+                graphs.get(name).cloned().ok_or_else(unknown)
+            }
         }
     }
 }

@@ -3,23 +3,26 @@
 use crate::bundle::{Bundle, PortRecord};
 use crate::cli::{Failure, Reporter};
 use crate::graph::Graph;
-use crate::inspect::source::protocols;
 use crate::ir::op::Op;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::parameter_table::{ParameterTable, grouped};
-use crate::passes::compile::{Compilation, Plan, compile};
+use crate::passes::compile::{Compilation, Plan};
 use crate::passes::distribute::Certificate;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Prints the page, compiling every defined protocol.
-pub fn checkpoint(path: &Path, checkpoint: &Checkpoint, reporter: &Reporter) -> Result<(), Failure> {
+/// Prints the page of what was compiled for every defined protocol.
+pub fn checkpoint(
+    path: &Path,
+    checkpoint: &Checkpoint,
+    compilation: &Compilation,
+    reporter: &Reporter,
+) -> Result<(), Failure> {
     let config = &checkpoint.config;
-    let compilation = compile(config, &protocols(config))?;
     if reporter.json() {
-        return reporter.document(&as_json(path, checkpoint, &compilation));
+        return reporter.document(&as_json(path, checkpoint, compilation));
     }
     let mut text = format!(
         "{}: dialect {}, {} levels, {} tokens in a meta-context, vocabulary {}, {} parameters in {}\n\n",

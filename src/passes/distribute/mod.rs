@@ -8,6 +8,7 @@ mod row_wise;
 mod widen;
 
 use crate::graph::{BuildError, Graph, NodeId};
+use crate::ir::dim::Symbol;
 use crate::ir::op::Op;
 use crate::passes::straighten;
 use std::collections::HashSet;
@@ -63,6 +64,11 @@ impl Dependence {
 pub fn distribute(graph: &Graph, state: &str) -> Result<Distributed, NotDistributed> {
     let dependence = Dependence::of(graph);
     let anchor = prove(graph, &dependence, state).map_err(NotDistributed::Declined)?;
+    if let Some(id) = graph.nodes().into_iter().find(|id| graph.ty(*id).shape.contains(Symbol::Meta)) {
+        let reason =
+            format!("{} of {} has a meta axis already", graph.op(id).kind().def().name, graph.ty(id));
+        return Err(NotDistributed::Declined(Declined::without_path(graph.scope(id).as_str(), reason)));
+    }
     let coarse = graph.ancestors(dependence.recurrences.iter().flatten().copied());
     if !coarse.contains(&anchor) {
         let reason = format!("`{state}` is not part of any recurrence, so there is nothing to run ahead");

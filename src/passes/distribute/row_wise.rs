@@ -60,6 +60,11 @@ fn keep(holds: bool, reason: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(reason.to_owned()) }
 }
 
+/// Whether the batch occurs in another axis than the first.
+pub(super) fn mixed(shape: &Shape) -> bool {
+    shape.0.iter().skip(1).any(|dim| dim.contains(Symbol::Batch))
+}
+
 fn batched(shape: &Shape) -> bool {
     shape.contains(Symbol::Batch)
 }
@@ -68,7 +73,7 @@ fn leading(shape: &Shape) -> bool {
     match shape.0.split_first() {
         Some((first, rest)) => {
             first.without_factor(Symbol::Batch).is_some_and(|factor| !factor.contains(Symbol::Batch))
-                && rest.iter().all(|dim| !dim.contains(Symbol::Batch))
+                && !rest.iter().any(|dim| dim.contains(Symbol::Batch))
         }
         None => false,
     }

@@ -3,7 +3,7 @@
 //! not row-wise.
 
 use super::{Declined, NotDistributed, Split, row_wise};
-use crate::graph::{BuildError, Graph, NodeId, Scope};
+use crate::graph::{Graph, NodeId, Scope};
 use crate::ir::attr::{BinaryFn, Role};
 use crate::ir::dim::{Dim, Symbol};
 use crate::ir::op::Op;
@@ -64,13 +64,13 @@ impl Widener<'_, '_> {
         let graph = self.split.graph;
         let scope = graph.scope(id).clone();
         match graph.op(id) {
-            Op::Input { name, role: Role::PerStep, .. } => Ok(self.per_step(id, name)?),
-            Op::Input { name, ty, role: Role::Counter } => Ok(self.counter(name, ty, &scope)?),
+            Op::Input { name, role: Role::PerStep, .. } => self.per_step(id, name),
+            Op::Input { name, ty, role: Role::Counter } => self.counter(id, name, ty, &scope),
             Op::Input { name, ty, role: Role::Invariant | Role::Argument } => {
                 let op = Op::Input { name: name.clone(), ty: ty.clone(), role: Role::Argument };
                 Ok(self.wide.add(op, &[], &scope)?)
             }
-            Op::Delay { name, ty } => Ok(self.shift(id, name, ty, &scope)?),
+            Op::Delay { name, ty } => self.shift(id, name, ty, &scope),
             op if self.split.fixed.contains(&id) => {
                 let operands: Vec<NodeId> =
                     graph.operands(id).iter().map(|operand| self.map[operand]).collect();
@@ -85,8 +85,7 @@ impl Widener<'_, '_> {
                     );
                     NotDistributed::Declined(Declined::without_path(&scope.to_string(), reason))
                 })?;
-                let operands: Vec<NodeId> =
-                    graph.operands(id).iter().map(|operand| self.map[operand]).collect();
+                let operands = self.operands(id, op)?;
                 let wide = self.wide.add(widened(op), &operands, &scope)?;
                 if let Some(label) = graph.label(id) {
                     self.wide.set_label(wide, label);
@@ -96,9 +95,38 @@ impl Widener<'_, '_> {
         }
     }
 
+    /// The wide operands: rows, but for what a sample reads as the parameters of many rows.
+    fn operands(&self, id: NodeId, op: &Op) -> Result<Vec<NodeId>, NotDistributed> {
+        let operands = self.split.graph.operands(id).into_iter().enumerate();
+        let wide = operands.map(|(slot, operand)| match op {
+            Op::Sample { .. } if slot >= 2 => Ok(self.map[&operand]),
+            _ => self.as_rows(operand),
+        });
+        wide.collect()
+    }
+
+    /// The wide value of a node, if it has a row for each row of each step.
+    fn as_rows(&self, id: NodeId) -> Result<NodeId, NotDistributed> {
+        let wide = self.map[&id];
+        match self.wide.ty(wide).shape == rows(&self.split.graph.ty(id).shape) {
+            true => Ok(wide),
+            false => Err(self.declined(id, "it is one for all steps, but read as a row of each")),
+        }
+    }
+
+    fn declined(&self, id: NodeId, reason: &str) -> NotDistributed {
+        let graph = self.split.graph;
+        let (scope, op) = (graph.scope(id), graph.op(id).kind().def().name);
+        let reason = format!("{scope}: `{op}` of {} cannot run many steps as rows: {reason}", graph.ty(id));
+        NotDistributed::Declined(Declined::without_path(scope.as_str(), reason))
+    }
+
     /// A value of every step as an input `[batch, meta*d_1, ..]`, laid out as rows `[batch*meta, d_1, ..]`.
-    fn per_step(&mut self, id: NodeId, name: &Arc<str>) -> Result<NodeId, BuildError> {
+    fn per_step(&mut self, id: NodeId, name: &Arc<str>) -> Result<NodeId, NotDistributed> {
         let ty = self.split.graph.ty(id).clone();
+        if ty.shape.0.first() != Some(&Symbol::Batch.into()) || row_wise::mixed(&ty.shape) {
+            return Err(self.declined(id, "its first axis is not the batch alone"));
+        }
         let scope = self.split.graph.scope(id).clone();
         let mut dims = ty.shape.0.clone();
         match dims.get_mut(1) {
@@ -107,46 +135,68 @@ impl Widener<'_, '_> {
         }
         let op = Op::Input { name: name.clone(), ty: Type::new(ty.dtype, Shape(dims)), role: Role::Argument };
         let input = self.wide.add(op, &[], &scope)?;
-        self.wide.add(Op::Reshape { shape: rows(&ty.shape) }, &[input], &scope)
+        Ok(self.wide.add(Op::Reshape { shape: rows(&ty.shape) }, &[input], &scope)?)
     }
 
     /// A counter of steps: the given value plus the step index, as rows.
-    fn counter(&mut self, name: &Arc<str>, ty: &Type, scope: &Scope) -> Result<NodeId, BuildError> {
+    fn counter(
+        &mut self,
+        id: NodeId,
+        name: &Arc<str>,
+        ty: &Type,
+        scope: &Scope,
+    ) -> Result<NodeId, NotDistributed> {
+        if ty.shape.0 != [Symbol::Batch.into()] {
+            return Err(self.declined(id, "a count of steps has one entry for each row"));
+        }
         let op = Op::Input { name: name.clone(), ty: ty.clone(), role: Role::Argument };
         let first = self.wide.add(op, &[], scope)?;
         let (batch, meta): (Dim, Dim) = (Symbol::Batch.into(), Symbol::Meta.into());
         let column = Shape(vec![batch.clone(), Dim::from(1)]);
         let first = self.wide.add(Op::Reshape { shape: column }, &[first], scope)?;
         // Any cut value has the meta axis; its values are not read.
-        let Some((cut, _)) = self.split.cut.first() else { return Ok(first) };
+        let Some((cut, _)) = self.split.cut.first() else {
+            return Err(self.declined(id, "nothing beside it tells how many steps there are"));
+        };
         let like = self.map[cut];
         let dims = self.split.graph.ty(*cut).shape.0.clone();
         let stacked = [batch, meta].into_iter().chain(dims.into_iter().skip(1)).collect();
         let like = self.wide.add(Op::Reshape { shape: stacked }, &[like], scope)?;
         let index = self.wide.add(Op::Iota { axis: 1 }, &[like], scope)?;
         let all = self.wide.add(Op::Binary { function: BinaryFn::Add }, &[first, index], scope)?;
-        self.wide.add(Op::Reshape { shape: rows(&ty.shape) }, &[all], scope)
+        Ok(self.wide.add(Op::Reshape { shape: rows(&ty.shape) }, &[all], scope)?)
     }
 
     /// The value of the step before: the next states one place later, the carry-in first.
-    fn shift(&mut self, id: NodeId, name: &Arc<str>, ty: &Type, scope: &Scope) -> Result<NodeId, BuildError> {
+    fn shift(
+        &mut self,
+        id: NodeId,
+        name: &Arc<str>,
+        ty: &Type,
+        scope: &Scope,
+    ) -> Result<NodeId, NotDistributed> {
+        let batched = ty.shape.0.first().is_some_and(|first| first.without_factor(Symbol::Batch).is_some());
+        if !batched || row_wise::mixed(&ty.shape) {
+            return Err(self.declined(id, "the batch is not a factor of its first axis alone"));
+        }
         let op = Op::Input { name: name.clone(), ty: ty.clone(), role: Role::Argument };
         let init = self.wide.add(op, &[], scope)?;
         let init = self.wide.add(Op::Reshape { shape: steps(&ty.shape, &Dim::from(1)) }, &[init], scope)?;
         let next = self.stacked_next(id, ty, scope)?;
         let shifted = self.wide.add(Op::Shift, &[next, init], scope)?;
-        self.wide.add(Op::Reshape { shape: rows(&ty.shape) }, &[shifted], scope)
+        Ok(self.wide.add(Op::Reshape { shape: rows(&ty.shape) }, &[shifted], scope)?)
     }
 
     /// Next states of a delay as `[batch, meta, ..]`.
-    fn stacked_next(&mut self, delay: NodeId, ty: &Type, scope: &Scope) -> Result<NodeId, BuildError> {
+    fn stacked_next(&mut self, delay: NodeId, ty: &Type, scope: &Scope) -> Result<NodeId, NotDistributed> {
         let next = self.split.graph.operands(delay)[0];
         let shape = steps(&ty.shape, &Symbol::Meta.into());
-        self.wide.add(Op::Reshape { shape }, &[self.map[&next]], scope)
+        let next = self.as_rows(next)?;
+        Ok(self.wide.add(Op::Reshape { shape }, &[next], scope)?)
     }
 
     /// The state after the last step of every shifted delay, as output `next.X`.
-    fn last_states(&mut self) -> Result<(), BuildError> {
+    fn last_states(&mut self) -> Result<(), NotDistributed> {
         for id in self.split.rest.clone() {
             let Op::Delay { name, ty } = self.split.graph.op(id).clone() else { continue };
             let scope = self.split.graph.scope(id).clone();
@@ -161,7 +211,7 @@ impl Widener<'_, '_> {
 
     /// An output of every step `[batch, d_1, ..]` as `[batch, meta*d_1, ..]`; one whose first axis is more than the
     /// batch stays as rows.
-    fn fold_into_rows(&mut self, id: NodeId, wide: NodeId) -> Result<NodeId, BuildError> {
+    fn fold_into_rows(&mut self, id: NodeId, wide: NodeId) -> Result<NodeId, NotDistributed> {
         let mut dims = self.split.graph.ty(id).shape.0.clone();
         if dims.first() != Some(&Symbol::Batch.into()) {
             return Ok(wide);
@@ -170,8 +220,9 @@ impl Widener<'_, '_> {
             Some(dim) => *dim = dim.times(&Symbol::Meta.into()),
             None => dims.push(Symbol::Meta.into()),
         }
+        self.as_rows(id)?;
         let scope = self.split.graph.scope(id).clone();
-        self.wide.add(Op::Reshape { shape: Shape(dims) }, &[wide], &scope)
+        Ok(self.wide.add(Op::Reshape { shape: Shape(dims) }, &[wide], &scope)?)
     }
 }
 

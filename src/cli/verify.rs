@@ -1,0 +1,177 @@
+//! `photonc verify`: a bundle against the reference. Exit code 0 where every value is as near as its arithmetic allows, 1
+//! where one is not.
+
+use super::backends::BackendName;
+use super::{Failure, Reporter};
+use crate::bundle::{Bundle, Layout};
+use crate::export::onnx::{self, WeightLocation};
+use crate::export::target::Target;
+use crate::graph::interp::WeightCache;
+use crate::graph::{Graph, Verified, text};
+use crate::ir::op::Op;
+use crate::runtime::backend::Backend;
+use crate::runtime::reference::{BundleWeights, Reference};
+use crate::runtime::tract::Tract;
+use crate::runtime::verify::{CompareError, Compared, Comparison, compare, with_taps};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Check a bundle: hashes of the weights, and every graph on a backend against the reference
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Every graph runs on random inputs of small sizes (batch 2, 3 meta-contexts, 4 slots). What a value may be off by follows from its type and the lengths of the sums behind it: docs/numerics.md.\n\nExit codes: 0 everything holds, 1 a value diverges or the bundle cannot be used"
+)]
+pub struct Args {
+    /// Directory of the bundle
+    bundle: PathBuf,
+    /// What is compared with the reference
+    #[arg(long, value_enum, default_value_t = BackendName::Tract)]
+    backend: BackendName,
+    /// Compare one graph alone
+    #[arg(long, value_name = "NAME")]
+    graph: Option<String>,
+    /// Compare every value that leaves its scope too, and name the first scope that diverges
+    #[arg(long)]
+    per_layer: bool,
+    /// Seed of the inputs
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
+    let bundle = Bundle::open(&args.bundle)?;
+    bundle.verify_weights()?;
+    reporter.detail("hashes of the weights agree");
+    let names: Vec<String> = match &args.graph {
+        Some(name) => {
+            bundle.graph(name)?;
+            vec![name.clone()]
+        }
+        None => bundle.manifest().graphs.keys().cloned().collect(),
+    };
+    let weights = WeightCache::new(BundleWeights(Arc::new(bundle.clone())));
+    let mut comparisons = Vec::new();
+    for name in names {
+        let unusable = |cause: &dyn std::fmt::Display| Failure::input("the bundle cannot be used", cause);
+        let mut graph = text::parse(&bundle.graph_text(&name)?).map_err(|errors| unusable(&errors))?;
+        if args.per_layer {
+            graph = with_taps(&graph, &format!("{name}.taps"));
+        }
+        let verified = graph.verify().map_err(|error| unusable(&error))?;
+        // One graph at a time: a backend keeps the weights of what it has loaded.
+        let mut backend = backend(args, &bundle, verified)?;
+        let comparison = compare(verified, &weights, backend.as_mut(), args.seed)?;
+        comparisons.push(Comparison { graph: name, ..comparison });
+    }
+    tell(args, &comparisons, reporter)?;
+    let diverges = comparisons.iter().any(|comparison| comparison.first_divergent().is_some());
+    Ok(if diverges { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// The backend, with the graph if the bundle does not have it in this form.
+fn backend(args: &Args, bundle: &Bundle, graph: Verified<'_>) -> Result<Box<dyn Backend>, Failure> {
+    let refused = |error| Failure::from(CompareError::Candidate(error));
+    match args.backend {
+        BackendName::Reference => {
+            let mut reference = Reference::of_bundle(bundle.clone());
+            if args.per_layer {
+                reference.insert(graph).map_err(refused)?;
+            }
+            Ok(Box::new(reference))
+        }
+        BackendName::Tract => {
+            let mut tract = Tract::of_bundle(bundle.clone());
+            if args.per_layer {
+                let locate = |name: &str| {
+                    bundle.manifest().weights.get(name).map(|at| WeightLocation {
+                        file: Layout::beside_onnx(&at.file),
+                        offset_bytes: at.offset_bytes,
+                        length_bytes: at.length_bytes,
+                    })
+                };
+                let model = onnx::export(graph, Target::Portable, "", &locate)
+                    .map_err(|error| Failure::bug(&error))?;
+                let (inputs, outputs) = ports(graph.graph());
+                tract.insert(graph.name(), &onnx::to_bytes(&model), inputs, outputs).map_err(refused)?;
+            }
+            Ok(Box::new(tract))
+        }
+    }
+}
+
+fn ports(graph: &Graph) -> (Vec<String>, Vec<String>) {
+    let inputs = graph.inputs().into_iter().filter_map(|id| match graph.op(id) {
+        Op::Input { name, .. } => Some(name.to_string()),
+        _ => None,
+    });
+    (inputs.collect(), graph.outputs().iter().map(|output| output.name.to_string()).collect())
+}
+
+impl From<CompareError> for Failure {
+    fn from(error: CompareError) -> Self {
+        match &error {
+            CompareError::Candidate(_) => Failure::input("the backend cannot run this", &error),
+            CompareError::Reference(_) | CompareError::Output { .. } => {
+                Failure::input("the graphs cannot be compared", &error)
+            }
+        }
+    }
+}
+
+fn tell(args: &Args, comparisons: &[Comparison], reporter: &Reporter) -> Result<(), Failure> {
+    if reporter.json() {
+        let graphs: Vec<Value> = comparisons.iter().map(as_json).collect();
+        return reporter.document(&json!({"backend": args.backend.name(), "graphs": graphs}));
+    }
+    let mut text =
+        format!("{:<16}{:>8}{:>22}  verdict\n", args.backend.name(), "values", "error of tolerance");
+    for comparison in comparisons {
+        let ratios = comparison.values.iter().filter(|value| value.decided && value.tolerance > 0.0);
+        let worst = ratios.map(|value| value.error / value.tolerance).fold(0.0, f64::max);
+        let undecided = comparison.values.iter().filter(|value| !value.decided).count();
+        let verdict = match (comparison.first_divergent(), undecided) {
+            (Some(value), _) => sentence(value),
+            (None, 0) => "holds".to_owned(),
+            (None, some) => format!("holds, but {some} values hang on rounding; try another --seed"),
+        };
+        let (graph, values) = (&comparison.graph, comparison.values.len());
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{graph:<16}{values:>8}{:>20.1} %  {verdict}", 100.0 * worst);
+    }
+    reporter.text(&text)?;
+    let diverges = comparisons.iter().any(|comparison| comparison.first_divergent().is_some());
+    if diverges && !args.per_layer {
+        reporter.note("--per-layer names the first scope that diverges");
+    }
+    Ok(())
+}
+
+fn sentence(value: &Compared) -> String {
+    format!(
+        "diverges first in {} (output {}): off by {:.2e}, tolerance {:.2e}, largest value {:.2e}",
+        value.scope, value.output, value.error, value.tolerance, value.largest
+    )
+}
+
+fn as_json(comparison: &Comparison) -> Value {
+    let value = |value: &Compared| {
+        json!({
+            "scope": value.scope,
+            "output": value.output,
+            "error": value.error,
+            "tolerance": value.tolerance,
+            "largest": value.largest,
+            "decided": value.decided,
+            "diverges": value.diverges(),
+        })
+    };
+    json!({
+        "graph": comparison.graph,
+        "seed": comparison.seed,
+        "first_divergent_scope": comparison.first_divergent().map(|value| &value.scope),
+        "values": comparison.values.iter().map(value).collect::<Vec<_>>(),
+    })
+}
