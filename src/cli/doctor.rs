@@ -1,6 +1,7 @@
 //! `photonc doctor`: which backends this machine can use, and what the others lack.
 
-use super::backends::{BackendName, gpus};
+use super::backends::{BackendName, TRACT_VERSION, gpus};
+use super::ort_args::onnxruntime;
 use super::{Failure, Reporter};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -53,14 +54,16 @@ pub fn run(_args: &Args, reporter: &Reporter) -> Result<(), Failure> {
 
 fn backends() -> Vec<BackendStatus> {
     let status = |backend: BackendName| {
-        let (version, place, missing) = match backend {
-            BackendName::Tract | BackendName::Reference => {
-                (Some(backend.version().to_owned()), Some("built in".to_owned()), None)
-            }
-            BackendName::Cuda => match gpus() {
-                Ok((version, place)) => (Some(version), Some(place), None),
-                Err(missing) => (None, None, Some(missing)),
-            },
+        let built_in = |version: &str| Ok((version.to_owned(), "built in".to_owned()));
+        let facts = match backend {
+            BackendName::Tract => built_in(TRACT_VERSION),
+            BackendName::Reference => built_in(env!("CARGO_PKG_VERSION")),
+            BackendName::Ort => onnxruntime(),
+            BackendName::Cuda => gpus(),
+        };
+        let (version, place, missing) = match facts {
+            Ok((version, place)) => (Some(version), Some(place), None),
+            Err(missing) => (None, None, Some(missing)),
         };
         let (name, about, found) = (backend.name(), backend.about(), missing.is_none());
         BackendStatus { name, found, version, place, missing, about }
