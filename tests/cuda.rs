@@ -14,13 +14,15 @@ use fixture::{GOLDENS, assert_close};
 use photonc::graph::interp::WeightSource;
 use photonc::ir::dtype::Dtype;
 use photonc::passes::choose_protocol::Protocol;
+use photonc::runtime::backend::Backend as _;
 use photonc::runtime::cuda::backend::Cuda;
 use photonc::runtime::cuda::decode::CudaDecoder;
 use photonc::runtime::cuda::device::{Device, Unit};
 use photonc::runtime::cuda::kernels::HEADERS;
 use photonc::runtime::decoder::{Admission, Decoder as _, DecoderSetup};
-use photonc::runtime::request::{Keep, Request, RunAhead};
+use photonc::runtime::request::{Finish, Keep, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
+use photonc::runtime::schedule::{Job, Limits, Scheduler};
 use std::sync::Arc;
 
 /// The bound for logits and states in f32 on a GPU.
@@ -132,6 +134,58 @@ fn scores_match_the_teacher_forced_forward() {
         for (k, scored) in scored.iter().enumerate() {
             let expected = model.expected.floats(k, "fwd_logits");
             assert_close(&format!("{name} prompt {k}"), &scored.logits, expected, TOLERANCE_F32);
+        }
+    }
+}
+
+/// Request `number` of a mix: prompt, new tokens and sampling all differ from the neighbours'.
+fn mixed(model: &Model, number: usize) -> (Vec<i64>, usize, Sampling) {
+    let prompts = model.prompts();
+    let prompt = prompts[number % prompts.len()].clone();
+    let shorter = (number / prompts.len() * model.meta_tokens).min(prompt.len() - model.meta_tokens);
+    let sampling = match number % 3 {
+        0 => Sampling::greedy(),
+        _ => Sampling { temperature: 1.3, top_k: 8, top_p: 0.95, min_p: 0.0, seed: number as u64 },
+    };
+    (prompt[shorter..].to_vec(), 1 + number * 7 % (5 * model.meta_tokens), sampling)
+}
+
+// Three rows serve nine requests; each gets the tokens that the generator gives it alone, work as late and mixed as may be.
+#[test]
+fn requests_that_share_rows_get_the_tokens_of_running_alone() {
+    for name in GOLDENS {
+        let model = Model::of(name);
+        let mut generator = model.generator(Box::new(backend(&model, Order::Immediate, Dtype::F32)));
+        let program = generator.program().clone();
+        let longest = model.prompts().iter().map(Vec::len).max().unwrap_or(0) / model.meta_tokens;
+        for protocol in PROTOCOLS {
+            let setup = DecoderSetup { protocol, rows: 3, samples: 1, capacity: longest + 6, run_ahead: 2 };
+            let mut shared = backend(&model, Order::Mixed(5), Dtype::F32);
+            let mut decoder = shared.decoder(&program, setup).expect("has one").expect("fits");
+            let mut scheduler = Scheduler::new(&mut *decoder, Limits::of(&program));
+            for number in 0..9 {
+                let (prompt, new_tokens, sampling) = mixed(&model, number);
+                scheduler.submit(number, Job { sampling, ..Job::greedy(prompt, new_tokens) }).expect("fits");
+            }
+            let mut finished = scheduler.run().expect("runs");
+            assert_eq!(scheduler.totals().admitted, 9);
+            finished.sort_by_key(|finished| finished.number);
+            assert_eq!(finished.len(), 9);
+            for (number, finished) in finished.iter().enumerate() {
+                let (prompt, new_tokens, sampling) = mixed(&model, number);
+                let request = Request {
+                    sampling,
+                    run_ahead: RunAhead::MetaContexts(2),
+                    ..Request::greedy(protocol, vec![prompt], new_tokens)
+                };
+                let expected = tokens(&run(&mut generator, &request));
+                let found = &finished.result.as_ref().expect("ends")[0];
+                assert_eq!(
+                    (&found.tokens, found.finish),
+                    (&expected[0], Finish::Length),
+                    "{name} {protocol} {number}"
+                );
+            }
         }
     }
 }

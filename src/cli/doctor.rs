@@ -95,7 +95,7 @@ fn cuda() -> BackendStatus {
         found: false,
         version: None,
         place: None,
-        missing: Some(vec![super::backends::WITHOUT_CUDA.to_owned()]),
+        missing: Some(vec![format!("the feature `cuda`: {}", super::backends::WITHOUT_CUDA)]),
         about: BackendName::Cuda.about(),
     }
 }
