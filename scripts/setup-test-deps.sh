@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Python packages that check exported models: into .deps/py, once. Fast when they are already there.
 #   scripts/setup-test-deps.sh             onnx, ONNX Runtime, NVRTC (compiles CUDA kernels, without a GPU)
-#   scripts/setup-test-deps.sh --tensorrt  also TensorRT-RTX, which builds engines without a GPU (400 MB)
-# Prints the Python to use. Also sees to a browser for the test of the HTML report: by apt where this is root, else the test
-# says that it is skipped.
+#   scripts/setup-test-deps.sh --tensorrt  also TensorRT-RTX, which builds engines without a GPU (400 MB), and libclang,
+#                                          which building the feature `tensorrt-rtx` needs
+# Prints the Python to use. What is no Python package, a browser for the test of the HTML report and libclang, comes by apt
+# where this is root; else what needs it says that it is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,16 +26,25 @@ if [[ ! -x "$python" ]] || [[ -n "$(comm -23 <(sort <<<"$wanted") <(sort "$stamp
     sort -u <(cat "$stamp" 2>/dev/null) <(echo "$wanted") >"$stamp.new"
     mv "$stamp.new" "$stamp"
 fi
+# install_or_skip WHAT PACKAGES..: by apt; where that cannot be, WHAT is skipped, and said to be.
+install_or_skip() {
+    local what="$1"
+    shift
+    if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >&2 ||
+            echo "SKIPPED $what: apt-get cannot install $*" >&2
+    else
+        echo "SKIPPED $what: needs $*, and this is not root on a system with apt-get" >&2
+    fi
+}
+if [[ "${1:-}" == --tensorrt ]] && ! scripts/has-libclang.sh; then
+    install_or_skip "the feature tensorrt-rtx and its tests" libclang-dev
+fi
 missing=()
 for program in chromium chromedriver; do
     command -v "$program" >/dev/null || missing+=("${program/chromedriver/chromium-driver}")
 done
 if [[ ${#missing[@]} -gt 0 ]]; then
-    if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
-        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >&2 ||
-            echo "SKIPPED the_report_of_the_largest_model_works_in_a_browser: apt-get cannot install ${missing[*]}" >&2
-    else
-        echo "SKIPPED the_report_of_the_largest_model_works_in_a_browser: needs ${missing[*]}, and this is not root on a system with apt-get" >&2
-    fi
+    install_or_skip the_report_of_the_largest_model_works_in_a_browser "${missing[@]}"
 fi
 echo "$python"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need (Python packages, into the ignored folder .deps) and runs all of them.
-#   scripts/test.sh         the tests, documentation examples, and every exported model in ONNX Runtime
+#   scripts/test.sh         the tests, documentation examples, every exported model in ONNX Runtime, and engines of the
+#                           goldens built by TensorRT-RTX
 #   scripts/test.sh --full  the same with more random cases from a new seed, every kernel for every generation of GPU, and
 #                           every exported model built by TensorRT-RTX
 set -euo pipefail
@@ -13,13 +14,14 @@ if [[ "${1:-}" == --full ]]; then
     export PROPTEST_CASES="${PROPTEST_CASES:-2048}"
     export PHOTONC_FUZZ_CASES="${PHOTONC_FUZZ_CASES:-10000}" PHOTONC_FUZZ_SEED="${PHOTONC_FUZZ_SEED:-random}"
 fi
-python="$(scripts/setup-test-deps.sh "${tensorrt[@]}")"
+python="$(scripts/setup-test-deps.sh --tensorrt)"
+features="$(scripts/features.sh)"
 
 # Snapshots are compared, never written, and each must be compared by some test.
 export INSTA_UPDATE=no
 references="$(mktemp)"
 trap 'rm -f "$references"' EXIT
-INSTA_SNAPSHOT_REFERENCES_FILE="$references" cargo test --locked --no-fail-fast --features cuda
+INSTA_SNAPSHOT_REFERENCES_FILE="$references" cargo test --locked --no-fail-fast --features "$features"
 unreferenced="$(comm -23 \
     <(find src tests -name '*.snap' -exec realpath {} + | sort -u) \
     <(xargs -r realpath <"$references" | sort -u))"

@@ -36,12 +36,14 @@
 
 pub mod bundle;
 pub mod cli;
+pub mod engine;
 pub mod export;
 pub mod graph;
 pub mod inspect;
 pub mod ir;
 pub mod model;
 pub mod passes;
+pub mod places;
 pub mod runtime;
 
 #[cfg(doctest)]

@@ -16,6 +16,16 @@ impl Layout {
         "chat_template.jinja",
     ];
 
+    /// What is recorded of engines, in their folder.
+    pub const ENGINE_RECORD: &'static str = "record.json";
+
+    /// Engines of a vendor, a folder for every set of GPUs. Not part of what the manifest counts: a bundle is whole without
+    /// them.
+    #[must_use]
+    pub fn engines(vendor: &str) -> String {
+        format!("engines/{vendor}")
+    }
+
     /// Text of a graph.
     #[must_use]
     pub fn graph(name: &str) -> String {

@@ -5,6 +5,7 @@ mod error;
 mod hash;
 mod layout;
 mod manifest;
+mod part;
 mod read;
 mod staging;
 mod stream;
@@ -17,6 +18,7 @@ pub use layout::Layout;
 pub use manifest::{
     FORMAT, FileRecord, GraphRecord, Manifest, ModelRecord, PortRecord, SourceRecord, WeightRecord,
 };
+pub use part::PartWriter;
 pub use read::{Bundle, Piece};
 pub use stream::FileWriter;
 pub use weights::{Converted, StoredTensor};

@@ -80,9 +80,16 @@ impl Bundle {
     /// # Errors
     /// No such target or graph.
     pub fn onnx(&self, target: &str, name: &str) -> Result<PathBuf, BundleError> {
+        inside(&self.root, &self.onnx_record(target, name)?.file)
+    }
+
+    /// The record of a graph's ONNX model for a target.
+    ///
+    /// # Errors
+    /// No such target or graph.
+    pub fn onnx_record(&self, target: &str, name: &str) -> Result<&FileRecord, BundleError> {
         let record = self.manifest.onnx.get(target).and_then(|graphs| graphs.get(name));
-        let record = record.ok_or_else(|| self.missing(format!("ONNX model of `{name}` for `{target}`")))?;
-        inside(&self.root, &record.file)
+        record.ok_or_else(|| self.missing(format!("ONNX model of `{name}` for `{target}`")))
     }
 
     /// Path of a file carried from the checkpoint, such as `tokenizer.json`, if it had one.

@@ -68,7 +68,39 @@ fn backends() -> Vec<BackendStatus> {
         },
         BackendName::Cuda => cuda(),
     };
-    BackendName::ALL.into_iter().map(status).collect()
+    BackendName::ALL.into_iter().map(status).chain([tensorrt()]).collect()
+}
+
+/// Builds engines; nothing here runs them.
+const ENGINES: &str = "builds engines for GPUs that need not be here";
+
+#[cfg(feature = "tensorrt-rtx")]
+fn tensorrt() -> BackendStatus {
+    use crate::engine::tensorrt::{VENDOR, find};
+    let found = find(None);
+    let place = found.as_ref().ok().map(|found| found.library.display().to_string());
+    BackendStatus {
+        name: VENDOR.name(),
+        found: found.is_ok(),
+        version: found.as_ref().ok().map(|found| found.version.to_string()),
+        place,
+        missing: found.err().map(|error| vec![error.to_string()]),
+        about: ENGINES,
+    }
+}
+
+#[cfg(not(feature = "tensorrt-rtx"))]
+fn tensorrt() -> BackendStatus {
+    let reason =
+        "this photonc was built without it; install with `cargo install --path . --features tensorrt-rtx`";
+    BackendStatus {
+        name: crate::engine::Vendor::TensorrtRtx.name(),
+        found: false,
+        version: None,
+        place: None,
+        missing: Some(vec![format!("the feature `tensorrt-rtx`: {reason}")]),
+        about: ENGINES,
+    }
 }
 
 #[cfg(feature = "cuda")]

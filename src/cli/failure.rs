@@ -3,7 +3,9 @@
 
 use super::report::{Reporter, pretty, to_stderr};
 use crate::bundle::BundleError;
+use crate::engine::RecordError;
 use crate::export::ExportError;
+use crate::export::engines::EngineError;
 use crate::inspect::source::SourceError;
 use crate::model::checkpoint::CheckpointError;
 use crate::model::synth::SynthError;
@@ -272,6 +274,26 @@ impl From<ExportError> for Failure {
             }
             ExportError::Verify(_) | ExportError::Onnx(_) => Failure::bug(&error),
         }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Bundle(error) => {
+                Failure { title: "no engines were written".to_owned(), ..error.into() }
+            }
+            EngineError::Parse { .. } | EngineError::Verify(_) => {
+                Failure::input("the bundle cannot be used", &error)
+            }
+            EngineError::Failed { .. } => Failure::input("no engines were written", &error),
+        }
+    }
+}
+
+impl From<RecordError> for Failure {
+    fn from(error: RecordError) -> Self {
+        Failure::input("the engines cannot be used", &error)
     }
 }
 

@@ -5,10 +5,12 @@
 
 mod backends;
 mod bench;
+mod build;
 mod completions;
 mod count_args;
 mod diff;
 mod doctor;
+mod engine_args;
 mod export;
 mod failure;
 mod generate;
@@ -63,6 +65,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Export(export::Args),
+    Build(build::Args),
     Inspect(inspect::Args),
     Diff(diff::Args),
     Verify(verify::Args),
@@ -97,6 +100,7 @@ fn run(command: &Command, reporter: &Reporter) -> Result<ExitCode, Failure> {
         Command::Verify(args) => return verify::run(args, reporter),
         Command::Reduce(args) => reduce::run(args, reporter),
         Command::Export(args) => export::run(args, reporter),
+        Command::Build(args) => build::run(args, reporter),
         Command::Generate(args) => generate::run(args, reporter),
         Command::Score(args) => score::run(args, reporter),
         Command::Bench(args) => bench::run(args, reporter),

@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 
 /// Prints as the global options say.
 #[derive(Clone, Copy, Debug)]
@@ -72,10 +73,18 @@ impl Reporter {
 
     /// Starts to show the progress of work counted in bytes.
     pub fn progress(self, title: &str) -> Progress {
+        self.bar(title, "{msg:<24} {wide_bar} {bytes:>10}/{total_bytes} {bytes_per_sec:>12}")
+    }
+
+    /// Starts to show the progress of work counted in steps, told by others.
+    pub fn steps(self, title: &str) -> Arc<Progress> {
+        Arc::new(self.bar(title, "{msg:<48} {wide_bar} {pos:>5}/{len} {elapsed:>5}"))
+    }
+
+    fn bar(self, title: &str, template: &str) -> Progress {
         let shown = self.terminal && !self.global.quiet && !self.global.json;
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target).with_message(title.to_owned());
-        let template = "{msg:<24} {wide_bar} {bytes:>10}/{total_bytes} {bytes_per_sec:>12}";
         bar.set_style(
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
@@ -88,6 +97,14 @@ impl Progress {
     pub fn stage(&self, title: &'static str) {
         if self.0.message() != title {
             self.0.set_message(title);
+        }
+    }
+
+    /// Names the part of the work at hand, and begins to count anew.
+    pub fn name(&self, title: &str) {
+        if self.0.message() != title {
+            self.0.set_message(title.to_owned());
+            self.0.set_position(0);
         }
     }
 

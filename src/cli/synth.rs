@@ -20,6 +20,9 @@ pub struct Args {
     /// Size of the model
     #[arg(long, value_parser = PossibleValuesParser::new(PRESETS))]
     preset: String,
+    /// Layers of every stack [default: those of the model]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    layers: Option<u16>,
     /// Directory to write
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
@@ -40,7 +43,12 @@ fn dtype_parser() -> impl TypedValueParser<Value = Dtype> {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
-    let config = preset(&args.preset).ok_or_else(|| Failure::bug(&"a preset without a configuration"))?;
+    let mut config = preset(&args.preset).ok_or_else(|| Failure::bug(&"a preset without a configuration"))?;
+    if let Some(layers) = args.layers {
+        for level in &mut config.levels {
+            (level.encoder.layers, level.decoder.layers) = (layers.into(), layers.into());
+        }
+    }
     let progress = reporter.progress("writing weights");
     let tell = |done, total| progress.set(done, total);
     let write = |directory: &Path| synth(&config, args.dtype, args.seed, directory, &tell);
@@ -55,6 +63,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         return reporter.document(&serde_json::json!({
             "path": args.out,
             "preset": args.preset,
+            "layers": args.layers,
             "dtype": args.dtype.name(),
             "seed": args.seed,
             "parameters": parameters,

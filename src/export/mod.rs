@@ -3,6 +3,7 @@
 
 mod arrange;
 mod assemble;
+pub mod engines;
 mod finite_check;
 pub mod onnx;
 mod store;

@@ -2,6 +2,7 @@
 
 use crate::bundle::{Bundle, PortRecord};
 use crate::cli::{Failure, Reporter};
+use crate::engine::{self, EngineSet, EngineSource};
 use crate::graph::Graph;
 use crate::ir::op::Op;
 use crate::model::checkpoint::Checkpoint;
@@ -52,8 +53,14 @@ fn dtypes(checkpoint: &Checkpoint) -> Vec<String> {
 /// Prints the page from the manifest.
 pub fn bundle(path: &Path, bundle: &Bundle, reporter: &Reporter) -> Result<(), Failure> {
     let manifest = bundle.manifest();
+    let engines = engine::sets(bundle)?;
     if reporter.json() {
-        return reporter.document(&json!({"path": path, "manifest": manifest}));
+        let mut document = json!({"path": path, "manifest": manifest});
+        if !engines.is_empty() {
+            let records = engines.iter().map(|set| json!({"path": set.folder, "record": set.record}));
+            document["engines"] = records.collect();
+        }
+        return reporter.document(&document);
     }
     let mut text = format!(
         "{}: bundle format {} by photonc {}, dialect {}, {} tokens in a meta-context, vocabulary {}, up to {} tokens, {}\n\n",
@@ -81,7 +88,30 @@ pub fn bundle(path: &Path, bundle: &Bundle, reporter: &Reporter) -> Result<(), F
         text.extend(graph.inputs.iter().map(ports("in")));
         text.extend(graph.outputs.iter().map(ports("out")));
     }
+    for set in &engines {
+        text.push_str(&engines_text(bundle, set));
+    }
     reporter.text(&text)
+}
+
+/// A set of engines: who built it, for what, and whether it still is that of the bundle's graphs.
+fn engines_text(bundle: &Bundle, set: &EngineSet) -> String {
+    let record = &set.record;
+    let sms: Vec<String> = record.sms.iter().map(ToString::to_string).collect();
+    let mut text = format!(
+        "\nengines of {} {} for {}, {}:\n",
+        record.vendor,
+        record.version,
+        sms.join(" and "),
+        record.precision
+    );
+    for (name, engine) in &record.graphs {
+        let fits = EngineSource::of(bundle, record.vendor, name).is_ok_and(|source| source == engine.source);
+        let state = if fits { "" } else { "  of an earlier bundle: build it again" };
+        let _infallible = writeln!(text, "  {name}  {} bytes{state}", engine.bytes);
+        text.extend(engine.profiles.iter().map(|profile| format!("    {profile}\n")));
+    }
+    text
 }
 
 /// How a protocol runs, in a line.

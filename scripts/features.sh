@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Every feature that can be built here, for the tests and the lints: with `tensorrt-rtx` where libclang is.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if scripts/has-libclang.sh; then
+    echo cuda,tensorrt-rtx
+else
+    echo "SKIPPED the feature tensorrt-rtx: no libclang; scripts/setup-test-deps.sh --tensorrt installs it" >&2
+    echo cuda
+fi

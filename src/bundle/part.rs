@@ -1,0 +1,49 @@
+//! Adding to a bundle what its manifest does not count: engines. Owns that the new folder appears whole, in the place of the
+//! old one, or not at all.
+
+use super::error::BundleError;
+use super::read::Bundle;
+use super::staging::Staging;
+use super::stream::FileWriter;
+use super::write::inside;
+use std::path::{Path, PathBuf};
+
+/// A folder of a bundle being written. Dropping it without `publish` leaves the old one untouched and nothing behind.
+#[derive(Debug)]
+pub struct PartWriter {
+    staging: Staging,
+    target: PathBuf,
+}
+
+impl PartWriter {
+    /// Starts the folder `relative` of a bundle, with `/` between parts.
+    ///
+    /// # Errors
+    /// The path leads out of the bundle, or the folder cannot be made.
+    pub fn create(bundle: &Bundle, relative: &str) -> Result<Self, BundleError> {
+        let target = inside(bundle.root(), relative)?;
+        Ok(PartWriter { staging: Staging::create(&target)?, target })
+    }
+
+    /// Where the folder will stand.
+    #[must_use]
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Starts a file of the folder.
+    ///
+    /// # Errors
+    /// The name leads out of the folder, the file is there already, or it cannot be made.
+    pub fn file(&self, name: &str) -> Result<FileWriter, BundleError> {
+        FileWriter::create(inside(self.staging.directory(), name)?, name)
+    }
+
+    /// Puts the folder in its place, durably.
+    ///
+    /// # Errors
+    /// The device fails; the old folder is as it was.
+    pub fn publish(self) -> Result<(), BundleError> {
+        self.staging.publish()
+    }
+}

@@ -1,0 +1,203 @@
+//! Arguments of engine builds, shared by `build` and `export`. Owns how a vendor's libraries are found and what is told of
+//! engines.
+
+use super::{Failure, Reporter};
+use crate::bundle::Bundle;
+use crate::engine::{Capabilities, EngineBuilder, EngineFile, EngineTarget, Level, Profile, Sm};
+use crate::export::engines::{EngineOptions, EngineProgress, EngineReport, build_engines};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How engines are built.
+#[derive(Clone, Debug, clap::Args)]
+pub struct EngineArgs {
+    /// Folder or file of TensorRT's libraries [default: $PHOTONC_TENSORRT_LIB, else Python packages and the system]
+    #[arg(long, value_name = "PATH")]
+    tensorrt_lib: Option<PathBuf>,
+    /// Sizes to build for, such as `batch=1:8:32,meta=1:4:8,capacity=128` (least:best:most); several make several profiles [default: chosen for each graph]
+    #[arg(long, value_name = "SIZES", value_parser = |text: &str| Profile::parse(text))]
+    profile: Vec<Profile>,
+    /// Folder for the smallest part of a graph that cannot be built, as an ONNX model
+    #[arg(long, value_name = "FOLDER", default_value = "reproducer")]
+    reproducer: PathBuf,
+    /// Look for no such part
+    #[arg(long, conflicts_with = "reproducer")]
+    no_reproducer: bool,
+}
+
+impl EngineArgs {
+    /// Builds engines of a bundle's graphs, showing how far it is.
+    pub fn build(
+        &self,
+        bundle: &Bundle,
+        target: &EngineTarget,
+        graphs: Option<Vec<String>>,
+        force: bool,
+        reporter: &Reporter,
+    ) -> Result<EngineReport, Failure> {
+        let mut builder = open(target, self.tensorrt_lib.as_deref())?;
+        let options = EngineOptions {
+            graphs,
+            profiles: self.profile.clone(),
+            force,
+            reproducer: (!self.no_reproducer).then(|| self.reproducer.clone()),
+            ..EngineOptions::new(capabilities(target)?)
+        };
+        let shown = reporter.steps("build engines");
+        let telling = Arc::clone(&shown);
+        let progress: Arc<dyn Fn(EngineProgress) + Send + Sync> = Arc::new(move |progress| {
+            let EngineProgress { graph, at, of, step } = progress;
+            let phase =
+                step.as_ref().map_or(String::new(), |step| format!(", {}", step.phase.to_lowercase()));
+            telling.name(&format!("{graph} ({} of {of}){phase}", at + 1));
+            let (done, steps) = step.map_or((0, 1), |step| (step.done, step.of));
+            telling.set(done, steps);
+        });
+        let report = build_engines(bundle, builder.as_mut(), &options, &progress)?;
+        drop(progress);
+        drop(shown);
+        tell_messages(&report, reporter);
+        Ok(report)
+    }
+}
+
+/// What the vendor warned of, and with `--verbose` everything it said.
+fn tell_messages(report: &EngineReport, reporter: &Reporter) {
+    for (graph, messages) in &report.messages {
+        for message in messages {
+            // Said of every integer input of every model.
+            let usual = message.text.contains("Int64 binding");
+            if message.level == Level::Warning && !usual {
+                reporter.note(&format!("{graph}: {}", message.text.trim()));
+            } else if !usual {
+                reporter.detail(&format!("{graph}: {}", message.text.trim()));
+            }
+        }
+    }
+}
+
+/// What was built, a line for each graph.
+pub fn as_text(report: &EngineReport) -> String {
+    let record = &report.set.record;
+    let sms: Vec<String> = record.sms.iter().map(Sm::to_string).collect();
+    let (engines, count) = (&record.graphs, record.graphs.len());
+    let mut text = format!(
+        "{}: {count} engines of {} {} for {}\n",
+        report.set.folder.display(),
+        record.vendor,
+        record.version,
+        sms.join(" and ")
+    );
+    let head = ("graph", "profiles", "MB", "seconds", "peak MB", "expected MB");
+    // Writing to a string cannot fail.
+    let _ =
+        writeln!(text, "{:<16}{:>9}{:>10}{:>9}{:>9}{:>13}", head.0, head.1, head.2, head.3, head.4, head.5);
+    for (name, engine) in engines {
+        let peak = engine.peak_bytes.map_or_else(|| "-".to_owned(), megabytes);
+        let kept = if report.kept.contains(name) { "  kept" } else { "" };
+        let _ = writeln!(
+            text,
+            "{name:<16}{:>9}{:>10}{:>9.1}{peak:>9}{:>13}{kept}",
+            engine.profiles.len(),
+            megabytes(engine.bytes),
+            engine.build_seconds,
+            megabytes(engine.predicted_peak_bytes)
+        );
+    }
+    text
+}
+
+fn megabytes(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "shown to a tenth")]
+    let megabytes = bytes as f64 / 1e6;
+    format!("{megabytes:.1}")
+}
+
+/// The same for `--json`.
+pub fn as_json(report: &EngineReport) -> Value {
+    let graphs = report.set.record.graphs.iter().map(|(name, engine)| {
+        let EngineFile { file, bytes, profiles, build_seconds, predicted_peak_bytes, peak_bytes, .. } =
+            engine;
+        let value = json!({
+            "file": file,
+            "bytes": bytes,
+            "profiles": profiles,
+            "build_seconds": build_seconds,
+            "predicted_peak_bytes": predicted_peak_bytes,
+            "peak_bytes": peak_bytes,
+            "kept": report.kept.contains(name),
+        });
+        (name.clone(), value)
+    });
+    json!({
+        "path": report.set.folder,
+        "vendor": report.set.record.vendor,
+        "version": report.set.record.version,
+        "sms": report.set.record.sms,
+        "graphs": graphs.collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+#[cfg(feature = "tensorrt-rtx")]
+fn capabilities(target: &EngineTarget) -> Result<Vec<Sm>, Failure> {
+    use crate::engine::tensorrt::find_gpu;
+    match &target.capabilities {
+        Capabilities::Listed(sms) => Ok(sms.clone()),
+        Capabilities::Current => {
+            let name = target.vendor.name();
+            let gpu = find_gpu(0).ok_or_else(|| {
+                let help = match target.vendor.capabilities().first() {
+                    Some(_) => format!("name the GPUs to build for, such as `{name}:89,120`"),
+                    None => "build on a machine with the GPU that will run the engines".to_owned(),
+                };
+                Failure::input("no engines were written", &"there is no GPU here to build for").help(&help)
+            })?;
+            if target.vendor.serves(gpu.sm) {
+                return Ok(vec![gpu.sm]);
+            }
+            let found =
+                format!("this GPU ({}) is {}, which {} does not support", gpu.name, gpu.sm, target.vendor);
+            Err(Failure::input("no engines were written", &found).help("use the cuda backend on it"))
+        }
+    }
+}
+
+#[cfg(feature = "tensorrt-rtx")]
+fn open(target: &EngineTarget, named: Option<&Path>) -> Result<Box<dyn EngineBuilder>, Failure> {
+    use crate::engine::tensorrt::{TensorRt, VENDOR, find};
+    if target.vendor != VENDOR {
+        let found = format!("this photonc was built for {VENDOR}, not for {}", target.vendor);
+        return Err(Failure::input("no engines were written", &found).help(without(target)));
+    }
+    let found = find(named).map_err(|error| Failure::input("no engines were written", &error))?;
+    let opened = TensorRt::open(&found).map_err(|error| Failure::input("no engines were written", &error))?;
+    Ok(Box::new(opened))
+}
+
+#[cfg(not(feature = "tensorrt-rtx"))]
+fn capabilities(target: &EngineTarget) -> Result<Vec<Sm>, Failure> {
+    match &target.capabilities {
+        Capabilities::Listed(sms) => Ok(sms.clone()),
+        Capabilities::Current => Ok(Vec::new()),
+    }
+}
+
+#[cfg(not(feature = "tensorrt-rtx"))]
+fn open(target: &EngineTarget, _named: Option<&Path>) -> Result<Box<dyn EngineBuilder>, Failure> {
+    let found = format!("this photonc was built without {}", target.vendor);
+    Err(Failure::input("no engines were written", &found).help(without(target)))
+}
+
+/// What to do about a build without the vendor.
+fn without(target: &EngineTarget) -> &'static str {
+    match target.vendor {
+        crate::engine::Vendor::TensorrtRtx => {
+            "install with `cargo install --path . --features tensorrt-rtx` (building it needs libclang)"
+        }
+        crate::engine::Vendor::Tensorrt => {
+            "install with `cargo install --path . --features tensorrt` (building it needs libclang)"
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Memory of a build: what it is expected to take, and what it took.
+
+use std::fs;
+
+/// Host memory that the vendor's libraries take whatever they build, in bytes.
+const BASE_BYTES: u64 = 600 << 20;
+/// How often the weights of a graph are in memory at once: read from ONNX, prepared, and in the engine.
+const COPIES_OF_WEIGHTS: u64 = 3;
+
+/// Host memory expected while an engine of `weights_bytes` of weights is built, in bytes; an upper bound.
+#[must_use]
+pub fn predicted_peak_bytes(weights_bytes: u64) -> u64 {
+    BASE_BYTES + COPIES_OF_WEIGHTS * weights_bytes
+}
+
+/// The most memory that this process has held since the measurement began.
+#[derive(Debug)]
+pub struct PeakMemory {
+    /// Whether the system let us begin anew; otherwise the peak is that of the whole run.
+    reset: bool,
+}
+
+impl PeakMemory {
+    /// Begins to measure. Linux only; elsewhere nothing is measured.
+    #[must_use]
+    pub fn start() -> Self {
+        PeakMemory { reset: fs::write("/proc/self/clear_refs", "5").is_ok() }
+    }
+
+    /// The most bytes held since; `None` where the system does not tell.
+    #[must_use]
+    pub fn bytes(&self) -> Option<u64> {
+        let status = fs::read_to_string("/proc/self/status").ok().filter(|_| self.reset)?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib << 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PeakMemory;
+
+    #[test]
+    fn a_large_buffer_raises_the_peak() {
+        let peak = PeakMemory::start();
+        let Some(before) = peak.bytes() else { return };
+        let buffer = vec![1_u8; 64 << 20];
+        let after = peak.bytes().expect("is measured");
+        assert!(buffer.iter().all(|byte| *byte == 1));
+        assert!(after >= before + (32 << 20), "{before} then {after}");
+    }
+}

@@ -1,0 +1,30 @@
+//! Engines: graphs that a vendor's library has compiled from ONNX for certain GPUs. Owns what they are built for, what is
+//! recorded of them, whether they can be used here, and how the vendor's words lead back to the model; which graphs are
+//! built, and running them, belong to the parts above.
+//!
+//! Everything but `tensorrt` and `gpu` is plain computation, in every build of photonc.
+
+mod builder;
+mod library;
+mod memory;
+mod message;
+mod mismatch;
+mod pick;
+mod profile;
+mod record;
+mod target;
+
+#[cfg(feature = "tensorrt-rtx")]
+mod gpu;
+#[cfg(feature = "tensorrt-rtx")]
+pub mod tensorrt;
+
+pub use builder::{BuildError, Built, EngineBuilder, Order, Phase, Port, Sink, Step, Steps};
+pub use library::{Found, wanted};
+pub use memory::{PeakMemory, predicted_peak_bytes};
+pub use message::{Finding, Level, Message, findings};
+pub use mismatch::{Gpu, Here, Mismatch, mismatches};
+pub use pick::{NoEngine, Picked, pick};
+pub use profile::{Limits, Outside, Profile, ProfileError, Range, Use, choose};
+pub use record::{EngineFile, EngineRecord, EngineSet, EngineSource, FORMAT, RecordError, onnx_target, sets};
+pub use target::{Capabilities, EngineTarget, Sm, TargetError, Vendor, Version};

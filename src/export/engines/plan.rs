@@ -1,0 +1,101 @@
+//! What the engine of a graph is built from and for: its ONNX model, its inputs and the sizes they may have.
+
+use super::EngineError;
+use crate::bundle::{Bundle, Manifest};
+use crate::engine::{EngineSource, Limits, Port, Profile, Use, Vendor, choose, onnx_target};
+use crate::graph::{Graph, text};
+use crate::ir::dim::Symbol;
+use crate::ir::op::Op;
+use crate::passes::compile::Plan;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A graph to build.
+pub(super) struct Planned {
+    pub name: String,
+    pub graph: Graph,
+    pub onnx: PathBuf,
+    pub source: EngineSource,
+    pub inputs: Vec<Port>,
+    pub profiles: Vec<Profile>,
+    /// Profiles given by the user.
+    pub given: Vec<Profile>,
+    pub usage: Use,
+    pub limits: Limits,
+    /// Bytes of the weights that the graph reads.
+    pub weights_bytes: u64,
+}
+
+pub(super) fn plan(
+    bundle: &Bundle,
+    vendor: Vendor,
+    name: &str,
+    given: &[Profile],
+) -> Result<Planned, EngineError> {
+    let graph = text::parse(&bundle.graph_text(name)?)
+        .map_err(|errors| EngineError::Parse { graph: name.to_owned(), message: errors.to_string() })?;
+    graph.verify()?;
+    let manifest = bundle.manifest();
+    let inputs = ports(&graph);
+    let usage = usage(manifest, name);
+    let limits = Limits { meta_contexts: manifest.model.max_tokens.div_ceil(manifest.model.meta_tokens) };
+    let weights: BTreeMap<&str, u64> = graph
+        .nodes()
+        .into_iter()
+        .filter_map(|id| match graph.op(id) {
+            Op::Weight { name, .. } => Some((&**name, manifest.weights.get(&**name)?.length_bytes)),
+            _ => None,
+        })
+        .collect();
+    Ok(Planned {
+        name: name.to_owned(),
+        onnx: bundle.onnx(onnx_target(bundle, vendor), name)?,
+        source: EngineSource::of(bundle, vendor, name)?,
+        profiles: profiles(&inputs, given, usage, limits),
+        given: given.to_vec(),
+        inputs,
+        usage,
+        limits,
+        weights_bytes: weights.values().sum(),
+        graph,
+    })
+}
+
+/// Inputs by the names they have in the ONNX model.
+pub(super) fn ports(graph: &Graph) -> Vec<Port> {
+    let port = |id| match graph.op(id) {
+        Op::Input { name, ty, .. } => Some(Port { name: name.to_string(), shape: ty.shape.0.clone() }),
+        _ => None,
+    };
+    graph.inputs().into_iter().filter_map(port).collect()
+}
+
+/// The profiles given by the user, completed, or else those chosen.
+pub(super) fn profiles(inputs: &[Port], given: &[Profile], usage: Use, limits: Limits) -> Vec<Profile> {
+    let has =
+        |symbol: &Symbol| inputs.iter().any(|input| input.shape.iter().any(|dim| dim.contains(*symbol)));
+    let symbols: Vec<Symbol> = Symbol::ALL.into_iter().filter(has).collect();
+    let chosen = choose(&symbols, usage, limits);
+    if given.is_empty() {
+        return chosen;
+    }
+    let mut profiles = Vec::new();
+    for profile in given {
+        let completed = profile.completed(&symbols, &chosen);
+        if !profiles.contains(&completed) {
+            profiles.push(completed);
+        }
+    }
+    profiles
+}
+
+/// How the protocols use a graph: what follows a coarse graph sees a run-ahead, everything else whole sequences.
+fn usage(manifest: &Manifest, name: &str) -> Use {
+    let runs_ahead = manifest.protocols.values().any(|plan| match plan {
+        Plan::Distributed { coarse, expand, logits, prepare, .. } => {
+            [coarse, expand, logits, prepare].iter().any(|graph| graph.as_str() == name)
+        }
+        Plan::Undistributed { .. } => false,
+    });
+    if runs_ahead { Use::RunAhead } else { Use::Sequence }
+}

@@ -1,0 +1,271 @@
+//! Engines of a bundle's graphs, with a vendor that only pretends: what is built and kept, and what happens when it fails.
+#![allow(clippy::panic, reason = "a failed test panics")]
+
+mod fixture;
+
+use fixture::golden_path;
+use photonc::bundle::{Blake3, Bundle};
+use photonc::engine::{
+    BuildError, Built, EngineBuilder, EngineSet, Gpu, Here, Level, Message, Order, Phase, Profile, Sink, Sm,
+    Vendor, Version, pick, sets,
+};
+use photonc::export::engines::{EngineError, EngineOptions, EngineProgress, EngineReport, build_engines};
+use photonc::export::{ExportOptions, export};
+use prost::Message as _;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use tract_onnx::pb::ModelProto;
+
+const VERSION: Version = Version { major: 1, minor: 7, patch: 1 };
+
+/// A vendor whose engines are hashes, and which refuses what it is told to.
+struct Pretender {
+    version: Version,
+    refuses: Option<&'static str>,
+    drops: Option<&'static str>,
+    built: Vec<String>,
+}
+
+impl Pretender {
+    fn new() -> Self {
+        Pretender { version: VERSION, refuses: None, drops: None, built: Vec::new() }
+    }
+}
+
+impl EngineBuilder for Pretender {
+    fn vendor(&self) -> Vendor {
+        Vendor::TensorrtRtx
+    }
+
+    fn version(&self) -> Version {
+        self.version
+    }
+
+    fn build(&mut self, order: &Order<'_>, sink: &mut Sink<'_>) -> Result<Built, BuildError> {
+        let bytes = fs::read(order.onnx).expect("the model is there");
+        let graph = ModelProto::decode(bytes.as_slice()).expect("is ONNX").graph.expect("has a graph");
+        self.built.push(order.onnx.file_stem().expect("a name").to_string_lossy().into_owned());
+        let ports: Vec<&str> = order.inputs.iter().map(|input| input.name.as_str()).collect();
+        let inputs: Vec<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
+        assert_eq!(ports, inputs, "the order names every input of the model");
+        for (input, profile) in
+            order.inputs.iter().flat_map(|input| order.profiles.iter().map(move |p| (input, p)))
+        {
+            for dim in &input.shape {
+                let [least, best, most] = profile.sizes(dim).expect("a size of every axis");
+                assert!(0 < least && least <= best && best <= most, "{}: {profile}", input.name);
+            }
+        }
+        if let Some(node) = graph.node.iter().find(|node| Some(node.op_type.as_str()) == self.refuses) {
+            let text = format!(
+                "IBuilder::buildSerializedNetwork: Error Code 1: Myelin ([pass.cpp:337: check] Cannot compile operation '{}_U7' \
+                 for Nothing: it is not supported. In compileGraph at /_src/optimizer/myelin/codeGenerator.cpp:2012)",
+                node.name
+            );
+            let messages = vec![Message { level: Level::Error, text }];
+            return Err(BuildError::Refused { vendor: self.vendor(), phase: Phase::Build, messages });
+        }
+        if let Some(name) = self.drops.filter(|name| inputs.contains(name)) {
+            return Err(BuildError::Unconsumed { vendor: self.vendor(), inputs: vec![name.to_owned()] });
+        }
+        sink(Blake3::of(&bytes).as_str().as_bytes())?;
+        Ok(Built { messages: Vec::new() })
+    }
+}
+
+/// A bundle of the golden `paper` in `folder`.
+fn bundle(folder: &Path) -> Bundle {
+    let out = folder.join("bundle");
+    export(&ExportOptions::new(golden_path("paper"), &out), &|_| {}).expect("exports");
+    Bundle::open(&out).expect("opens")
+}
+
+fn options() -> EngineOptions {
+    EngineOptions::new(vec![Sm(89), Sm(120)])
+}
+
+fn build(
+    bundle: &Bundle,
+    vendor: &mut Pretender,
+    options: &EngineOptions,
+) -> Result<EngineReport, EngineError> {
+    let progress: Arc<dyn Fn(EngineProgress) + Send + Sync> = Arc::new(|_| {});
+    build_engines(bundle, vendor, options, &progress)
+}
+
+#[test]
+fn every_graph_gets_an_engine_and_a_record() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle(folder.path());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let watched = Arc::clone(&seen);
+    let progress: Arc<dyn Fn(EngineProgress) + Send + Sync> =
+        Arc::new(move |progress| watched.lock().expect("unpoisoned").push(progress.graph));
+    build_engines(&bundle, &mut Pretender::new(), &options(), &progress).expect("builds");
+    let found = sets(&bundle).expect("reads");
+    let [set] = found.as_slice() else { panic!("one set: {found:?}") };
+    assert!(set.folder.ends_with("engines/tensorrt-rtx/sm_89+sm_120"), "{}", set.folder.display());
+    let graphs: Vec<&String> = bundle.manifest().graphs.keys().collect();
+    assert_eq!(
+        *seen.lock().expect("unpoisoned"),
+        graphs.iter().map(|name| (*name).clone()).collect::<Vec<_>>()
+    );
+    for name in graphs {
+        let engine = set.graph(name).expect("is recorded");
+        set.intact(engine).expect("is intact");
+        assert!(!engine.profiles.is_empty(), "{name}");
+    }
+    // Engines are no part of what the manifest counts.
+    Bundle::open(bundle.root()).expect("opens still");
+}
+
+#[test]
+fn what_still_fits_is_kept_and_what_does_not_is_built() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle(folder.path());
+    let all = bundle.manifest().graphs.len();
+    let mut vendor = Pretender::new();
+    build(&bundle, &mut vendor, &options()).expect("builds");
+    let report = build(&bundle, &mut vendor, &options()).expect("builds");
+    assert_eq!((report.kept.len(), vendor.built.len()), (all, all), "nothing is built twice");
+
+    fs::write(report.set.folder.join("coarse.engine"), "other bytes").expect("writes");
+    build(&bundle, &mut vendor, &options()).expect("builds");
+    assert_eq!(vendor.built[all..], ["coarse.portable"], "a damaged engine is built again");
+
+    let narrower = EngineOptions {
+        graphs: Some(vec!["expand".to_owned()]),
+        profiles: vec![Profile::parse("batch=1,meta=4").expect("a profile")],
+        ..options()
+    };
+    let report = build(&bundle, &mut vendor, &narrower).expect("builds");
+    assert_eq!(vendor.built[all + 1..], ["expand.portable"], "other sizes are another engine");
+    assert_eq!(report.set.record.graphs.len(), all, "engines of other graphs stay");
+
+    let mut newer = Pretender { version: Version { minor: 8, ..VERSION }, ..Pretender::new() };
+    build(&bundle, &mut newer, &options()).expect("builds");
+    assert_eq!(newer.built.len(), all, "another version reads only its own engines");
+}
+
+#[test]
+fn a_failure_names_its_place_and_leaves_the_smallest_part() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle(folder.path());
+    let mut vendor = Pretender { refuses: Some("Softmax"), ..Pretender::new() };
+    let part = folder.path().join("part");
+    let options = EngineOptions {
+        graphs: Some(vec!["coarse".to_owned()]),
+        reproducer: Some(part.clone()),
+        ..options()
+    };
+    let error = build(&bundle, &mut vendor, &options).expect_err("fails");
+    let text = error.to_string();
+    let EngineError::Failed { findings, reproducer: Some(reproducer), .. } = error else { panic!("{text}") };
+    assert_eq!(findings[0].op.as_deref(), Some("Softmax"), "{text}");
+    assert_eq!(findings[0].scope.as_deref(), Some("level2.decoder.layer0.attn"), "{text}");
+    assert!(reproducer.minimal && reproducer.nodes_before > 100, "{reproducer:?}");
+    let attention = reproducer.operations.get("attention").copied();
+    assert_eq!(attention, Some(1), "only an attention is lowered to Softmax: {reproducer:?}");
+    assert!(
+        reproducer.operations.values().sum::<usize>() <= 4,
+        "an attention and its operands: {reproducer:?}"
+    );
+    let bytes = fs::read(&reproducer.onnx).expect("is written");
+    let model = ModelProto::decode(bytes.as_slice()).expect("is ONNX").graph.expect("has a graph");
+    assert!(model.node.iter().any(|node| node.op_type == "Softmax"));
+    assert!(sets(&bundle).expect("reads").is_empty(), "nothing half-written is left");
+    let engines = bundle.root().join("engines/tensorrt-rtx");
+    assert_eq!(fs::read_dir(engines).expect("lists").count(), 0, "nor a temporary folder");
+}
+
+#[test]
+fn a_failure_leaves_earlier_engines_as_they_were() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle(folder.path());
+    let before = build(&bundle, &mut Pretender::new(), &options()).expect("builds").set;
+    let mut vendor = Pretender { drops: Some("lengths"), ..Pretender::new() };
+    let error = build(&bundle, &mut vendor, &EngineOptions { force: true, ..options() }).expect_err("fails");
+    assert!(error.to_string().contains("drops its inputs lengths"), "{error}");
+    let after = EngineSet::open(&before.folder).expect("opens");
+    assert_eq!(after, before);
+    for engine in after.record.graphs.values() {
+        after.intact(engine).expect("is intact");
+    }
+}
+
+fn here(sm: u16) -> Here {
+    let gpu = Some(Gpu { name: "Some GPU".to_owned(), sm: Sm(sm) });
+    Here { vendor: Vendor::TensorrtRtx, version: VERSION, gpu }
+}
+
+#[test]
+fn the_engine_for_this_gpu_is_picked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle(folder.path());
+    let error = pick(&bundle, "coarse", &here(89)).expect_err("there is none yet");
+    assert!(error.mended_by_building() && error.to_string().contains("--engine tensorrt-rtx:89"), "{error}");
+    build(&bundle, &mut Pretender::new(), &EngineOptions::new(vec![Sm(86)])).expect("builds");
+    build(&bundle, &mut Pretender::new(), &options()).expect("builds");
+    let picked = pick(&bundle, "coarse", &here(120)).expect("fits");
+    assert!(picked.path.ends_with("sm_89+sm_120/coarse.engine"), "{}", picked.path.display());
+}
+
+// Each way in which an engine may not fit is a sentence of its own, with what to do.
+#[test]
+fn engines_that_do_not_fit_are_explained() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle(folder.path());
+    let set = build(&bundle, &mut Pretender::new(), &options()).expect("builds").set;
+    let refusal = |here: &Here| pick(&bundle, "coarse", here).expect_err("does not fit").to_string();
+
+    let hopper = refusal(&here(90));
+    assert!(hopper.contains("sm_90, which TensorRT-RTX does not support: use the cuda backend"), "{hopper}");
+    let other = refusal(&here(86));
+    assert!(other.contains("built for sm_89 and sm_120; this GPU (Some GPU) is sm_86"), "{other}");
+    let newer = refusal(&Here { version: Version { minor: 8, ..VERSION }, ..here(89) });
+    assert!(newer.contains("built by TensorRT-RTX 1.7.1, the library here is 1.8.1"), "{newer}");
+    let none = refusal(&Here { gpu: None, ..here(89) });
+    assert!(none.contains("this machine has no GPU"), "{none}");
+
+    // An engine of another graph under this one's name, record and all.
+    let mut record = set.record.clone();
+    let stranger = record.graphs["expand"].clone();
+    record.graphs.insert("coarse".to_owned(), stranger);
+    let path = set.folder.join("record.json");
+    let original = fs::read(&path).expect("reads");
+    fs::write(&path, serde_json::to_vec(&record).expect("JSON")).expect("writes");
+    let stranger = refusal(&here(89));
+    assert!(stranger.contains("built from another model than the bundle's `coarse`"), "{stranger}");
+    fs::write(&path, original).expect("writes");
+
+    fs::write(set.folder.join("coarse.engine"), "damaged").expect("writes");
+    let damaged = refusal(&here(89));
+    assert!(damaged.contains("the engine is damaged") && damaged.contains("photonc build"), "{damaged}");
+}
+
+// Weights are no part of an ONNX file, so the same model with others has the same hash of it.
+#[test]
+fn engines_of_other_weights_are_not_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = bundle(folder.path());
+    let set = build(&first, &mut Pretender::new(), &options()).expect("builds").set;
+    let model = folder.path().join("model");
+    fs::create_dir(&model).expect("makes");
+    fs::copy(golden_path("paper").join("config.json"), model.join("config.json")).expect("copies");
+    let mut bytes = fs::read(golden_path("paper").join("model.safetensors")).expect("reads");
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    fs::write(model.join("model.safetensors"), bytes).expect("writes");
+    let out = folder.path().join("other");
+    export(&ExportOptions::new(&model, &out), &|_| {}).expect("exports");
+    let other = Bundle::open(&out).expect("opens");
+    let into = out.join("engines/tensorrt-rtx/sm_89+sm_120");
+    fs::create_dir_all(&into).expect("makes");
+    for name in ["coarse.engine", "record.json"] {
+        fs::copy(set.folder.join(name), into.join(name)).expect("copies");
+    }
+    let error = pick(&other, "coarse", &here(89)).expect_err("does not fit");
+    assert!(error.to_string().contains("built from other weights"), "{error}");
+}
