@@ -2,9 +2,10 @@
 # Every feature that can be built here, for the tests and the lints: with `tensorrt-rtx` where libclang is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+features=cuda,ort
 if scripts/has-libclang.sh; then
-    echo cuda,tensorrt-rtx
+    features+=,tensorrt-rtx
 else
     echo "SKIPPED the feature tensorrt-rtx: no libclang; scripts/setup-test-deps.sh --tensorrt installs it" >&2
-    echo cuda
 fi
+echo "$features"

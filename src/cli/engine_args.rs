@@ -3,7 +3,7 @@
 
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
-use crate::engine::{Capabilities, EngineBuilder, EngineFile, EngineTarget, Level, Profile, Sm};
+use crate::engine::{Capabilities, EngineBuilder, EngineFile, EngineTarget, Level, Profile, Sm, Vendor};
 use crate::export::engines::{EngineOptions, EngineProgress, EngineReport, build_engines};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -166,10 +166,10 @@ fn capabilities(target: &EngineTarget) -> Result<Vec<Sm>, Failure> {
 
 #[cfg(feature = "tensorrt-rtx")]
 fn open(target: &EngineTarget, named: Option<&Path>) -> Result<Box<dyn EngineBuilder>, Failure> {
-    use crate::engine::tensorrt::{TensorRt, VENDOR, find};
+    use crate::engine::tensorrt::{TensorRt, find};
     if target.vendor != VENDOR {
         let found = format!("this photonc was built for {VENDOR}, not for {}", target.vendor);
-        return Err(Failure::input("no engines were written", &found).help(without(target)));
+        return Err(Failure::input("no engines were written", &found).help(&without(target.vendor)));
     }
     let found = find(named).map_err(|error| Failure::input("no engines were written", &error))?;
     let opened = TensorRt::open(&found).map_err(|error| Failure::input("no engines were written", &error))?;
@@ -187,17 +187,20 @@ fn capabilities(target: &EngineTarget) -> Result<Vec<Sm>, Failure> {
 #[cfg(not(feature = "tensorrt-rtx"))]
 fn open(target: &EngineTarget, _named: Option<&Path>) -> Result<Box<dyn EngineBuilder>, Failure> {
     let found = format!("this photonc was built without {}", target.vendor);
-    Err(Failure::input("no engines were written", &found).help(without(target)))
+    Err(Failure::input("no engines were written", &found).help(&without(target.vendor)))
 }
 
+/// The vendor that this photonc speaks to, or would if it had been built to.
+pub const VENDOR: Vendor = if cfg!(feature = "tensorrt") { Vendor::Tensorrt } else { Vendor::TensorrtRtx };
+
+/// How to get a photonc that speaks to TensorRT-RTX.
+pub const WITH_TENSORRT_RTX: &str = "cargo install --path . --features tensorrt-rtx";
+
 /// What to do about a build without the vendor.
-fn without(target: &EngineTarget) -> &'static str {
-    match target.vendor {
-        crate::engine::Vendor::TensorrtRtx => {
-            "install with `cargo install --path . --features tensorrt-rtx` (building it needs libclang)"
-        }
-        crate::engine::Vendor::Tensorrt => {
-            "install with `cargo install --path . --features tensorrt` (building it needs libclang)"
-        }
-    }
+fn without(vendor: Vendor) -> String {
+    let command = match vendor {
+        Vendor::TensorrtRtx => WITH_TENSORRT_RTX,
+        Vendor::Tensorrt => "cargo install --path . --features tensorrt",
+    };
+    format!("install with `{command}` (building it needs libclang)")
 }
