@@ -9,7 +9,9 @@ use photonc::engine::{
     BuildError, Built, EngineBuilder, EngineSet, Gpu, Here, Level, Message, Order, Phase, Profile, Sink, Sm,
     Vendor, Version, pick, sets,
 };
-use photonc::export::engines::{EngineError, EngineOptions, EngineProgress, EngineReport, build_engines};
+use photonc::export::engines::{
+    EngineError, EngineOptions, EngineProgress, EngineReport, Failed, build_engines,
+};
 use photonc::export::{ExportOptions, export};
 use prost::Message as _;
 use std::fs;
@@ -161,7 +163,8 @@ fn a_failure_names_its_place_and_leaves_the_smallest_part() {
     };
     let error = build(&bundle, &mut vendor, &options).expect_err("fails");
     let text = error.to_string();
-    let EngineError::Failed { findings, reproducer: Some(reproducer), .. } = error else { panic!("{text}") };
+    let EngineError::Failed(failed) = error else { panic!("{text}") };
+    let Failed { findings, reproducer: Some(reproducer), .. } = *failed else { panic!("{text}") };
     assert_eq!(findings[0].op.as_deref(), Some("Softmax"), "{text}");
     assert_eq!(findings[0].scope.as_deref(), Some("level2.decoder.layer0.attn"), "{text}");
     assert!(reproducer.minimal && reproducer.nodes_before > 100, "{reproducer:?}");

@@ -9,7 +9,9 @@ use fixture::{GOLDENS, golden_path};
 use photonc::bundle::Bundle;
 use photonc::engine::tensorrt::{TensorRt, find};
 use photonc::engine::{EngineSet, Found, Profile, Sm};
-use photonc::export::engines::{EngineError, EngineOptions, EngineProgress, EngineReport, build_engines};
+use photonc::export::engines::{
+    EngineError, EngineOptions, EngineProgress, EngineReport, Failed, build_engines,
+};
 use photonc::export::{ExportOptions, export};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -94,7 +96,8 @@ fn what_cannot_be_built_is_placed_and_reduced() {
     };
     let error = build(&bundle, &options).expect_err("is refused");
     let text = error.to_string();
-    let EngineError::Failed { findings, reproducer: Some(part), .. } = error else { panic!("{text}") };
+    let EngineError::Failed(failed) = error else { panic!("{text}") };
+    let Failed { findings, reproducer: Some(part), .. } = *failed else { panic!("{text}") };
     let scope = findings[0].scope.as_deref().unwrap_or_default();
     assert!(scope.starts_with("level2."), "{text}");
     assert_eq!(findings[0].op.as_deref(), Some("MatMul"), "{text}");

@@ -136,7 +136,14 @@ fn not_found(missing: &NotFound) -> Found {
 fn tensorrt() -> BackendStatus {
     let Found { version, place, missing } = engines();
     let about = "builds engines for GPUs that need not be here; does not run them";
-    BackendStatus { name: super::engine_args::VENDOR.name(), about, found: missing.is_empty(), version, place, missing }
+    BackendStatus {
+        name: super::engine_args::VENDOR.name(),
+        about,
+        found: missing.is_empty(),
+        version,
+        place,
+        missing,
+    }
 }
 
 #[cfg(feature = "tensorrt-rtx")]

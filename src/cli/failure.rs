@@ -283,10 +283,10 @@ impl From<EngineError> for Failure {
             EngineError::Bundle(error) => {
                 Failure { title: "no engines were written".to_owned(), ..error.into() }
             }
-            EngineError::Parse { .. } | EngineError::Verify(_) => {
+            error @ (EngineError::Parse { .. } | EngineError::Verify(_)) => {
                 Failure::input("the bundle cannot be used", &error)
             }
-            EngineError::Failed { .. } => Failure::input("no engines were written", &error),
+            EngineError::Failed(failed) => Failure::input("no engines were written", &failed),
         }
     }
 }

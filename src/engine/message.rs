@@ -84,7 +84,7 @@ pub fn findings(graph: &Graph, messages: &[Message]) -> Vec<Finding> {
             continue;
         }
         let inside = mentioned(&scopes, &message.text);
-        let (scope, op) = match inside.or_else(|| node.as_deref().and_then(|node| split(node))) {
+        let (scope, op) = match inside.or_else(|| node.as_deref().and_then(split)) {
             Some((scope, op)) => (Some(scope).filter(|scope| !scope.is_empty()), Some(op)),
             None => (None, None),
         };

@@ -165,12 +165,9 @@ impl Profile {
 
     /// The first symbol whose size lies outside.
     fn first_outside(&self, sizes: &Bindings) -> Option<(Symbol, usize)> {
-        let outside = |(symbol, range): (&Symbol, &Range)| match sizes
-            .get(*symbol)
-            .filter(|size| !range.contains(*size))
-        {
-            Some(size) => Some((*symbol, size)),
-            None => None,
+        let outside = |(symbol, range): (&Symbol, &Range)| {
+            let size = sizes.get(*symbol).filter(|size| !range.contains(*size))?;
+            Some((*symbol, size))
         };
         self.0.iter().find_map(outside)
     }

@@ -20,8 +20,8 @@ pub use super::gpu::find as find_gpu;
 /// The vendor that this build of photonc speaks to.
 pub const VENDOR: Vendor = if cfg!(feature = "tensorrt") { Vendor::Tensorrt } else { Vendor::TensorrtRtx };
 
-/// `NetworkDefinitionCreationFlag::kSTRONGLY_TYPED`: types are those of the model.
-const STRONGLY_TYPED: u32 = 1 << 1;
+/// `NetworkDefinitionCreationFlag::kSTRONGLY_TYPED`: types are those of the model. Newer versions know nothing else.
+const STRONGLY_TYPED: u32 = 1;
 
 /// Finds the libraries; `named` is one of them or their folder.
 ///

@@ -87,17 +87,22 @@ pub enum EngineError {
     #[error(transparent)]
     Verify(#[from] VerifyError),
     /// The vendor cannot build a graph.
-    #[error("graph `{graph}`: {error}{}{}", listed(.findings), found_part(.reproducer.as_ref()))]
-    Failed {
-        /// The graph.
-        graph: String,
-        /// How far it came.
-        error: Box<BuildError>,
-        /// What was said, with places in the model.
-        findings: Vec<Finding>,
-        /// The smallest part that fails alike.
-        reproducer: Option<Reproducer>,
-    },
+    #[error(transparent)]
+    Failed(#[from] Box<Failed>),
+}
+
+/// A graph that the vendor cannot build.
+#[derive(Debug, thiserror::Error)]
+#[error("graph `{graph}`: {error}{}{}", listed(.findings), found_part(.reproducer.as_ref()))]
+pub struct Failed {
+    /// The graph.
+    pub graph: String,
+    /// How far it came.
+    pub error: BuildError,
+    /// What was said, with places in the model.
+    pub findings: Vec<Finding>,
+    /// The smallest part that fails alike.
+    pub reproducer: Option<Reproducer>,
 }
 
 fn listed(findings: &[Finding]) -> String {
@@ -233,7 +238,7 @@ impl Session<'_> {
             None => None,
         };
         let graph = planned.name.clone();
-        Ok(EngineError::Failed { graph, error: Box::new(error), findings: found, reproducer })
+        Ok(Box::new(Failed { graph, error, findings: found, reproducer }).into())
     }
 
     /// An engine of the earlier build that is what would be built now.
