@@ -9,7 +9,6 @@ pub mod error;
 pub mod generator;
 #[cfg(feature = "ort")]
 pub mod ort;
-#[cfg(any(feature = "cuda", feature = "ort"))]
 pub mod plan;
 pub mod portable;
 pub mod prompt;
