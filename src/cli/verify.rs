@@ -5,6 +5,7 @@ use super::backends::{BackendArgs, BackendName};
 use super::{Failure, Reporter};
 use crate::bundle::{Bundle, Layout};
 use crate::export::onnx::{self, WeightLocation};
+use crate::export::target::Target;
 use crate::graph::interp::WeightCache;
 use crate::graph::{Graph, Verified, text};
 use crate::ir::op::Op;
@@ -85,13 +86,19 @@ fn backend(args: &Args, bundle: &Bundle, graph: Verified<'_>) -> Result<Box<dyn 
             let mut tract = Tract::of_bundle(bundle.clone());
             if args.per_layer {
                 let locate = |name: &str| {
-                    bundle.manifest().weights.get(name).map(|at| WeightLocation {
+                    bundle.manifest().stored(name).map(|at| WeightLocation {
                         file: Layout::beside_onnx(&at.file),
                         offset_bytes: at.offset_bytes,
                         length_bytes: at.length_bytes,
                     })
                 };
-                let model = onnx::export(graph, "", &locate).map_err(|error| Failure::bug(&error))?;
+                let model =
+                    onnx::export(graph, Target::Portable, "", &locate).map_err(|error| match error {
+                        onnx::ExportError::Refused(refused) => {
+                            Failure::input("the backend cannot run this", &refused)
+                        }
+                        error => Failure::bug(&error),
+                    })?;
                 let (inputs, outputs) = ports(graph.graph());
                 tract.insert(graph.name(), &onnx::to_bytes(&model), inputs, outputs).map_err(refused)?;
             }

@@ -1,4 +1,4 @@
-//! The embedded default: ONNX models of target `portable` in tract, pure Rust, f32 on the host. Buffers are tract
+//! The embedded default: ONNX models of target `portable` in tract, pure Rust, f32 or f16 on the host. Buffers are tract
 //! tensors, handed to graphs without a copy. A graph is loaded and optimised when it first runs, because tract packs
 //! the weights of each for itself: memory is that of the graphs in use.
 
@@ -9,6 +9,7 @@ use super::region::{self, RegionError, View};
 use crate::bundle::{Bundle, Layout};
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
+use half::f16;
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -93,7 +94,7 @@ impl Tract {
 fn plan(model: &[u8], folder: Option<&Path>) -> TractResult<Arc<TypedRunnableModel>> {
     let onnx = Onnx { provider: Arc::new(PositionedReads), ..tract_onnx::onnx() };
     let mut proto = onnx.proto_model_for_read(&mut &model[..])?;
-    exact::spell_out_sigmoid(&mut proto);
+    exact::spell_out(&mut proto);
     let parsed = onnx.parse(&proto, folder.and_then(Path::to_str))?;
     parsed.model.into_optimized()?.into_runnable()
 }
@@ -134,9 +135,10 @@ fn failed(source: TractError) -> BackendError {
 fn datum(dtype: Dtype) -> Result<DatumType, BackendError> {
     match dtype {
         Dtype::F32 => Ok(f32::datum_type()),
+        Dtype::F16 => Ok(f16::datum_type()),
         Dtype::I64 => Ok(i64::datum_type()),
         Dtype::Bool => Ok(bool::datum_type()),
-        Dtype::F16 | Dtype::Bf16 => Err(BackendError::Elements { dtype }),
+        Dtype::Bf16 => Err(BackendError::Elements { dtype }),
     }
 }
 
@@ -163,6 +165,7 @@ fn value(buffer: &Buffer) -> Result<TValue, BackendError> {
 fn output(value: TValue) -> Result<Buffer, BackendError> {
     let dtype = match value.datum_type() {
         DatumType::F32 => Dtype::F32,
+        DatumType::F16 => Dtype::F16,
         DatumType::Bool => Dtype::Bool,
         _ => Dtype::I64,
     };
@@ -215,6 +218,10 @@ impl Backend for Tract {
         }
         datum(dtype)?;
         let stored = match &tensor.data {
+            Data::Float(values) if dtype == Dtype::F16 => {
+                let values: Vec<f16> = values.iter().map(|value| f16::from_f64(*value)).collect();
+                Stored::from_shape(&tensor.shape, &values)
+            }
             Data::Float(values) => {
                 let values: Vec<f32> = values.iter().map(|value| *value as f32).collect();
                 Stored::from_shape(&tensor.shape, &values)
@@ -233,7 +240,8 @@ impl Backend for Tract {
             }
             Dtype::I64 => Data::int(slice_of::<i64>(stored)?.to_vec()),
             Dtype::Bool => Data::bool(slice_of::<bool>(stored)?.to_vec()),
-            dtype @ (Dtype::F16 | Dtype::Bf16) => return Err(BackendError::Elements { dtype }),
+            Dtype::F16 => Data::float(slice_of::<f16>(stored)?.iter().map(|value| value.to_f64()).collect()),
+            dtype @ Dtype::Bf16 => return Err(BackendError::Elements { dtype }),
         };
         Ok(Tensor { shape: buffer.shape().to_vec(), data })
     }
@@ -247,6 +255,7 @@ impl Backend for Tract {
     ) -> Result<(), BackendError> {
         match target.dtype() {
             Dtype::I64 => write_into::<i64>(target, source, axis, offsets),
+            Dtype::F16 => write_into::<f16>(target, source, axis, offsets),
             _ => write_into::<f32>(target, source, axis, offsets),
         }
     }
@@ -255,6 +264,7 @@ impl Backend for Tract {
         let sizes = [&[rows.len()], source.shape().get(1..).unwrap_or_default()].concat();
         match source.dtype() {
             Dtype::I64 => rows_of::<i64>(source, &sizes, |view| region::gather(view, rows)),
+            Dtype::F16 => rows_of::<f16>(source, &sizes, |view| region::gather(view, rows)),
             _ => rows_of::<f32>(source, &sizes, |view| region::gather(view, rows)),
         }
     }
@@ -270,6 +280,7 @@ impl Backend for Tract {
         sizes.iter_mut().skip(axis).take(1).for_each(|size| *size = len);
         match source.dtype() {
             Dtype::I64 => rows_of::<i64>(source, &sizes, |view| region::slice(view, axis, start, len)),
+            Dtype::F16 => rows_of::<f16>(source, &sizes, |view| region::slice(view, axis, start, len)),
             _ => rows_of::<f32>(source, &sizes, |view| region::slice(view, axis, start, len)),
         }
     }
