@@ -25,7 +25,9 @@ use photonc::passes::fold_constants::FoldConstants;
 use photonc::passes::fuse_residuals::FuseResiduals;
 use photonc::passes::lower_caches::LowerCaches;
 use photonc::passes::lower_precision::LowerPrecision;
+use photonc::passes::merge_gates::MergeGates;
 use photonc::passes::merge_projections::MergeProjections;
+use photonc::passes::pad_heads::PadHeads;
 use photonc::passes::quantize_weights::{Choice, QuantizeWeights};
 use photonc::passes::simplify_casts::SimplifyCasts;
 use photonc::passes::simplify_shapes::SimplifyShapes;
@@ -33,6 +35,7 @@ use photonc::passes::simplify_unit_transposes::SimplifyUnitTransposes;
 use photonc::passes::sink_reshapes::SinkReshapes;
 use photonc::passes::skip_unread_positions::SkipUnreadPositions;
 use std::borrow::Cow;
+use std::num::NonZeroUsize;
 
 /// A pass as the cases run it.
 struct Tested {
@@ -73,7 +76,9 @@ const PASSES: &[Tested] = &[
         "lower_precision",
         &LowerPrecision { dtype: photonc::ir::dtype::Dtype::F16, wide_outputs: &["logits"] },
     ),
+    tested("merge_gates", &MergeGates, true),
     tested("merge_projections", &MergeProjections, true),
+    tested("pad_heads", &PadHeads(NonZeroUsize::new(4).unwrap()), true),
     Tested {
         name: "quantize_weights",
         pass: &QuantizeWeights { choices: Cow::Borrowed(CHOICES) },

@@ -29,8 +29,10 @@ use photonc::passes::fold_constants::FoldConstants;
 use photonc::passes::fuse_residuals::FuseResiduals;
 use photonc::passes::lower_caches::LowerCaches;
 use photonc::passes::lower_precision::LowerPrecision;
+use photonc::passes::merge_gates::MergeGates;
 use photonc::passes::merge_projections::MergeProjections;
 use photonc::passes::opt_level::OptLevel;
+use photonc::passes::pad_heads::PadHeads;
 use photonc::passes::pipeline::{Record, Runner};
 use photonc::passes::quantize_weights::{Choice, QuantizeWeights};
 use photonc::passes::reduce::reduce;
@@ -48,6 +50,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A pass, and what it owes to the values.
@@ -65,7 +68,7 @@ enum Debt {
 }
 
 /// Every pass but `choose-protocol`, which runs first where there is a choice.
-const PASSES: [Row; 13] = [
+const PASSES: [Row; 15] = [
     (|| Box::new(CloseCounters), Debt::Exact),
     (|| Box::new(LowerCaches), Debt::Exact),
     (|| Box::new(SimplifyShapes), Debt::Exact),
@@ -75,7 +78,9 @@ const PASSES: [Row; 13] = [
     (|| Box::new(EliminateDeadCode), Debt::Exact),
     (|| Box::new(SkipUnreadPositions), Debt::Exact),
     (|| Box::new(SimplifyUnitTransposes), Debt::Exact),
+    (|| Box::new(MergeGates), Debt::Exact),
     (|| Box::new(MergeProjections), Debt::Exact),
+    (|| Box::new(PadHeads(HEAD_MULTIPLE)), Debt::Exact),
     (|| Box::new(FlattenRows), Debt::Exact),
     (|| Box::new(FuseResiduals), Debt::Exact),
     (|| Box::new(SinkReshapes), Debt::Exact),
@@ -95,6 +100,9 @@ const CHOICES: &[Choice] = &[
 ];
 
 const STEPS: usize = 2;
+
+/// Odd, so that heads of most widths are padded.
+const HEAD_MULTIPLE: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 
 /// What runs on a graph.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,6 +9,7 @@ use super::eliminate_dead_code::EliminateDeadCode;
 use super::lower_caches::LowerCaches;
 use super::lower_precision::LowerPrecision;
 use super::opt_level::{self, OptLevel};
+use super::pad_heads::PadHeads;
 use super::pipeline::{Observer, PipelineError, Record, Runner};
 use super::quantize_weights::{self, Choice, QuantizeWeights};
 use super::{Pass, straighten};
@@ -20,6 +21,7 @@ use crate::model::config::ModelConfig;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 
 /// The state whose recurrence may run ahead.
 const STATE: &str = "top_state";
@@ -105,6 +107,8 @@ pub struct PassOptions<'o> {
     pub quantized: Vec<Choice>,
     /// Ends optional passes after so many rewrites, over all graphs: to find the one that breaks something.
     pub stop_after: Option<usize>,
+    /// Pads the heads of window attention to a multiple of this, for kernels that want it.
+    pub pad_heads: Option<NonZeroUsize>,
     /// Told of every pass.
     pub observer: Option<&'o mut dyn Observer>,
 }
@@ -113,7 +117,14 @@ impl PassOptions<'_> {
     /// The passes of `level`, all of them, in f32, silently.
     #[must_use]
     pub fn at(level: OptLevel) -> Self {
-        PassOptions { level, precision: Dtype::F32, quantized: Vec::new(), stop_after: None, observer: None }
+        PassOptions {
+            level,
+            precision: Dtype::F32,
+            quantized: Vec::new(),
+            stop_after: None,
+            pad_heads: None,
+            observer: None,
+        }
     }
 }
 
@@ -178,11 +189,16 @@ pub fn specialise_with(
     Compiler::new(options).specialise(config, protocol)
 }
 
-/// Names of every pass that compilation can run, those that no graph can do without first, those that choose types of
-/// values and weights last.
+/// Names of every pass that compilation can run: those that are in no level first, those that choose types of values and
+/// weights last.
 #[must_use]
 pub fn pass_names() -> Vec<&'static str> {
-    let needed = [ChooseProtocol(Protocol::Recgen).name(), CloseCounters.name(), LowerCaches.name()];
+    let needed = [
+        ChooseProtocol(Protocol::Recgen).name(),
+        CloseCounters.name(),
+        LowerCaches.name(),
+        PadHeads(NonZeroUsize::MIN).name(),
+    ];
     let lower = LowerPrecision { dtype: Dtype::F32, wide_outputs: WIDE_OUTPUTS };
     let last = [lower.name(), QuantizeWeights { choices: Vec::new().into() }.name()];
     let optional = opt_level::TABLE.iter().map(|row| (row.pass)().name());
@@ -198,6 +214,7 @@ fn is_state(name: &str) -> bool {
 struct Compiler<'o> {
     done: Compilation,
     level: OptLevel,
+    pad_heads: Option<NonZeroUsize>,
     precision: Dtype,
     quantized: Vec<Choice>,
     /// Scopes that have weights to quantise, of all graphs so far.
@@ -210,6 +227,7 @@ impl<'o> Compiler<'o> {
         Compiler {
             done: Compilation { graphs: IndexMap::new(), plans: IndexMap::new(), records: IndexMap::new() },
             level: options.level,
+            pad_heads: options.pad_heads,
             precision: options.precision,
             quantized: options.quantized,
             scopes: BTreeSet::new(),
@@ -266,22 +284,33 @@ impl<'o> Compiler<'o> {
         for passes in self.level.stages() {
             records.extend(self.runner.run_to_fixpoint(&mut graph, &passes)?);
         }
-        // After all others: they know the equations by their shapes, and casts would stand between.
-        if self.precision.is_narrow() {
-            let lower = LowerPrecision { dtype: self.precision, wide_outputs: WIDE_OUTPUTS };
-            records.extend(self.runner.run(&mut graph, &[Box::new(lower)])?);
+        // What widens heads would stand in the way of passes that know them.
+        if let Some(multiple) = self.pad_heads {
+            let passes: Vec<Box<dyn Pass>> = vec![Box::new(PadHeads(multiple))];
+            records.extend(self.runner.run_to_fixpoint(&mut graph, &passes)?);
         }
-        self.scopes.extend(quantize_weights::scopes(&graph));
-        if !self.quantized.is_empty() {
-            let quantize = QuantizeWeights { choices: self.quantized.clone().into() };
-            let passes: [Box<dyn Pass>; 3] =
-                [Box::new(quantize), Box::new(EliminateCommonSubexpressions), Box::new(EliminateDeadCode)];
-            records.extend(self.runner.run(&mut graph, &passes)?);
-        }
+        records.extend(self.choose_types(&mut graph)?);
         let name = graph.name().to_owned();
         self.done.records.insert(name.clone(), records);
         self.done.graphs.insert(name.clone(), graph);
         Ok(name)
+    }
+
+    /// After all other passes: they know the equations by their shapes, and casts would stand between.
+    fn choose_types(&mut self, graph: &mut Graph) -> Result<Vec<Record>, CompileError> {
+        let mut records = Vec::new();
+        if self.precision.is_narrow() {
+            let lower = LowerPrecision { dtype: self.precision, wide_outputs: WIDE_OUTPUTS };
+            records.extend(self.runner.run(graph, &[Box::new(lower)])?);
+        }
+        self.scopes.extend(quantize_weights::scopes(graph));
+        if !self.quantized.is_empty() {
+            let quantize = QuantizeWeights { choices: self.quantized.clone().into() };
+            let passes: [Box<dyn Pass>; 3] =
+                [Box::new(quantize), Box::new(EliminateCommonSubexpressions), Box::new(EliminateDeadCode)];
+            records.extend(self.runner.run(graph, &passes)?);
+        }
+        Ok(records)
     }
 
     fn distributed(&mut self, parts: distribute::Distributed) -> Result<Plan, CompileError> {
