@@ -7,9 +7,10 @@ use crate::bundle::{Bundle, Layout};
 use crate::export::onnx::{self, WeightLocation};
 use crate::export::target::Target;
 use crate::graph::interp::WeightCache;
-use crate::graph::{Graph, Verified, text};
+use crate::graph::{Verified, text};
 use crate::ir::op::Op;
 use crate::runtime::backend::Backend;
+use crate::runtime::portable::OnnxGraph;
 use crate::runtime::reference::{BundleWeights, Reference};
 use crate::runtime::tract::Tract;
 use crate::runtime::verify::{CompareError, Compared, Comparison, compare, with_taps};
@@ -42,6 +43,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
+    args.backend.check()?;
     let bundle = Bundle::open(&args.bundle)?;
     bundle.verify_weights()?;
     reporter.detail("hashes of the weights agree");
@@ -85,35 +87,41 @@ fn backend(args: &Args, bundle: &Bundle, graph: Verified<'_>) -> Result<Box<dyn 
         BackendName::Tract => {
             let mut tract = Tract::of_bundle(bundle.clone());
             if args.per_layer {
-                let locate = |name: &str| {
-                    bundle.manifest().stored(name).map(|at| WeightLocation {
-                        file: Layout::beside_onnx(&at.file),
-                        offset_bytes: at.offset_bytes,
-                        length_bytes: at.length_bytes,
-                    })
-                };
-                let model =
-                    onnx::export(graph, Target::Portable, "", &locate).map_err(|error| match error {
-                        onnx::ExportError::Refused(refused) => {
-                            Failure::input("the backend cannot run this", &refused)
-                        }
-                        error => Failure::bug(&error),
-                    })?;
-                let (inputs, outputs) = ports(graph.graph());
-                tract.insert(graph.name(), &onnx::to_bytes(&model), inputs, outputs).map_err(refused)?;
+                tract.insert(onnx_graph(bundle, graph)?).map_err(refused)?;
             }
             Ok(Box::new(tract))
+        }
+        BackendName::Ort => {
+            let extra = args.per_layer.then(|| onnx_graph(bundle, graph)).transpose()?;
+            args.backend.ort(bundle, extra)
         }
         BackendName::Cuda => args.backend.with_graph(bundle, graph.graph()),
     }
 }
 
-fn ports(graph: &Graph) -> (Vec<String>, Vec<String>) {
+/// A graph as an ONNX model beside the bundle's own.
+fn onnx_graph(bundle: &Bundle, graph: Verified<'_>) -> Result<OnnxGraph, Failure> {
+    let locate = |name: &str| {
+        bundle.manifest().stored(name).map(|at| WeightLocation {
+            file: Layout::beside_onnx(&at.file),
+            offset_bytes: at.offset_bytes,
+            length_bytes: at.length_bytes,
+        })
+    };
+    let model = onnx::export(graph, Target::Portable, "", &locate).map_err(|error| match error {
+        onnx::ExportError::Refused(refused) => Failure::input("the backend cannot run this", &refused),
+        error => Failure::bug(&error),
+    })?;
     let inputs = graph.inputs().into_iter().filter_map(|id| match graph.op(id) {
         Op::Input { name, .. } => Some(name.to_string()),
         _ => None,
     });
-    (inputs.collect(), graph.outputs().iter().map(|output| output.name.to_string()).collect())
+    Ok(OnnxGraph {
+        name: graph.name().to_owned(),
+        model: onnx::to_bytes(&model),
+        inputs: inputs.collect(),
+        outputs: graph.outputs().iter().map(|output| output.name.to_string()).collect(),
+    })
 }
 
 impl From<CompareError> for Failure {

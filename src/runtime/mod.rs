@@ -7,7 +7,12 @@ pub mod decoder;
 mod draw;
 pub mod error;
 pub mod generator;
+#[cfg(feature = "ort")]
+pub mod ort;
+#[cfg(any(feature = "cuda", feature = "ort"))]
+mod places;
 pub mod plan;
+pub mod portable;
 pub mod prompt;
 pub mod random;
 pub mod reference;
