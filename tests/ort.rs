@@ -20,6 +20,7 @@ use photonc::runtime::request::{Cancel, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
 use photonc::runtime::simulated::Simulated;
 use photonc::runtime::verify::{compare, random_inputs};
+use serde_json::Value;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,12 +115,22 @@ fn every_graph_holds_against_the_reference() {
     }
 }
 
-// The whole program: `verify --per-layer` gives ONNX Runtime models that the bundle does not have.
+// The whole program, on the bundle's own models; then two weights of one model change places.
 #[test]
-fn the_command_line_verifies_layer_by_layer() {
-    let golden = Golden::of("paper");
-    let arguments = ["--backend", "ort", "--threads", "1", "--per-layer", "--graph", "coarse"];
-    photonc("verify", &golden, &arguments).success();
+fn verify_finds_a_fault_in_its_scope() {
+    let mut golden = Golden::of("paper");
+    let layers = ["--backend", "ort", "--threads", "1", "--per-layer"];
+    photonc("verify", &golden, &layers).success();
+    let weights = [0, 1].map(|layer| format!("levels.1.decoder.layers.{layer}.mlp.down_proj.weight"));
+    golden.exchange_weights("coarse", weights.each_ref().map(String::as_str));
+    let plain = photonc("verify", &golden, &["--backend", "ort", "--json"]).code(1);
+    let document: Value = serde_json::from_slice(&plain.get_output().stdout).expect("JSON");
+    for graph in document["graphs"].as_array().expect("graphs") {
+        assert_eq!(graph["first_divergent_scope"].is_null(), graph["graph"] != "coarse", "{graph}");
+    }
+    let named = photonc("verify", &golden, &[&layers[..], &["--graph", "coarse", "--json"]].concat()).code(1);
+    let document: Value = serde_json::from_slice(&named.get_output().stdout).expect("JSON");
+    assert_eq!(document["graphs"][0]["first_divergent_scope"], "level2.decoder.layer0.mlp");
 }
 
 /// The inputs of `score`, some of them replaced, in ONNX Runtime.
@@ -278,7 +289,7 @@ fn the_number_of_threads_changes_no_token() {
         let run = photonc("generate", &golden, &arguments).success();
         let output = run.get_output();
         assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-        let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         document["tokens"].clone()
     };
     assert_eq!(tokens("1"), tokens("2"));

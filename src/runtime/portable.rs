@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// The target whose models are read.
-const TARGET: &str = "portable";
+pub const TARGET: &str = "portable";
 
 /// One of the element types that portable models have.
 #[derive(Clone, Copy, Debug)]

@@ -21,6 +21,7 @@ mod scaled;
 mod shapes;
 mod split;
 mod stored;
+pub mod tapped;
 pub mod text;
 
 use super::rules::{self, Refused};
@@ -142,4 +143,12 @@ pub fn export(
 #[must_use]
 pub fn to_bytes(model: &ModelProto) -> Vec<u8> {
     model.encode_to_vec()
+}
+
+/// The model in the bytes of a `.onnx` file.
+///
+/// # Errors
+/// They are no ONNX model.
+pub fn from_bytes(bytes: &[u8]) -> Result<ModelProto, String> {
+    ModelProto::decode(bytes).map_err(|error| error.to_string())
 }
