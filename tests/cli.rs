@@ -16,9 +16,10 @@ type TestResult = Result<(), Box<dyn Error>>;
 
 const PROMPT: &str = "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16";
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "export",
     "build",
+    "refit",
     "inspect",
     "diff",
     "verify",

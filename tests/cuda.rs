@@ -10,10 +10,14 @@ mod fixture;
 use emulated::build::Text;
 use emulated::{Emulated, Options, Order};
 use fixture::model::{AHEAD, Model, PROTOCOLS, check_within, golden_request, run, tokens};
-use fixture::{GOLDENS, assert_close};
+use fixture::tolerance::Chain;
+use fixture::{GOLDENS, assert_close, largest_difference};
 use photonc::graph::interp::WeightSource;
+use photonc::ir::attr::Scheme;
 use photonc::ir::dtype::Dtype;
 use photonc::passes::choose_protocol::Protocol;
+use photonc::passes::compile::PassOptions;
+use photonc::passes::quantize_weights::Choice;
 use photonc::runtime::backend::Backend as _;
 use photonc::runtime::cuda::backend::Cuda;
 use photonc::runtime::cuda::decode::CudaDecoder;
@@ -136,6 +140,50 @@ fn scores_match_the_teacher_forced_forward() {
             assert_close(&format!("{name} prompt {k}"), &scored.logits, expected, TOLERANCE_F32);
         }
     }
+}
+
+// Graphs whose casts say where f32 stays: the device computes in their type, and is as near to the reference as rounding
+// once an operation allows.
+#[test]
+fn narrow_graphs_compute_what_the_reference_computes() {
+    for (name, dtype) in [("paper", Dtype::F16), ("paper", Dtype::Bf16), ("lopsided", Dtype::F16)] {
+        let options = PassOptions { precision: dtype, ..PassOptions::default() };
+        let model = Model::compiled(name, options);
+        let mut generator = model.generator(Box::new(backend(&model, Order::Immediate, dtype)));
+        let mut reference = model.generator(Box::new(model.reference()));
+        let (found, _) = generator.score(&model.prompts()).expect("scores");
+        let (expected, _) = reference.score(&model.prompts()).expect("scores");
+        let tolerance = Chain::of(&model.compilation.graphs["score"]).tolerance(dtype, Dtype::F32);
+        for (k, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let scale = expected.logits.iter().fold(1f64, |most, logit| most.max(logit.abs()));
+            let (difference, at) = largest_difference(&found.logits, &expected.logits);
+            assert!(
+                difference <= tolerance * scale,
+                "{name} {dtype} prompt {k} logit {at}: {difference:e} > {:e}",
+                tolerance * scale
+            );
+        }
+        // The loop that generates has narrow states, and draws from wide logits.
+        for protocol in PROTOCOLS {
+            let request =
+                Request { keep: Keep::default(), ..golden_request(&model, protocol, &[0], AHEAD[0]) };
+            let generation = run(&mut generator, &request);
+            let expected = run(&mut reference, &request);
+            assert_eq!(tokens(&generation)[0][0], tokens(&expected)[0][0], "{name} {dtype} {protocol}");
+        }
+    }
+}
+
+#[test]
+fn weights_in_few_bits_are_refused_with_their_place() {
+    let quantized = vec![Choice { stack: "lm_head".into(), scheme: Scheme::Int8 }];
+    let model = Model::compiled("paper", PassOptions { quantized, ..PassOptions::default() });
+    let weights: Arc<dyn WeightSource> = Arc::clone(&model.weights) as Arc<dyn WeightSource>;
+    let error = Cuda::of_graphs(model.compilation.graphs, weights, device(Order::Immediate), Dtype::F32)
+        .err()
+        .expect("refused")
+        .to_string();
+    assert!(error.contains("lm_head: weight `") && error.contains("export without --quant"), "{error}");
 }
 
 /// Request `number` of a mix: prompt, new tokens and sampling all differ from the neighbours'.

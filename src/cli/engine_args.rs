@@ -3,9 +3,12 @@
 
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
-use crate::engine::{Capabilities, EngineBuilder, EngineFile, EngineTarget, Level, Profile, Sm, Vendor};
+use crate::engine::{
+    Capabilities, EngineBuilder, EngineFile, EngineSet, EngineTarget, Level, Profile, Sm, Vendor,
+};
 use crate::export::engines::{EngineOptions, EngineProgress, EngineReport, build_engines};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,14 +40,41 @@ impl EngineArgs {
         force: bool,
         reporter: &Reporter,
     ) -> Result<EngineReport, Failure> {
-        let mut builder = open(target, self.tensorrt_lib.as_deref())?;
-        let options = EngineOptions {
-            graphs,
-            profiles: self.profile.clone(),
-            force,
-            reproducer: (!self.no_reproducer).then(|| self.reproducer.clone()),
-            ..EngineOptions::new(capabilities(target)?)
+        let options = EngineOptions { graphs, force, ..self.options(capabilities(target)?) };
+        self.build_with(bundle, target, &options, reporter)
+    }
+
+    /// Builds the engines of an earlier set anew, for the same graphs and, unless others are given, the same sizes.
+    pub fn rebuild(
+        &self,
+        bundle: &Bundle,
+        target: &EngineTarget,
+        earlier: &EngineSet,
+        reporter: &Reporter,
+    ) -> Result<EngineReport, Failure> {
+        let recorded = earlier.record.graphs.iter();
+        let profiles_of = match self.profile.is_empty() {
+            true => recorded.map(|(graph, engine)| (graph.clone(), engine.profiles.clone())).collect(),
+            false => BTreeMap::new(),
         };
+        let graphs = Some(earlier.record.graphs.keys().cloned().collect());
+        let options = EngineOptions { graphs, profiles_of, ..self.options(earlier.record.sms.clone()) };
+        self.build_with(bundle, target, &options, reporter)
+    }
+
+    fn options(&self, sms: Vec<Sm>) -> EngineOptions {
+        let reproducer = (!self.no_reproducer).then(|| self.reproducer.clone());
+        EngineOptions { profiles: self.profile.clone(), reproducer, ..EngineOptions::new(sms) }
+    }
+
+    fn build_with(
+        &self,
+        bundle: &Bundle,
+        target: &EngineTarget,
+        options: &EngineOptions,
+        reporter: &Reporter,
+    ) -> Result<EngineReport, Failure> {
+        let mut builder = open(target, self.tensorrt_lib.as_deref())?;
         let shown = reporter.steps("build engines");
         let telling = Arc::clone(&shown);
         let progress: Arc<dyn Fn(EngineProgress) + Send + Sync> = Arc::new(move |progress| {
@@ -55,7 +85,7 @@ impl EngineArgs {
             let (done, steps) = step.map_or((0, 1), |step| (step.done, step.of));
             telling.set(done, steps);
         });
-        let report = build_engines(bundle, builder.as_mut(), &options, &progress)?;
+        let report = build_engines(bundle, builder.as_mut(), options, &progress)?;
         drop(progress);
         drop(shown);
         tell_messages(&report, reporter);

@@ -1,12 +1,18 @@
 //! `photonc export`: a checkpoint to a bundle. Owns the options and what is told of the result.
 
+use super::engine_args::{self, EngineArgs};
 use super::inspect::plan_line;
 use super::model_args::DialectArgs;
 use super::pass_args::PassArgs;
+use super::target_arg::{Targets, targets};
 use super::{Failure, Reporter};
-use crate::bundle::Manifest;
-use crate::export::{ExportOptions, ExportReport, export_with};
+use crate::bundle::{Bundle, Manifest};
+use crate::export::engines::EngineReport;
+use crate::export::{ExportOptions, ExportReport, LogitError, StackError, export_with};
+use crate::ir::attr::Scheme;
+use crate::ir::dtype::Dtype;
 use crate::passes::choose_protocol::Protocol;
+use crate::passes::quantize_weights::Choice;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -19,9 +25,15 @@ pub struct Args {
     /// Directory of the bundle
     #[arg(short, long, value_name = "BUNDLE")]
     out: PathBuf,
-    /// Which ONNX models to write: `portable` is read by tract, ONNX Runtime and TensorRT
-    #[arg(long, value_enum, default_value_t = Target::Portable)]
-    target: Target,
+    /// Whom to write ONNX models for, separated by commas: portable, tensorrt-rtx, tensorrt, cuda (none). With compute capabilities, as in `tensorrt-rtx:89,120`, engines are built of them too
+    #[arg(long, default_value = "portable", value_name = "TARGETS", value_parser = targets)]
+    target: Targets,
+    /// Type of weights, activations and state; f32 stays where it matters
+    #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "TYPE")]
+    dtype: Precision,
+    /// Stacks whose weights are kept in few bits: `level1.decoder=int8,lm_head=int4` (int8, int4 or fp8)
+    #[arg(long, value_name = "STACK=SCHEME", value_delimiter = ',', value_parser = choice)]
+    quant: Vec<Choice>,
     /// Protocols to compile for [default: every one that the model defines]
     #[arg(long, value_enum)]
     protocol: Option<Protocols>,
@@ -38,12 +50,26 @@ pub struct Args {
     dialect: DialectArgs,
     #[command(flatten)]
     passes: PassArgs,
+    #[command(flatten, next_help_heading = "Engines")]
+    engines: EngineArgs,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Target {
-    /// float32 ONNX in constructs that every runtime takes
-    Portable,
+enum Precision {
+    F32,
+    F16,
+    /// For TensorRT and CUDA: tract and ONNX Runtime do not compute in it
+    Bf16,
+}
+
+impl Precision {
+    fn dtype(self) -> Dtype {
+        match self {
+            Precision::F32 => Dtype::F32,
+            Precision::F16 => Dtype::F16,
+            Precision::Bf16 => Dtype::Bf16,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -67,11 +93,13 @@ impl Protocols {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
-    let Target::Portable = args.target;
     let options = ExportOptions {
         dialect: args.dialect.choice(),
         protocols: args.protocol.map(Protocols::list),
         max_tokens: args.max_tokens,
+        precision: args.dtype.dtype(),
+        quantized: args.quant.clone(),
+        targets: args.target.written.clone(),
         allow_nonfinite: args.allow_nonfinite,
         force: args.force,
         ..ExportOptions::new(&args.model, &args.out)
@@ -84,10 +112,32 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         })
     })?;
     drop(shown);
-    tell(args, &report, reporter)
+    let mut engines = Vec::new();
+    for target in &args.target.engines {
+        let bundle = Bundle::open(&args.out)?;
+        let help = "the bundle is there, without engines; `photonc build` builds them";
+        let built = args.engines.build(&bundle, target, None, false, reporter);
+        engines.push(built.map_err(|failure| failure.with_help(help))?);
+    }
+    tell(args, &report, &engines, reporter)
 }
 
-fn tell(args: &Args, report: &ExportReport, reporter: &Reporter) -> Result<(), Failure> {
+/// `level1.decoder=int8`.
+fn choice(text: &str) -> Result<Choice, String> {
+    let known = || Scheme::ALL.iter().map(|scheme| scheme.name()).collect::<Vec<_>>().join(", ");
+    let (stack, name) =
+        text.split_once('=').ok_or_else(|| format!("expected STACK=SCHEME with a scheme of {}", known()))?;
+    let scheme = Scheme::ALL.iter().find(|scheme| scheme.name() == name);
+    let scheme = scheme.ok_or_else(|| format!("there is no scheme `{name}`, expected one of {}", known()))?;
+    Ok(Choice { stack: stack.to_owned().into(), scheme: *scheme })
+}
+
+fn tell(
+    args: &Args,
+    report: &ExportReport,
+    engines: &[EngineReport],
+    reporter: &Reporter,
+) -> Result<(), Failure> {
     let manifest = &report.manifest;
     if reporter.json() {
         return reporter.document(&json!({
@@ -95,6 +145,11 @@ fn tell(args: &Args, report: &ExportReport, reporter: &Reporter) -> Result<(), F
             "notes": report.notes,
             "weights_bytes": weights_bytes(manifest),
             "nodes": report.nodes,
+            "precision": manifest.precision,
+            "targets": args.target.written.iter().map(|target| target.name()).collect::<Vec<_>>(),
+            "engines": engines.iter().map(engine_args::as_json).collect::<Vec<_>>(),
+            "logits": report.logits.as_ref().map(logits_json),
+            "quantized": report.quantized.iter().map(quantized_json).collect::<Vec<_>>(),
             "protocols": manifest.protocols,
         }));
     }
@@ -111,7 +166,43 @@ fn tell(args: &Args, report: &ExportReport, reporter: &Reporter) -> Result<(), F
     for (protocol, plan) in &manifest.protocols {
         let _infallible = writeln!(text, "{protocol}: {}", plan_line(plan));
     }
+    for part in &report.quantized {
+        let (stack, scheme, relative) = (&part.stack, part.scheme.name(), part.relative);
+        let _infallible =
+            writeln!(text, "{stack}: {} weights as {scheme}, off by {:.2} %", part.weights, 100.0 * relative);
+    }
+    if let Some(logits) = &report.logits {
+        let _infallible = writeln!(
+            text,
+            "logits against f32, random ids: off by at most {:.2} of {:.1}, KL {:.1e} nats, same greedy token at {:.1} % of {} places",
+            logits.largest,
+            logits.scale,
+            logits.divergence,
+            100.0 * logits.greedy,
+            logits.places
+        );
+    }
+    engines.iter().for_each(|engines| text.push_str(&engine_args::as_text(engines)));
     reporter.text(&text)
+}
+
+fn logits_json(logits: &LogitError) -> serde_json::Value {
+    json!({
+        "largest_error": logits.largest,
+        "largest_logit": logits.scale,
+        "kl_nats": logits.divergence,
+        "greedy_agreement": logits.greedy,
+        "places": logits.places,
+    })
+}
+
+fn quantized_json(part: &StackError) -> serde_json::Value {
+    json!({
+        "stack": part.stack,
+        "scheme": part.scheme.name(),
+        "weights": part.weights,
+        "relative_error": part.relative,
+    })
 }
 
 fn weights_bytes(manifest: &Manifest) -> u64 {

@@ -121,6 +121,12 @@ impl Failure {
         Failure { help: Some(help.to_owned()), ..self }
     }
 
+    /// With what to do, unless that was said already.
+    #[must_use]
+    pub fn with_help(self, help: &str) -> Self {
+        if self.help.is_some() { self } else { self.help(help) }
+    }
+
     /// Prints the failure on stderr.
     pub fn report(&self, reporter: &Reporter) -> ExitCode {
         if reporter.json() {
@@ -248,7 +254,10 @@ impl From<CompileError> for Failure {
         {
             return Failure::input("the model does not compile", impossible);
         }
-        Failure::bug(&error)
+        match error {
+            CompileError::UnknownStack { .. } => Failure::usage(&error),
+            error => Failure::bug(&error),
+        }
     }
 }
 
@@ -269,10 +278,13 @@ impl From<ExportError> for Failure {
             ExportError::Bundle(error) => {
                 Failure { title: "no bundle was written".to_owned(), ..error.into() }
             }
+            ExportError::TooLarge { .. } => Failure::input("the checkpoint cannot be exported", &error),
+            ExportError::Refused(refused) => Failure::usage(&refused),
             ExportError::RecgenUndefined { .. } | ExportError::MaxTokens { .. } => {
                 Failure::input("no bundle was written", &error)
             }
-            ExportError::Verify(_) | ExportError::Onnx(_) => Failure::bug(&error),
+            ExportError::Measure(_) => Failure::input("the checkpoint cannot be exported", &error),
+            ExportError::Verify(_) | ExportError::Onnx(_) | ExportError::Check(_) => Failure::bug(&error),
         }
     }
 }

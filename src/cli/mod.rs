@@ -20,9 +20,11 @@ mod ort_args;
 mod pass_args;
 mod prompts;
 mod reduce;
+mod refit;
 mod report;
 mod score;
 mod synth;
+mod target_arg;
 mod timing;
 mod verify;
 
@@ -67,6 +69,7 @@ struct Global {
 enum Command {
     Export(export::Args),
     Build(build::Args),
+    Refit(refit::Args),
     Inspect(inspect::Args),
     Diff(diff::Args),
     Verify(verify::Args),
@@ -102,6 +105,7 @@ fn run(command: &Command, reporter: &Reporter) -> Result<ExitCode, Failure> {
         Command::Reduce(args) => reduce::run(args, reporter),
         Command::Export(args) => export::run(args, reporter),
         Command::Build(args) => build::run(args, reporter),
+        Command::Refit(args) => refit::run(args, reporter),
         Command::Generate(args) => generate::run(args, reporter),
         Command::Score(args) => score::run(args, reporter),
         Command::Bench(args) => bench::run(args, reporter),

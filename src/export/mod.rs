@@ -4,8 +4,19 @@
 mod arrange;
 mod assemble;
 pub mod engines;
+mod fill;
 mod finite_check;
+mod logit_error;
 pub mod onnx;
+mod options;
+mod quantize;
+mod refit;
+pub mod rules;
 mod store;
+pub mod target;
 
-pub use assemble::{ExportError, ExportOptions, ExportReport, Progress, export, export_with};
+pub use assemble::{ExportError, ExportReport, Progress, export, export_with};
+pub use logit_error::LogitError;
+pub use options::ExportOptions;
+pub use quantize::StackError;
+pub use refit::{Difference, RefitError, RefitOptions, RefitReport, refit};

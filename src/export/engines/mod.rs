@@ -28,6 +28,8 @@ pub struct EngineOptions {
     pub graphs: Option<Vec<String>>,
     /// Sizes to build for, in place of those chosen for each graph.
     pub profiles: Vec<Profile>,
+    /// Sizes to build single graphs for, before all others.
+    pub profiles_of: BTreeMap<String, Vec<Profile>>,
     /// Builds engines again that an earlier build has left and that still fit.
     pub force: bool,
     /// Folder for the smallest part of a graph that cannot be built; `None` looks for none.
@@ -41,7 +43,15 @@ impl EngineOptions {
     #[must_use]
     pub fn new(sms: Vec<Sm>) -> Self {
         let reduce_for = Duration::from_secs(120);
-        EngineOptions { sms, graphs: None, profiles: Vec::new(), force: false, reproducer: None, reduce_for }
+        EngineOptions {
+            sms,
+            graphs: None,
+            profiles: Vec::new(),
+            profiles_of: BTreeMap::new(),
+            force: false,
+            reproducer: None,
+            reduce_for,
+        }
     }
 }
 
@@ -128,7 +138,10 @@ pub fn build_engines(
         None => bundle.manifest().graphs.keys().cloned().collect(),
     };
     let vendor = builder.vendor();
-    let plan = |name: &String| plan::plan(bundle, vendor, name, &options.profiles);
+    let plan = |name: &String| {
+        let given = options.profiles_of.get(name).unwrap_or(&options.profiles);
+        plan::plan(bundle, vendor, name, given)
+    };
     let plans: Vec<Planned> = names.iter().map(plan).collect::<Result<_, _>>()?;
     let sms: Vec<String> = options.sms.iter().map(Sm::to_string).collect();
     let writer =

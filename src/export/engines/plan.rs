@@ -3,6 +3,7 @@
 use super::EngineError;
 use crate::bundle::{Bundle, Manifest};
 use crate::engine::{EngineSource, Limits, Port, Profile, Use, Vendor, choose, onnx_target};
+use crate::export::target::Target;
 use crate::graph::{Graph, text};
 use crate::ir::dim::Symbol;
 use crate::ir::op::Op;
@@ -14,6 +15,8 @@ use std::path::PathBuf;
 pub(super) struct Planned {
     pub name: String,
     pub graph: Graph,
+    /// Whom the ONNX model was written for.
+    pub target: Target,
     pub onnx: PathBuf,
     pub source: EngineSource,
     pub inputs: Vec<Port>,
@@ -39,17 +42,24 @@ pub(super) fn plan(
     let inputs = ports(&graph);
     let usage = usage(manifest, name);
     let limits = Limits { meta_contexts: manifest.model.max_tokens.div_ceil(manifest.model.meta_tokens) };
-    let weights: BTreeMap<&str, u64> = graph
-        .nodes()
-        .into_iter()
-        .filter_map(|id| match graph.op(id) {
-            Op::Weight { name, .. } => Some((&**name, manifest.weights.get(&**name)?.length_bytes)),
+    let bytes_of = |name: &str| manifest.stored(name).map_or(0, |at| at.length_bytes);
+    let mut weights: BTreeMap<String, u64> = BTreeMap::new();
+    for id in graph.nodes() {
+        match graph.op(id) {
+            Op::Weight { name, .. } => weights.insert(name.to_string(), bytes_of(name)),
+            Op::QuantizedWeight { name, scheme, .. } => {
+                let key = scheme.key(name);
+                let bytes = bytes_of(&key) + bytes_of(&format!("{key}.scale"));
+                weights.insert(key, bytes)
+            }
             _ => None,
-        })
-        .collect();
+        };
+    }
+    let written_for = onnx_target(bundle, vendor);
     Ok(Planned {
         name: name.to_owned(),
-        onnx: bundle.onnx(onnx_target(bundle, vendor), name)?,
+        target: Target::from_name(written_for).unwrap_or(Target::Portable),
+        onnx: bundle.onnx(written_for, name)?,
         source: EngineSource::of(bundle, vendor, name)?,
         profiles: profiles(&inputs, given, usage, limits),
         given: given.to_vec(),

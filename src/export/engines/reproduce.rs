@@ -6,8 +6,10 @@ use super::{EngineError, EngineOptions};
 use crate::bundle::BundleError;
 use crate::engine::{BuildError, EngineBuilder, Order, findings};
 use crate::export::onnx::{self, WeightLocation};
+use crate::export::target::Target;
 use crate::graph::{Graph, text};
 use crate::ir::op::Op;
+use crate::ir::shape::Type;
 use crate::passes::reduce::reduce;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -75,7 +77,9 @@ pub(super) fn reproduce(
             minimal = false;
             return Ok(false);
         }
-        let Some(onnx) = written(graph, scratch.path()).map_err(io(scratch.path(), "write"))? else {
+        let Some(onnx) =
+            written(graph, planned.target, scratch.path()).map_err(io(scratch.path(), "write"))?
+        else {
             return Ok(false);
         };
         let inputs = ports(graph);
@@ -98,7 +102,9 @@ pub(super) fn reproduce(
     }
     let reduction = reduce(&planned.graph, &mut fails)?;
     fs::create_dir_all(folder).map_err(io(folder, "create"))?;
-    let Some(onnx) = written(&reduction.graph, folder).map_err(io(folder, "write"))? else { return Ok(None) };
+    let Some(onnx) = written(&reduction.graph, planned.target, folder).map_err(io(folder, "write"))? else {
+        return Ok(None);
+    };
     let mut operations = BTreeMap::new();
     for id in reduction.graph.nodes() {
         *operations.entry(reduction.graph.op(id).kind().def().name).or_default() += 1;
@@ -108,23 +114,63 @@ pub(super) fn reproduce(
 }
 
 /// Writes a graph as text and as ONNX with zeros for its weights; `None` where it has no ONNX form.
-fn written(graph: &Graph, folder: &Path) -> std::io::Result<Option<PathBuf>> {
-    let mut places: HashMap<String, WeightLocation> = HashMap::new();
-    let mut end = 0;
+fn written(graph: &Graph, target: Target, folder: &Path) -> std::io::Result<Option<PathBuf>> {
+    let mut zeros = Zeros::default();
     for id in graph.nodes() {
-        let Op::Weight { name, ty } = graph.op(id) else { continue };
-        let Some(sizes) = ty.shape.as_const() else { return Ok(None) };
-        let length_bytes = (sizes.iter().product::<usize>() * ty.dtype.size_bytes()) as u64;
-        let place = WeightLocation { file: ZEROS.to_owned(), offset_bytes: end, length_bytes };
-        if places.insert(name.to_string(), place).is_none() {
-            end += length_bytes;
+        match graph.op(id) {
+            Op::Weight { name, ty } => {
+                let Some(elements) = elements(ty) else { return Ok(None) };
+                zeros.place(name, elements * ty.dtype.size_bytes());
+            }
+            Op::QuantizedWeight { name, ty, scheme } => {
+                let (Some(elements), Some([rows, columns])) =
+                    (elements(ty), ty.shape.as_const().as_deref().map(matrix))
+                else {
+                    return Ok(None);
+                };
+                let Some(scales) = scheme.scale_shape([rows, columns]) else { return Ok(None) };
+                let key = scheme.key(name);
+                zeros.place(&key, scheme.code_bytes(elements));
+                zeros.place(&format!("{key}.scale"), 4 * scales.iter().product::<usize>());
+            }
+            _ => {}
         }
     }
     let Ok(verified) = graph.verify() else { return Ok(None) };
-    let Ok(model) = onnx::export(verified, "", &|name| places.get(name).cloned()) else { return Ok(None) };
+    let locate = |name: &str| zeros.places.get(name).cloned();
+    let Ok(model) = onnx::export(verified, target, "", &locate) else { return Ok(None) };
     let path = folder.join(format!("{}.onnx", graph.name()));
     fs::write(&path, onnx::to_bytes(&model))?;
     fs::write(folder.join(format!("{}.pho", graph.name())), text::print(graph))?;
-    File::create(folder.join(ZEROS))?.set_len(end)?;
+    File::create(folder.join(ZEROS))?.set_len(zeros.end)?;
     Ok(Some(path))
+}
+
+/// Where each weight would stand in a file of zeros, one after the other.
+#[derive(Default)]
+struct Zeros {
+    places: HashMap<String, WeightLocation>,
+    end: u64,
+}
+
+impl Zeros {
+    fn place(&mut self, name: &str, bytes: usize) {
+        let place =
+            WeightLocation { file: ZEROS.to_owned(), offset_bytes: self.end, length_bytes: bytes as u64 };
+        if self.places.insert(name.to_owned(), place).is_none() {
+            self.end += bytes as u64;
+        }
+    }
+}
+
+fn elements(ty: &Type) -> Option<usize> {
+    ty.shape.as_const().map(|sizes| sizes.iter().product())
+}
+
+/// Rows and columns; no matrix has none.
+fn matrix(sizes: &[usize]) -> [usize; 2] {
+    match sizes {
+        [rows, columns] => [*rows, *columns],
+        _ => [0, 0],
+    }
 }

@@ -1,0 +1,187 @@
+//! What stands in a bundle: weights, graphs as text and ONNX, carried files. Owns the manifest's account of it; the same
+//! for a new bundle and for new weights in an old one.
+
+use super::assemble::{ExportError, Progress};
+use super::quantize::{self, StackError};
+use super::store::{self, Store};
+use super::target::Target;
+use super::{arrange, onnx};
+use crate::bundle::{
+    BundleError, BundleWriter, FORMAT, FileRecord, GraphRecord, Layout, Manifest, ModelRecord, SourceRecord,
+    hash_file,
+};
+use crate::graph::{Graph, Verified, text};
+use crate::ir::dtype::Dtype;
+use crate::model::checkpoint::{Checkpoint, CheckpointError};
+use crate::model::config_json::config_json;
+use crate::passes::choose_protocol::Protocol;
+use crate::passes::compile::Plan;
+use indexmap::IndexMap;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// What a bundle is filled with.
+pub(super) struct Contents<'a> {
+    pub checkpoint: &'a Checkpoint,
+    pub graphs: &'a IndexMap<String, Graph>,
+    pub plans: &'a IndexMap<Protocol, Plan>,
+    /// Type of every weight that is not in few bits.
+    pub precision: Dtype,
+    pub targets: &'a [Target],
+    pub max_tokens: usize,
+    pub allow_nonfinite: bool,
+    /// Where files are carried from; the first that has one. The checkpoint's own comes first.
+    pub folders: Vec<PathBuf>,
+}
+
+/// Writes weights, graphs, models and carried files; the manifest of all that, and how far weights in few bits are off.
+pub(super) fn fill(
+    writer: &BundleWriter,
+    contents: &Contents<'_>,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<(Manifest, Vec<StackError>), ExportError> {
+    let stage = |stage| progress(Progress { stage, done_bytes: 0, total_bytes: 0 });
+    let told = |done_bytes, total_bytes| {
+        progress(Progress { stage: "write weights", done_bytes, total_bytes });
+    };
+    let Contents { checkpoint, graphs, allow_nonfinite, .. } = *contents;
+    let joined = arrange::joined(graphs.values(), None);
+    let left_out = quantize::left_out(graphs.values());
+    let source =
+        store::Source { checkpoint, dtype: contents.precision, left_out: &left_out, joined: &joined };
+    let mut store = store::write(writer, source, allow_nonfinite, &told)?;
+    stage("quantise weights");
+    let quantized = quantize::write(writer, checkpoint, graphs.values(), allow_nonfinite)?;
+    store.quantized = quantized.records;
+    store.files.extend(quantized.file.map(|file| (file.file.clone(), file)));
+    stage("write graphs");
+    let (graphs, models) = write_graphs(writer, contents, &store)?;
+    let (carried, mut sources) = carry(writer, &contents.folders)?;
+    sources.extend(store.sources);
+    let manifest = Manifest {
+        format: FORMAT,
+        photonc: env!("CARGO_PKG_VERSION").to_owned(),
+        source: SourceRecord { files: sources, dialect: checkpoint.dialect.name.clone() },
+        model: ModelRecord {
+            config: config_json(&checkpoint.config),
+            vocab_size: checkpoint.config.vocab_size,
+            meta_tokens: checkpoint.config.meta_tokens(),
+            max_tokens: contents.max_tokens,
+        },
+        precision: contents.precision.name().to_owned(),
+        protocols: contents.plans.clone(),
+        graphs,
+        onnx: models,
+        weight_files: store.files,
+        weights: store.weights,
+        quantized: store.quantized,
+        carried,
+    };
+    Ok((manifest, quantized.errors))
+}
+
+/// The folder of a checkpoint that may be named by its weights file.
+pub(super) fn folder_of(model: &Path) -> PathBuf {
+    let folder = if model.is_dir() { model } else { model.parent().unwrap_or(Path::new(".")) };
+    folder.to_owned()
+}
+
+type Written = (IndexMap<String, GraphRecord>, BTreeMap<String, BTreeMap<String, FileRecord>>);
+
+fn write_graphs(
+    writer: &BundleWriter,
+    contents: &Contents<'_>,
+    store: &Store,
+) -> Result<Written, ExportError> {
+    let mut graphs = IndexMap::new();
+    let mut models: BTreeMap<String, BTreeMap<String, FileRecord>> = BTreeMap::new();
+    for (name, graph) in contents.graphs {
+        let verified = graph.verify()?;
+        let record = writer.put(&Layout::graph(name), text::print(verified.graph()).as_bytes())?;
+        graphs.insert(name.clone(), GraphRecord::new(verified, record));
+        // Targets that take the same model share its file.
+        let mut written: Vec<(Vec<u8>, FileRecord)> = Vec::new();
+        for target in contents.targets.iter().filter(|target| target.reads_onnx()) {
+            let model =
+                onnx::export(verified, *target, &describe(name, contents.plans), &|w| store.locate(w))?;
+            let bytes = onnx::to_bytes(&model);
+            let known = written.iter().find(|(other, _)| *other == bytes).map(|(_, record)| record.clone());
+            let record = match known {
+                Some(record) => record,
+                None => {
+                    let relative = Layout::onnx(target.name(), name);
+                    let record = writer.put(&relative, &bytes)?;
+                    reread(writer, &relative, verified, *target)?;
+                    record
+                }
+            };
+            written.push((bytes, record.clone()));
+            models.entry(target.name().to_owned()).or_default().insert(name.clone(), record);
+        }
+    }
+    Ok((graphs, models))
+}
+
+/// Checks a model as it stands in its file.
+fn reread(
+    writer: &BundleWriter,
+    relative: &str,
+    graph: Verified<'_>,
+    target: Target,
+) -> Result<(), ExportError> {
+    let path = writer.staged(relative)?;
+    let failed = |source| BundleError::Io { path: path.clone(), action: "read", source };
+    let bytes = std::fs::read(&path).map_err(failed)?;
+    Ok(onnx::check(&bytes, graph, target)?)
+}
+
+/// One sentence on what a graph is for, for people who meet the ONNX file alone.
+fn describe(name: &str, plans: &IndexMap<Protocol, Plan>) -> String {
+    let uses = plans.iter().filter(|(_, plan)| match plan {
+        Plan::Distributed { coarse, expand, logits, prepare, .. } => {
+            [coarse, expand, logits, prepare].contains(&&name.to_owned())
+        }
+        Plan::Undistributed { decode, logits, prepare, reencode, .. } => {
+            [Some(decode), Some(logits), prepare.as_ref(), reencode.as_ref()]
+                .contains(&Some(&name.to_owned()))
+        }
+    });
+    let uses: Vec<&str> = uses.map(|(protocol, _)| protocol.name()).collect();
+    match uses.is_empty() {
+        true => format!("PHOTON graph `{name}`"),
+        false => format!("PHOTON graph `{name}` of {}", uses.join(" and ")),
+    }
+}
+
+type Carried = (BTreeMap<String, FileRecord>, BTreeMap<String, crate::bundle::Blake3>);
+
+/// Copies the checkpoint's other files that a bundle carries, each from the first folder that has it; beside them, hashes of
+/// what the export read.
+fn carry(writer: &BundleWriter, folders: &[PathBuf]) -> Result<Carried, ExportError> {
+    let mut carried = BTreeMap::new();
+    let mut sources = BTreeMap::new();
+    for name in ["config.json", "model.safetensors.index.json"] {
+        if let Some(path) = folders.first().map(|own| own.join(name)).filter(|path| path.is_file()) {
+            sources.insert(name.to_owned(), hash_file(&path)?.0);
+        }
+    }
+    for name in Layout::CARRIED {
+        let places = folders.iter().map(|folder| folder.join(name));
+        let Some(path) = places.into_iter().find(|path| path.is_file()) else { continue };
+        let unreadable = |source: std::io::Error| {
+            ExportError::Checkpoint(CheckpointError::Unreadable {
+                path: path.clone(),
+                reason: source.to_string(),
+            })
+        };
+        let file = File::open(&path).map_err(unreadable)?;
+        let size_bytes = file.metadata().map_err(unreadable)?.len();
+        let mut out = writer.file(name)?;
+        out.copy(&file, &path, size_bytes, |_, _| Ok(()))?;
+        let record = out.finish()?;
+        sources.insert(name.to_owned(), record.blake3.clone());
+        carried.insert(name.to_owned(), record);
+    }
+    Ok((carried, sources))
+}
