@@ -20,7 +20,7 @@ mod gpu;
 pub mod tensorrt;
 
 pub use builder::{BuildError, Built, EngineBuilder, Order, Phase, Port, Sink, Step, Steps};
-pub use library::{Found, wanted};
+pub use library::{Found, parser_of, wanted};
 pub use memory::{PeakMemory, predicted_peak_bytes};
 pub use message::{Finding, Level, Message, findings};
 pub use mismatch::{Gpu, Here, Mismatch, mismatches};

@@ -7,14 +7,13 @@ use super::onnx;
 use super::options::ExportOptions;
 use super::quantize::StackError;
 use super::rules::{self, Refused};
-use super::target::Target;
 use crate::bundle::{BundleError, BundleWriter, Manifest};
 use crate::graph::VerifyError;
 use crate::graph::interp::InterpError;
 use crate::ir::dtype::Dtype;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::passes::choose_protocol::Protocol;
-use crate::passes::compile::{Compilation, CompileError, PassOptions, Plan, compile_with};
+use crate::passes::compile::{Compilation, CompileError, PassOptions, compile_with};
 use indexmap::IndexMap;
 use std::collections::BTreeSet;
 
