@@ -61,7 +61,9 @@ fn a_refitted_bundle_is_the_bundle_of_the_new_checkpoint() {
         exported(&old, &bundle, precision);
         exported(&new, &wanted, precision);
         let report = refit(&options(&bundle, &new), &|_| {}).expect("refits");
-        assert_eq!(contents(&bundle), contents(&wanted), "{precision}");
+        let (found, wanted) = (contents(&bundle), contents(&wanted));
+        let differing: Vec<_> = wanted.keys().filter(|name| found.get(*name) != wanted.get(*name)).collect();
+        assert!(differing.is_empty() && found.len() == wanted.len(), "{precision}: {differing:?}");
         // Weights stand where they stood, so no model had to change.
         let models: usize = report.manifest.onnx.values().map(BTreeMap::len).sum();
         assert_eq!(report.models_kept, models, "{precision}");
@@ -92,7 +94,7 @@ fn weights_of_another_model_are_refused_field_by_field() {
     assert!(matches!(error, RefitError::OtherModel(_)), "{text}");
     assert!(text.contains("vocab_size is 101, the bundle has 256"), "{text}");
     assert!(text.contains("levels[0].dim is "), "{text}");
-    assert_eq!(contents(&bundle), before, "the bundle is as it was");
+    assert!(contents(&bundle) == before, "the bundle is as it was");
 }
 
 #[test]
@@ -109,5 +111,5 @@ fn damaged_weights_leave_the_bundle_as_it_was() {
     fs::write(&path, &bytes).expect("writes");
     let error = refit(&options(&bundle, &new), &|_| {}).expect_err("is refused").to_string();
     assert!(error.contains("NaN"), "{error}");
-    assert_eq!(contents(&bundle), before, "the bundle is as it was");
+    assert!(contents(&bundle) == before, "the bundle is as it was");
 }

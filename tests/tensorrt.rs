@@ -165,7 +165,6 @@ fn other_models_and_types_build_too() {
         return;
     }
     let chosen = EngineOptions { profiles: Vec::new(), ..options(&[89, 120]) };
-    let (int8, int4) = (Scheme::Int8, Scheme::Int4);
     for dtype in [Dtype::F16, Dtype::Bf16] {
         Trial::of("paper", dtype).run(&options(&[89, 120]));
     }
@@ -173,9 +172,9 @@ fn other_models_and_types_build_too() {
         Trial::of("tiny", dtype).run(&chosen);
     }
     let quantized = [
-        Trial { quantized: &[("level2.encoder", int8)], ..Trial::of("tiny", Dtype::F32) },
-        Trial { quantized: &[("level2.encoder", int8)], ..Trial::of("tiny", Dtype::F16) },
-        Trial { quantized: &[("level2", int4)], ..Trial::of("tiny", Dtype::F16) },
+        Trial { quantized: &[("level2.encoder", Scheme::Int8)], ..Trial::of("tiny", Dtype::F32) },
+        Trial { quantized: &[("level2.encoder", Scheme::Int8)], ..Trial::of("tiny", Dtype::F16) },
+        Trial { quantized: &[("level2", Scheme::Int4)], ..Trial::of("tiny", Dtype::F16) },
     ];
     quantized.iter().for_each(|trial| trial.run(&options(&[89, 120])));
     Trial::of("paper-600m", Dtype::F16).run(&chosen);

@@ -169,6 +169,7 @@ pub fn export_with(
         targets: &options.targets,
         max_tokens,
         allow_nonfinite: options.allow_nonfinite,
+        models: None,
         folders: vec![folder_of(&options.model)],
     };
     let (manifest, quantized) = fill(&writer, &contents, progress)?;

@@ -7,8 +7,8 @@ use super::store::{self, Store};
 use super::target::Target;
 use super::{arrange, onnx};
 use crate::bundle::{
-    BundleError, BundleWriter, FORMAT, FileRecord, GraphRecord, Layout, Manifest, ModelRecord, SourceRecord,
-    hash_file,
+    Bundle, BundleError, BundleWriter, FORMAT, FileRecord, GraphRecord, Layout, Manifest, ModelRecord,
+    SourceRecord, hash_file,
 };
 use crate::graph::{Graph, Verified, text};
 use crate::ir::dtype::Dtype;
@@ -17,7 +17,7 @@ use crate::model::config_json::config_json;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::Plan;
 use indexmap::IndexMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,8 @@ pub(super) struct Contents<'a> {
     pub targets: &'a [Target],
     pub max_tokens: usize,
     pub allow_nonfinite: bool,
+    /// A bundle of the same graphs, whose models are taken where every weight stands as there.
+    pub models: Option<&'a Bundle>,
     /// Where files are carried from; the first that has one. The checkpoint's own comes first.
     pub folders: Vec<PathBuf>,
 }
@@ -56,7 +58,15 @@ pub(super) fn fill(
     store.quantized = quantized.records;
     store.files.extend(quantized.file.map(|file| (file.file.clone(), file)));
     stage("write graphs");
-    let (graphs, models) = write_graphs(writer, contents, &store)?;
+    let graphs = write_texts(writer, graphs)?;
+    let stands = |bundle: &&Bundle| {
+        let old = bundle.manifest();
+        (&old.weights, &old.quantized) == (&store.weights, &store.quantized)
+    };
+    let models = match contents.models.filter(stands) {
+        Some(bundle) => keep_models(writer, bundle)?,
+        None => write_models(writer, contents, &store)?,
+    };
     let (carried, mut sources) = carry(writer, &contents.folders)?;
     sources.extend(store.sources);
     let manifest = Manifest {
@@ -87,24 +97,49 @@ pub(super) fn folder_of(model: &Path) -> PathBuf {
     folder.to_owned()
 }
 
-type Written = (IndexMap<String, GraphRecord>, BTreeMap<String, BTreeMap<String, FileRecord>>);
+fn write_texts(
+    writer: &BundleWriter,
+    graphs: &IndexMap<String, Graph>,
+) -> Result<IndexMap<String, GraphRecord>, ExportError> {
+    let mut records = IndexMap::new();
+    for (name, graph) in graphs {
+        let verified = graph.verify()?;
+        let record = writer.put(&Layout::graph(name), text::print(verified.graph()).as_bytes())?;
+        records.insert(name.clone(), GraphRecord::new(verified, record));
+    }
+    Ok(records)
+}
 
-fn write_graphs(
+/// ONNX models by target and graph.
+type Models = BTreeMap<String, BTreeMap<String, FileRecord>>;
+
+/// The models of another bundle, as they are: nothing in them but the places of weights can change.
+fn keep_models(writer: &BundleWriter, bundle: &Bundle) -> Result<Models, ExportError> {
+    let models = &bundle.manifest().onnx;
+    let records = models.values().flat_map(BTreeMap::values);
+    // Targets that take the same model share its file.
+    let files: BTreeSet<&str> = records.map(|record| record.file.as_str()).collect();
+    for file in files {
+        let path = bundle.root().join(file);
+        let failed = |source| BundleError::Io { path: path.clone(), action: "read", source };
+        writer.put(file, &std::fs::read(&path).map_err(failed)?)?;
+    }
+    Ok(models.clone())
+}
+
+fn write_models(
     writer: &BundleWriter,
     contents: &Contents<'_>,
     store: &Store,
-) -> Result<Written, ExportError> {
-    let mut graphs = IndexMap::new();
-    let mut models: BTreeMap<String, BTreeMap<String, FileRecord>> = BTreeMap::new();
+) -> Result<Models, ExportError> {
+    let mut models = Models::new();
     for (name, graph) in contents.graphs {
         let verified = graph.verify()?;
-        let record = writer.put(&Layout::graph(name), text::print(verified.graph()).as_bytes())?;
-        graphs.insert(name.clone(), GraphRecord::new(verified, record));
         // Targets that take the same model share its file.
         let mut written: Vec<(Vec<u8>, FileRecord)> = Vec::new();
         for target in contents.targets.iter().filter(|target| target.reads_onnx()) {
-            let model =
-                onnx::export(verified, *target, &describe(name, contents.plans), &|w| store.locate(w))?;
+            let doc = describe(name, contents.plans);
+            let model = onnx::export(verified, *target, &doc, &|weight| store.locate(weight))?;
             let bytes = onnx::to_bytes(&model);
             let known = written.iter().find(|(other, _)| *other == bytes).map(|(_, record)| record.clone());
             let record = match known {
@@ -120,7 +155,7 @@ fn write_graphs(
             models.entry(target.name().to_owned()).or_default().insert(name.clone(), record);
         }
     }
-    Ok((graphs, models))
+    Ok(models)
 }
 
 /// Checks a model as it stands in its file.

@@ -137,6 +137,7 @@ pub fn refit(
         targets: &targets,
         max_tokens: old.model.max_tokens,
         allow_nonfinite: options.allow_nonfinite,
+        models: Some(&bundle),
         folders: vec![folder_of(&options.weights), options.bundle.clone()],
     };
     let (manifest, _) = fill(&writer, &contents, progress)?;
