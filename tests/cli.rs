@@ -282,7 +282,7 @@ fn doctor_lists_every_backend() -> TestResult {
     let report = document(folder.path(), &["doctor", "--json"])?;
     let backends = report["backends"].as_array().ok_or("backends")?;
     let names: Vec<&str> = backends.iter().filter_map(|backend| backend["name"].as_str()).collect();
-    assert_eq!(names, ["tract", "ort", "reference", "cuda", "tensorrt-rtx"]);
+    assert_eq!(names, ["tract", "ort", "reference", "cuda", "tensorrt"]);
     // A backend is there, with its version and place, or each thing it lacks says what to do.
     for backend in backends {
         let missing = backend["missing"].as_array().ok_or("missing")?;

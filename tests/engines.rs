@@ -4,11 +4,9 @@
 mod fixture;
 
 use fixture::golden_path;
-use photonc::bundle::{Blake3, Bundle};
-use photonc::engine::{
-    BuildError, Built, EngineBuilder, EngineSet, Gpu, Here, Level, Message, Order, Phase, Profile, Sink, Sm,
-    Vendor, Version, pick, sets,
-};
+use fixture::pretender::{Pretender, VERSION};
+use photonc::bundle::Bundle;
+use photonc::engine::{EngineSet, Gpu, Here, Profile, Sm, Vendor, Version, pick, sets};
 use photonc::export::engines::{
     EngineError, EngineOptions, EngineProgress, EngineReport, Failed, build_engines,
 };
@@ -18,63 +16,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tract_onnx::pb::ModelProto;
-
-const VERSION: Version = Version { major: 1, minor: 7, patch: 1 };
-
-/// A vendor whose engines are hashes, and which refuses what it is told to.
-struct Pretender {
-    version: Version,
-    refuses: Option<&'static str>,
-    drops: Option<&'static str>,
-    built: Vec<String>,
-}
-
-impl Pretender {
-    fn new() -> Self {
-        Pretender { version: VERSION, refuses: None, drops: None, built: Vec::new() }
-    }
-}
-
-impl EngineBuilder for Pretender {
-    fn vendor(&self) -> Vendor {
-        Vendor::TensorrtRtx
-    }
-
-    fn version(&self) -> Version {
-        self.version
-    }
-
-    fn build(&mut self, order: &Order<'_>, sink: &mut Sink<'_>) -> Result<Built, BuildError> {
-        let bytes = fs::read(order.onnx).expect("the model is there");
-        let graph = ModelProto::decode(bytes.as_slice()).expect("is ONNX").graph.expect("has a graph");
-        self.built.push(order.onnx.file_stem().expect("a name").to_string_lossy().into_owned());
-        let ports: Vec<&str> = order.inputs.iter().map(|input| input.name.as_str()).collect();
-        let inputs: Vec<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
-        assert_eq!(ports, inputs, "the order names every input of the model");
-        for (input, profile) in
-            order.inputs.iter().flat_map(|input| order.profiles.iter().map(move |p| (input, p)))
-        {
-            for dim in &input.shape {
-                let [least, best, most] = profile.sizes(dim).expect("a size of every axis");
-                assert!(0 < least && least <= best && best <= most, "{}: {profile}", input.name);
-            }
-        }
-        if let Some(node) = graph.node.iter().find(|node| Some(node.op_type.as_str()) == self.refuses) {
-            let text = format!(
-                "IBuilder::buildSerializedNetwork: Error Code 1: Myelin ([pass.cpp:337: check] Cannot compile operation '{}_U7' \
-                 for Nothing: it is not supported. In compileGraph at /_src/optimizer/myelin/codeGenerator.cpp:2012)",
-                node.name
-            );
-            let messages = vec![Message { level: Level::Error, text }];
-            return Err(BuildError::Refused { vendor: self.vendor(), phase: Phase::Build, messages });
-        }
-        if let Some(name) = self.drops.filter(|name| inputs.contains(name)) {
-            return Err(BuildError::Unconsumed { vendor: self.vendor(), inputs: vec![name.to_owned()] });
-        }
-        sink(Blake3::of(&bytes).as_str().as_bytes())?;
-        Ok(Built { messages: Vec::new() })
-    }
-}
 
 /// A bundle of the golden `paper` in `folder`.
 fn bundle(folder: &Path) -> Bundle {

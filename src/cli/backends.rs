@@ -1,8 +1,9 @@
 //! The backends that `--backend` offers and `doctor` lists. Owns their names and how each is loaded.
 
-use super::Failure;
 use super::ort_args::OrtArgs;
+use super::{Failure, engine_args};
 use crate::bundle::Bundle;
+use crate::engine::pick;
 use crate::graph::Graph;
 use crate::ir::dtype::Dtype;
 use crate::passes::choose_protocol::Protocol;
@@ -16,6 +17,7 @@ use crate::runtime::plan::{ENCODE, WINDOW};
 use crate::runtime::portable::OnnxGraph;
 use crate::runtime::reference::Reference;
 use crate::runtime::sampler::Sampling;
+use crate::runtime::tensorrt::Tensorrt;
 use crate::runtime::tract::Tract;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub enum BackendName {
     Reference,
     /// Own kernels on an NVIDIA GPU, straight from the graphs
     Cuda,
+    /// TensorRT engines that `photonc build` has made, on an NVIDIA GPU
+    Tensorrt,
 }
 
 /// Where graphs run.
@@ -60,8 +64,13 @@ fn compute_type(text: &str) -> Result<Dtype, String> {
 
 impl BackendName {
     /// Every backend.
-    pub const ALL: [BackendName; 4] =
-        [BackendName::Tract, BackendName::Ort, BackendName::Reference, BackendName::Cuda];
+    pub const ALL: [BackendName; 5] = [
+        BackendName::Tract,
+        BackendName::Ort,
+        BackendName::Reference,
+        BackendName::Cuda,
+        BackendName::Tensorrt,
+    ];
 
     /// Name in options and output.
     pub fn name(self) -> &'static str {
@@ -70,6 +79,7 @@ impl BackendName {
             BackendName::Ort => "ort",
             BackendName::Reference => "reference",
             BackendName::Cuda => "cuda",
+            BackendName::Tensorrt => "tensorrt",
         }
     }
 
@@ -80,6 +90,9 @@ impl BackendName {
             BackendName::Ort => "runs the ONNX models in ONNX Runtime, on the CPU or a GPU",
             BackendName::Reference => "interprets the graphs in binary64: slow, the oracle",
             BackendName::Cuda => "own kernels on an NVIDIA GPU, straight from the graphs",
+            BackendName::Tensorrt => {
+                "TensorRT engines: `photonc build` makes them anywhere, an NVIDIA GPU runs them"
+            }
         }
     }
 }
@@ -99,6 +112,7 @@ impl BackendArgs {
             BackendName::Ort => self.ort(&bundle, None)?,
             BackendName::Reference => Box::new(Reference::of_bundle(bundle.clone())),
             BackendName::Cuda => self.cuda(&bundle)?,
+            BackendName::Tensorrt => self.tensorrt(&bundle)?,
         };
         let generator = Generator::of_bundle(&bundle, backend)?;
         Ok((bundle, generator))
@@ -123,6 +137,22 @@ impl BackendArgs {
         let dtype = self.compute.or(own).unwrap_or(Dtype::F32);
         let cuda = Cuda::with_weights_of(bundle.clone(), graphs, self.gpu()?, dtype);
         Ok(Box::new(cuda.map_err(RuntimeError::from)?))
+    }
+
+    /// TensorRT engines of the bundle.
+    pub fn tensorrt(&self, bundle: &Bundle) -> Result<Box<dyn Backend>, Failure> {
+        let unavailable = |message| BackendError::Unavailable { backend: self.name.name(), message };
+        let runner =
+            engine_args::runner(self.device).map_err(|message| RuntimeError::from(unavailable(message)))?;
+        // A bundle without a fitting engine is refused before the GPU is opened.
+        let graphs = bundle.manifest().graphs.keys();
+        for graph in graphs.filter(|graph| *graph == ENCODE) {
+            pick(bundle, graph, runner.here()).map_err(|error| {
+                RuntimeError::from(BackendError::Load { graph: graph.clone(), message: error.to_string() })
+            })?;
+        }
+        let opened = Tensorrt::of_bundle(bundle.clone(), self.gpu()?, runner);
+        Ok(Box::new(opened.map_err(RuntimeError::from)?))
     }
 
     fn gpu(&self) -> Result<Arc<dyn Device>, RuntimeError> {

@@ -45,7 +45,7 @@ pub fn run(_args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         photonc: env!("CARGO_PKG_VERSION"),
         system: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        backends: BackendName::ALL.into_iter().map(status).chain([tensorrt()]).collect(),
+        backends: BackendName::ALL.into_iter().map(status).collect(),
     };
     if reporter.json() {
         return reporter.document(&report);
@@ -88,6 +88,7 @@ fn status(backend: BackendName) -> BackendStatus {
         BackendName::Reference => built_in(env!("CARGO_PKG_VERSION")),
         BackendName::Ort => ort(),
         BackendName::Cuda => cuda(),
+        BackendName::Tensorrt => engines(),
     };
     let (name, about, found) = (backend.name(), backend.about(), missing.is_empty());
     BackendStatus { name, about, found, version, place, missing }
@@ -132,26 +133,16 @@ fn not_found(missing: &NotFound) -> Found {
     Found { version: None, place: None, missing: vec![missing] }
 }
 
-/// TensorRT, which builds engines; no backend runs them.
-fn tensorrt() -> BackendStatus {
-    let Found { version, place, missing } = engines();
-    let about = "builds engines for GPUs that need not be here; does not run them";
-    BackendStatus {
-        name: super::engine_args::VENDOR.name(),
-        about,
-        found: missing.is_empty(),
-        version,
-        place,
-        missing,
-    }
-}
-
 #[cfg(feature = "tensorrt-rtx")]
 fn engines() -> Found {
     match crate::engine::tensorrt::find(None) {
         Ok(found) => {
             let place = found.library.display().to_string();
-            Found { version: Some(found.version.to_string()), place: Some(place), missing: Vec::new() }
+            Found {
+                version: Some(format!("{} {}", found.vendor, found.version)),
+                place: Some(place),
+                missing: Vec::new(),
+            }
         }
         Err(missing) => not_found(&missing),
     }

@@ -4,7 +4,8 @@
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
 use crate::engine::{
-    Capabilities, EngineBuilder, EngineFile, EngineSet, EngineTarget, Level, Profile, Sm, Vendor,
+    Capabilities, EngineBuilder, EngineFile, EngineRunner, EngineSet, EngineTarget, Level, Profile, Sm,
+    Vendor,
 };
 use crate::export::engines::{EngineOptions, EngineProgress, EngineReport, build_engines};
 use serde_json::{Value, json};
@@ -196,7 +197,7 @@ fn capabilities(target: &EngineTarget) -> Result<Vec<Sm>, Failure> {
 
 #[cfg(feature = "tensorrt-rtx")]
 fn open(target: &EngineTarget, named: Option<&Path>) -> Result<Box<dyn EngineBuilder>, Failure> {
-    use crate::engine::tensorrt::{TensorRt, find};
+    use crate::engine::tensorrt::{TensorRt, VENDOR, find};
     if target.vendor != VENDOR {
         let found = format!("this photonc was built for {VENDOR}, not for {}", target.vendor);
         return Err(Failure::input("no engines were written", &found).help(&without(target.vendor)));
@@ -220,8 +221,22 @@ fn open(target: &EngineTarget, _named: Option<&Path>) -> Result<Box<dyn EngineBu
     Err(Failure::input("no engines were written", &found).help(&without(target.vendor)))
 }
 
-/// The vendor that this photonc speaks to, or would if it had been built to.
-pub const VENDOR: Vendor = if cfg!(feature = "tensorrt") { Vendor::Tensorrt } else { Vendor::TensorrtRtx };
+/// What runs engines on GPU `device`, or does not for want of one.
+#[cfg(feature = "tensorrt-rtx")]
+pub fn runner(device: usize) -> Result<Box<dyn EngineRunner>, String> {
+    use crate::engine::Here;
+    use crate::engine::tensorrt::{TensorRt, VENDOR, find, find_gpu};
+    use crate::engine::tensorrt_runner::TensorRtRunner;
+    let found = find(None).map_err(|missing| missing.to_string())?;
+    let here = Here { vendor: VENDOR, version: found.version, gpu: find_gpu(device) };
+    Ok(Box::new(TensorRtRunner::new(TensorRt::open(&found)?, here)?))
+}
+
+/// Says that this build has no TensorRT.
+#[cfg(not(feature = "tensorrt-rtx"))]
+pub fn runner(_device: usize) -> Result<Box<dyn EngineRunner>, String> {
+    Err(format!("this photonc was built without it; install with `{WITH_TENSORRT_RTX},cuda`"))
+}
 
 /// How to get a photonc that speaks to TensorRT-RTX.
 pub const WITH_TENSORRT_RTX: &str = "cargo install --path . --features tensorrt-rtx";

@@ -99,6 +99,7 @@ fn backend(
         }
         BackendName::Ort => args.backend.ort(bundle, model),
         BackendName::Cuda => args.backend.with_graph(bundle, graph.graph()),
+        BackendName::Tensorrt => args.backend.tensorrt(bundle),
     }
 }
 
@@ -107,6 +108,12 @@ fn tapped(args: &Args, bundle: &Bundle, graph: &Graph) -> Result<(Graph, Option<
     let name = format!("{}.taps", graph.name());
     match args.backend.name {
         BackendName::Reference | BackendName::Cuda => return Ok((with_taps(graph, &name), None)),
+        BackendName::Tensorrt => {
+            let cause = "an engine yields the outputs it was built with";
+            return Err(
+                Failure::usage(&cause).help("leave out --per-layer, or verify the models with --backend ort")
+            );
+        }
         BackendName::Tract | BackendName::Ort => {}
     }
     let unusable = |cause: &dyn std::fmt::Display| Failure::input("the bundle cannot be used", cause);

@@ -12,12 +12,15 @@ mod mismatch;
 mod pick;
 mod profile;
 mod record;
+mod runner;
 mod target;
 
 #[cfg(feature = "tensorrt-rtx")]
 mod gpu;
 #[cfg(feature = "tensorrt-rtx")]
 pub mod tensorrt;
+#[cfg(feature = "tensorrt-rtx")]
+pub mod tensorrt_runner;
 
 pub use builder::{BuildError, Built, EngineBuilder, Order, Phase, Port, Sink, Step, Steps};
 pub use library::{Found, parser_of, wanted};
@@ -27,4 +30,5 @@ pub use mismatch::{Gpu, Here, Mismatch, mismatches};
 pub use pick::{NoEngine, Picked, pick};
 pub use profile::{Limits, Outside, Profile, ProfileError, Range, Use, choose};
 pub use record::{EngineFile, EngineRecord, EngineSet, EngineSource, FORMAT, RecordError, onnx_target, sets};
+pub use runner::{Binding, Bindings, EngineRunner};
 pub use target::{Capabilities, EngineTarget, Sm, TargetError, Vendor, Version};

@@ -112,6 +112,22 @@ impl TensorRt {
         Ok(TensorRt { logger, said, version: found.version })
     }
 
+    /// A runtime of the library.
+    pub(super) fn runtime(&self) -> trtx::Result<trtx::Runtime<'_>> {
+        trtx::Runtime::new(&self.logger)
+    }
+
+    /// What was said since this was last asked, the failures first; where there were none, the words of `trtx`.
+    pub(super) fn words(&self, error: &dyn std::fmt::Display) -> String {
+        let said = self.take_said();
+        let errors: Vec<&str> = said
+            .iter()
+            .filter(|message| message.level == Level::Error)
+            .map(|message| message.text.trim())
+            .collect();
+        if errors.is_empty() { error.to_string() } else { errors.join("; ") }
+    }
+
     fn take_said(&self) -> Vec<Message> {
         std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner))
     }

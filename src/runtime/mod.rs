@@ -23,6 +23,7 @@ mod session;
 pub mod simulated;
 mod steps;
 mod stream;
+pub mod tensorrt;
 pub mod timing;
 pub mod tract;
 pub mod trajectory;

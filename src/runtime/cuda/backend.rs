@@ -4,7 +4,7 @@
 use super::decode::CudaDecoder;
 use super::device::{Allocation, Device, DeviceError, Stream};
 use super::dispatch;
-use super::machine::{Machine, MachineError, bytes_of, solve};
+use super::machine::{Machine, MachineError, bytes_of};
 use super::plan::view::{Element, View, row_major};
 use super::plan::{Contents, PlanOptions};
 use super::weights::{InMemory, WeightBytes, refuse_codes};
@@ -25,7 +25,7 @@ const STREAM: Stream = Stream(0);
 
 /// Graphs on a device.
 pub struct Cuda {
-    machine: Machine,
+    pub(super) machine: Machine,
     pool: Pool,
     arena: Option<Allocation>,
 }
@@ -35,9 +35,9 @@ pub struct Cuda {
 struct Pool(Arc<Mutex<BTreeMap<usize, Vec<Allocation>>>>);
 
 /// Memory of a buffer, returned to the pool when dropped.
-struct Held {
+pub(super) struct Held {
     memory: Option<Allocation>,
-    element: Element,
+    pub(super) element: Element,
     pool: Pool,
 }
 
@@ -51,7 +51,7 @@ impl Drop for Held {
 }
 
 impl Held {
-    fn address(&self) -> u64 {
+    pub(super) fn address(&self) -> u64 {
         self.memory.as_ref().map_or(0, |memory| memory.address)
     }
 }
@@ -122,7 +122,12 @@ impl Cuda {
         &*self.machine.device
     }
 
-    fn hold(&mut self, element: Element, dtype: Dtype, shape: &[usize]) -> Result<Buffer, BackendError> {
+    pub(super) fn hold(
+        &mut self,
+        element: Element,
+        dtype: Dtype,
+        shape: &[usize],
+    ) -> Result<Buffer, BackendError> {
         let bytes = shape.iter().product::<usize>() * element.size_bytes(self.machine.dtype);
         let bytes = bytes.max(1).next_multiple_of(256);
         let free =
@@ -160,7 +165,7 @@ impl Cuda {
     }
 
     /// Copies a box of elements on the device, converting between element types.
-    fn copy(&self, from: (u64, &View), to: (u64, &View)) -> Result<(), BackendError> {
+    pub(super) fn copy(&self, from: (u64, &View), to: (u64, &View)) -> Result<(), BackendError> {
         dispatch::copy(self.device(), STREAM, self.machine.dtype, from, to).map_err(failed)
     }
 }
@@ -188,11 +193,11 @@ pub(super) fn failed_in(graph: &str, error: MachineError) -> BackendError {
     }
 }
 
-fn held(buffer: &Buffer) -> Result<&Held, BackendError> {
+pub(super) fn held(buffer: &Buffer) -> Result<&Held, BackendError> {
     buffer.storage()
 }
 
-fn whole(buffer: &Buffer, element: Element) -> View {
+pub(super) fn whole(buffer: &Buffer, element: Element) -> View {
     View { buffer: 0, element, offset: 0, dims: buffer.shape().to_vec(), strides: row_major(buffer.shape()) }
 }
 
@@ -305,15 +310,9 @@ impl Backend for Cuda {
 
     fn run(&mut self, graph: &str, inputs: &[(&str, &Buffer)]) -> Result<Outputs, BackendError> {
         let failed_here = |error: MachineError| failed_in(graph, error);
-        let sizes: Vec<(&str, &[usize])> =
-            inputs.iter().map(|(name, buffer)| (*name, buffer.shape())).collect();
-        let known = self.machine.graph(graph).map_err(failed_here)?;
         let binding = |message: String| BackendError::Binding { graph: graph.to_owned(), message };
-        let names = crate::runtime::plan::signature(known);
-        if let Some((name, _)) = inputs.iter().find(|(name, _)| !names.inputs.contains_key(*name)) {
-            return Err(binding(format!("has no input `{name}`")));
-        }
-        let bindings = solve(known, &sizes).map_err(binding)?;
+        let bindings = self.sizes_of(graph, inputs)?;
+        let names = crate::runtime::plan::signature(self.machine.graph(graph).map_err(failed_here)?);
         let mut options = PlanOptions::default();
         let mut values = BTreeMap::new();
         for (name, buffer) in inputs {

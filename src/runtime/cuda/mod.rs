@@ -14,6 +14,7 @@ pub mod driver;
 pub mod kernels;
 pub mod launch;
 pub mod launch_attention;
+mod lend;
 #[cfg(feature = "cuda")]
 pub mod libraries;
 pub mod machine;
