@@ -10,6 +10,7 @@ use photonc::engine::{EngineSet, Gpu, Here, Profile, Sm, Vendor, Version, pick, 
 use photonc::export::engines::{
     EngineError, EngineOptions, EngineProgress, EngineReport, Failed, build_engines,
 };
+use photonc::export::target::Target;
 use photonc::export::{ExportOptions, export};
 use prost::Message as _;
 use std::fs;
@@ -20,7 +21,9 @@ use tract_onnx::pb::ModelProto;
 /// A bundle of the golden `paper` in `folder`.
 fn bundle(folder: &Path) -> Bundle {
     let out = folder.join("bundle");
-    export(&ExportOptions::new(golden_path("paper"), &out), &|_| {}).expect("exports");
+    let targets = vec![Target::TensorrtRtx];
+    export(&ExportOptions { targets, ..ExportOptions::new(golden_path("paper"), &out) }, &|_| {})
+        .expect("exports");
     Bundle::open(&out).expect("opens")
 }
 
@@ -75,7 +78,7 @@ fn what_still_fits_is_kept_and_what_does_not_is_built() {
 
     fs::write(report.set.folder.join("coarse.engine"), "other bytes").expect("writes");
     build(&bundle, &mut vendor, &options()).expect("builds");
-    assert_eq!(vendor.built[all..], ["coarse.portable"], "a damaged engine is built again");
+    assert_eq!(vendor.built[all..], ["coarse.tensorrt-rtx"], "a damaged engine is built again");
 
     let narrower = EngineOptions {
         graphs: Some(vec!["expand".to_owned()]),
@@ -83,7 +86,7 @@ fn what_still_fits_is_kept_and_what_does_not_is_built() {
         ..options()
     };
     let report = build(&bundle, &mut vendor, &narrower).expect("builds");
-    assert_eq!(vendor.built[all + 1..], ["expand.portable"], "other sizes are another engine");
+    assert_eq!(vendor.built[all + 1..], ["expand.tensorrt-rtx"], "other sizes are another engine");
     assert_eq!(report.set.record.graphs.len(), all, "engines of other graphs stay");
 
     let mut newer = Pretender { version: Version { minor: 8, ..VERSION }, ..Pretender::new() };
@@ -203,7 +206,8 @@ fn engines_of_other_weights_are_not_used() {
     }
     fs::write(model.join("model.safetensors"), bytes).expect("writes");
     let out = folder.path().join("other");
-    export(&ExportOptions::new(&model, &out), &|_| {}).expect("exports");
+    let targets = vec![Target::TensorrtRtx];
+    export(&ExportOptions { targets, ..ExportOptions::new(&model, &out) }, &|_| {}).expect("exports");
     let other = Bundle::open(&out).expect("opens");
     let into = out.join("engines/tensorrt-rtx/sm_89+sm_120");
     fs::create_dir_all(&into).expect("makes");
@@ -212,4 +216,18 @@ fn engines_of_other_weights_are_not_used() {
     }
     let error = pick(&other, "coarse", &here(89)).expect_err("does not fit");
     assert!(error.to_string().contains("built from other weights"), "{error}");
+}
+
+#[test]
+fn a_bundle_for_others_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("bundle");
+    export(&ExportOptions::new(golden_path("paper"), &out), &|_| {}).expect("exports");
+    let bundle = Bundle::open(&out).expect("opens");
+    let error = build(&bundle, &mut Pretender::new(), &options()).expect_err("is refused").to_string();
+    assert!(
+        error.contains("has no ONNX models for TensorRT-RTX") && error.contains("--target tensorrt-rtx"),
+        "{error}"
+    );
+    assert!(!out.join("engines").exists(), "nothing was begun");
 }

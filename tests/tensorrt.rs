@@ -45,7 +45,9 @@ fn found() -> Found {
 
 fn bundle(golden: &str, folder: &Path) -> Bundle {
     let out = folder.join("bundle");
-    export(&ExportOptions::new(golden_path(golden), &out), &|_| {}).expect("exports");
+    let targets = vec![Target::TensorrtRtx];
+    export(&ExportOptions { targets, ..ExportOptions::new(golden_path(golden), &out) }, &|_| {})
+        .expect("exports");
     Bundle::open(&out).expect("opens")
 }
 
@@ -286,6 +288,7 @@ fn an_export_builds_engines_too() {
         "batch=1,meta=2,capacity=8",
         "--tensorrt-lib",
         &library.to_string_lossy(),
+        "--no-reproducer",
         "--json",
     ]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

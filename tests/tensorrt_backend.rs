@@ -15,6 +15,7 @@ use fixture::{GOLDENS, golden_path};
 use photonc::bundle::Bundle;
 use photonc::engine::{Bindings, EngineRunner, Gpu, Here, Profile, Sm, Vendor};
 use photonc::export::engines::{EngineOptions, EngineProgress, build_engines};
+use photonc::export::target::Target;
 use photonc::export::{ExportOptions, export};
 use photonc::ir::dtype::Dtype;
 use photonc::ir::tensor::{Data, Tensor};
@@ -99,7 +100,9 @@ impl EngineRunner for Runner {
 /// A golden's bundle with engines for one to four rows and any of a few sizes.
 fn bundle(golden: &str, folder: &Path) -> Bundle {
     let out = folder.join("bundle");
-    export(&ExportOptions::new(golden_path(golden), &out), &|_| {}).expect("exports");
+    let targets = vec![Target::TensorrtRtx];
+    export(&ExportOptions { targets, ..ExportOptions::new(golden_path(golden), &out) }, &|_| {})
+        .expect("exports");
     let bundle = Bundle::open(&out).expect("opens");
     let profile = |text: &str| Profile::parse(text).expect("a profile");
     let profiles = vec![

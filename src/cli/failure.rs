@@ -295,7 +295,7 @@ impl From<EngineError> for Failure {
             EngineError::Bundle(error) => {
                 Failure { title: "no engines were written".to_owned(), ..error.into() }
             }
-            error @ (EngineError::Parse { .. } | EngineError::Verify(_)) => {
+            error @ (EngineError::NoModels { .. } | EngineError::Parse { .. } | EngineError::Verify(_)) => {
                 Failure::input("the bundle cannot be used", &error)
             }
             EngineError::Failed(failed) => Failure::input("no engines were written", &failed),

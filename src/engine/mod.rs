@@ -29,6 +29,6 @@ pub use message::{Finding, Level, Message, findings};
 pub use mismatch::{Gpu, Here, Mismatch, mismatches};
 pub use pick::{NoEngine, Picked, pick};
 pub use profile::{Limits, Outside, Profile, ProfileError, Range, Use, choose};
-pub use record::{EngineFile, EngineRecord, EngineSet, EngineSource, FORMAT, RecordError, onnx_target, sets};
+pub use record::{EngineFile, EngineRecord, EngineSet, EngineSource, FORMAT, RecordError, sets};
 pub use runner::{Binding, Bindings, EngineRunner};
 pub use target::{Capabilities, EngineTarget, Sm, TargetError, Vendor, Version};

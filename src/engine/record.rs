@@ -103,18 +103,11 @@ impl EngineSource {
     /// # Errors
     /// No ONNX model of such a graph.
     pub fn of(bundle: &Bundle, vendor: Vendor, graph: &str) -> Result<Self, BundleError> {
-        let onnx = bundle.onnx_record(onnx_target(bundle, vendor), graph)?.blake3.clone();
+        let onnx = bundle.onnx_record(vendor.name(), graph)?.blake3.clone();
         let files = bundle.manifest().weight_files.values();
         let hashes: Vec<&str> = files.map(|file| file.blake3.as_str()).collect();
         Ok(EngineSource { onnx, weights: Blake3::of(hashes.join("\n").as_bytes()) })
     }
-}
-
-/// The target whose ONNX models a vendor's engines are built from: its own where the bundle was exported for it, else those
-/// that serve everybody.
-#[must_use]
-pub fn onnx_target(bundle: &Bundle, vendor: Vendor) -> &'static str {
-    if bundle.manifest().onnx.contains_key(vendor.name()) { vendor.name() } else { "portable" }
 }
 
 /// Engines of a bundle that were built together, where they stand.

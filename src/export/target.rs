@@ -47,6 +47,12 @@ impl Target {
         }
     }
 
+    /// Whether TensorRT reads its files, in either form.
+    #[must_use]
+    pub fn is_tensorrt(self) -> bool {
+        matches!(self, Target::TensorrtRtx | Target::Tensorrt)
+    }
+
     /// Whether its files are ONNX models.
     #[must_use]
     pub fn reads_onnx(self) -> bool {

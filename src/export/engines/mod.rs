@@ -7,7 +7,7 @@ mod reproduce;
 use crate::bundle::{Bundle, BundleError, FileRecord, Layout, PartWriter};
 use crate::engine::{
     BuildError, EngineBuilder, EngineFile, EngineRecord, EngineSet, EngineSource, FORMAT, Finding, Message,
-    Order, PeakMemory, Profile, Sm, Step, Steps, findings, predicted_peak_bytes,
+    Order, PeakMemory, Profile, Sm, Step, Steps, Vendor, findings, predicted_peak_bytes,
 };
 use crate::graph::VerifyError;
 use plan::Planned;
@@ -85,6 +85,17 @@ pub enum EngineError {
     /// The bundle cannot be read, or the engines not written.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The bundle was not exported for the vendor.
+    #[error(
+        "{}: has no ONNX models for {vendor}; export the model again with `--target {}`, or `--target portable,{}` to keep the \
+         others", .bundle.display(), .vendor.name(), .vendor.name()
+    )]
+    NoModels {
+        /// The bundle.
+        bundle: PathBuf,
+        /// The vendor.
+        vendor: Vendor,
+    },
     /// A graph of the bundle does not parse.
     #[error("graph `{graph}`: {message}")]
     Parse {
@@ -133,11 +144,14 @@ pub fn build_engines(
     options: &EngineOptions,
     progress: &Arc<dyn Fn(EngineProgress) + Send + Sync>,
 ) -> Result<EngineReport, EngineError> {
+    let vendor = builder.vendor();
+    if !bundle.manifest().onnx.contains_key(vendor.name()) {
+        return Err(EngineError::NoModels { bundle: bundle.root().to_owned(), vendor });
+    }
     let names: Vec<String> = match &options.graphs {
         Some(names) => names.clone(),
         None => bundle.manifest().graphs.keys().cloned().collect(),
     };
-    let vendor = builder.vendor();
     let plan = |name: &String| {
         let given = options.profiles_of.get(name).unwrap_or(&options.profiles);
         plan::plan(bundle, vendor, name, given)

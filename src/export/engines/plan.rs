@@ -2,7 +2,7 @@
 
 use super::EngineError;
 use crate::bundle::{Bundle, Manifest};
-use crate::engine::{EngineSource, Limits, Port, Profile, Use, Vendor, choose, onnx_target};
+use crate::engine::{EngineSource, Limits, Port, Profile, Use, Vendor, choose};
 use crate::export::target::Target;
 use crate::graph::{Graph, text};
 use crate::ir::dim::Symbol;
@@ -55,11 +55,10 @@ pub(super) fn plan(
             _ => None,
         };
     }
-    let written_for = onnx_target(bundle, vendor);
     Ok(Planned {
         name: name.to_owned(),
-        target: Target::from_name(written_for).unwrap_or(Target::Portable),
-        onnx: bundle.onnx(written_for, name)?,
+        target: target_of(vendor),
+        onnx: bundle.onnx(vendor.name(), name)?,
         source: EngineSource::of(bundle, vendor, name)?,
         profiles: profiles(&inputs, given, usage, limits),
         given: given.to_vec(),
@@ -69,6 +68,14 @@ pub(super) fn plan(
         weights_bytes: weights.values().sum(),
         graph,
     })
+}
+
+/// The target whose ONNX models a vendor's engines are built from.
+fn target_of(vendor: Vendor) -> Target {
+    match vendor {
+        Vendor::TensorrtRtx => Target::TensorrtRtx,
+        Vendor::Tensorrt => Target::Tensorrt,
+    }
 }
 
 /// Inputs by the names they have in the ONNX model.

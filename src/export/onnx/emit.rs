@@ -57,7 +57,7 @@ pub(super) struct Rotation {
 /// An ONNX graph that grows node by node.
 pub(super) struct Emitter<'a> {
     pub(super) graph: Verified<'a>,
-    target: Target,
+    pub(super) target: Target,
     pub(super) weights: &'a Weights<'a>,
     /// Name of the ONNX value of every lowered node.
     pub(super) values: HashMap<NodeId, String>,

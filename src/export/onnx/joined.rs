@@ -54,6 +54,9 @@ impl Emitter<'_> {
     pub(super) fn joined(&mut self, id: NodeId) -> Result<Option<String>, ExportError> {
         let graph = self.graph;
         let Some(joined) = joined_weights(graph.graph(), id) else { return Ok(None) };
+        if self.target.is_tensorrt() && first_is_read_otherwise(graph.graph(), &joined) {
+            return Ok(None);
+        }
         let Some(at) = self.adjacent(&joined.keys("")) else { return Ok(None) };
         let (name, ty) = (joined.name(), graph.ty(id));
         let Some(scheme) = joined.scheme else { return self.stored_as(&name, ty, &at).map(Some) };
@@ -65,6 +68,19 @@ impl Emitter<'_> {
         let found: Option<Vec<WeightLocation>> = keys.iter().map(|key| (self.weights)(key)).collect();
         found.and_then(adjacent)
     }
+}
+
+/// Whether the first part is also read alone, or joined with others. TensorRT knows weights by the address of their first
+/// element and refuses a graph that has two of different length there.
+fn first_is_read_otherwise(graph: &Graph, joined: &JoinedWeights) -> bool {
+    let Some(first) = joined.parts.first() else { return false };
+    let is_first = |id: &NodeId| match graph.op(*id) {
+        Op::Weight { name, .. } => **name == **first && joined.scheme.is_none(),
+        Op::QuantizedWeight { name, scheme, .. } => **name == **first && joined.scheme == Some(*scheme),
+        _ => false,
+    };
+    let readers = graph.nodes().into_iter().filter(is_first).flat_map(|id| graph.users(id));
+    readers.into_iter().any(|(reader, _)| joined_weights(graph, reader).as_ref() != Some(joined))
 }
 
 /// The place of all parts together, if each starts where the one before ends.
