@@ -7,6 +7,7 @@ pub mod decoder;
 mod draw;
 pub mod error;
 pub mod generator;
+pub mod measure;
 pub mod plan;
 pub mod prompt;
 pub mod random;

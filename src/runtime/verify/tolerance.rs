@@ -9,10 +9,9 @@
 use crate::graph::interp::{InterpError, Interpreter, Tensors};
 use crate::graph::{NodeId, Verified};
 use crate::ir::attr::{BinaryFn, UnaryFn};
-use crate::ir::dim::{Bindings, Dim, Symbol};
+use crate::ir::dim::{Bindings, Dim};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
-use crate::ir::shape::Type;
 use crate::ir::tensor::{Data, Tensor};
 use crate::runtime::random::uniform;
 use std::collections::HashMap;
@@ -81,7 +80,8 @@ pub struct Tolerances {
 }
 
 impl Tolerances {
-    /// Measures how far random moves of every value take the outputs from `expected`.
+    /// Measures how far random moves of every value take the outputs from `expected`, each value rounded to its own type, or
+    /// every float, inputs too, to `precision`.
     ///
     /// # Errors
     /// A moved run has no value.
@@ -90,8 +90,9 @@ impl Tolerances {
         interpreter: &Interpreter,
         inputs: &Tensors,
         expected: &Tensors,
+        precision: Option<Dtype>,
     ) -> Result<Self, InterpError> {
-        let amplitudes = amplitudes(graph, inputs);
+        let amplitudes = amplitudes(graph, inputs, precision);
         let mut outputs: HashMap<String, Option<f64>> = HashMap::new();
         for run in 0..RUNS {
             let mut through = |id: NodeId, value: Tensor| match amplitudes.get(&id) {
@@ -111,7 +112,7 @@ impl Tolerances {
             }
         }
         for output in graph.outputs() {
-            let floor = unit_roundoff(graph.ty(output.node).dtype);
+            let floor = unit_roundoff(computed_as(graph.ty(output.node).dtype, precision));
             if let (Some(Some(worst)), Some(value)) =
                 (outputs.get_mut(&*output.name), expected.get(&*output.name))
             {
@@ -134,8 +135,13 @@ impl Tolerances {
     }
 }
 
+/// The type that a value declared as `dtype` is computed in.
+fn computed_as(dtype: Dtype, precision: Option<Dtype>) -> Dtype {
+    precision.filter(|_| dtype.is_float()).unwrap_or(dtype)
+}
+
 /// Relative moves of values that are rounded.
-fn amplitudes(graph: Verified<'_>, inputs: &Tensors) -> HashMap<NodeId, f64> {
+fn amplitudes(graph: Verified<'_>, inputs: &Tensors, precision: Option<Dtype>) -> HashMap<NodeId, f64> {
     let bindings = bindings(graph, inputs);
     let mut amplitudes = HashMap::new();
     for id in graph.order() {
@@ -144,7 +150,12 @@ fn amplitudes(graph: Verified<'_>, inputs: &Tensors) -> HashMap<NodeId, f64> {
             let dim: Option<&Dim> = operands.get(operand).and_then(|id| graph.ty(*id).shape.0.get(axis));
             dim.and_then(|dim| dim.eval(&bindings)).unwrap_or(1)
         };
-        let amplitude = unit_roundoff(graph.ty(id).dtype) * roundings(graph.op(id), &sizes);
+        let dtype = computed_as(graph.ty(id).dtype, precision);
+        let roundings = match graph.op(id) {
+            Op::Input { .. } if dtype != graph.ty(id).dtype => 1.0,
+            op => roundings(op, &sizes),
+        };
+        let amplitude = unit_roundoff(dtype) * roundings;
         if amplitude > 0.0 {
             amplitudes.insert(id, amplitude);
         }
@@ -153,22 +164,11 @@ fn amplitudes(graph: Verified<'_>, inputs: &Tensors) -> HashMap<NodeId, f64> {
 }
 
 fn bindings(graph: Verified<'_>, inputs: &Tensors) -> Bindings {
-    let mut bindings = Bindings::default();
     let ports = graph.inputs().into_iter().filter_map(|id| match graph.op(id) {
-        Op::Input { name, ty, .. } => Some((ty.clone(), inputs.get(&**name)?.shape.clone())),
+        Op::Input { name, ty, .. } => Some((&ty.shape, inputs.get(&**name)?.shape.as_slice())),
         _ => None,
     });
-    let ports: Vec<(Type, Vec<usize>)> = ports.collect();
-    for _ in Symbol::ALL {
-        for (ty, shape) in &ports {
-            for (dim, size) in ty.shape.0.iter().zip(shape) {
-                if let Some((symbol, value)) = dim.solve(*size, &bindings) {
-                    bindings.bind(symbol, value);
-                }
-            }
-        }
-    }
-    bindings
+    Bindings::solve(&ports.collect::<Vec<_>>())
 }
 
 fn moved(value: Tensor, amplitude: f64, run: u64, serial: u64) -> Tensor {
