@@ -126,6 +126,7 @@ impl SamplingArgs {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
+    args.backend.check()?;
     let prompts = args.prompts.read()?;
     let bundle = Bundle::open(&args.bundle)?;
     let request = Request {

@@ -14,6 +14,7 @@ mod failure;
 mod generate;
 mod inspect;
 mod model_args;
+mod ort_args;
 mod pass_args;
 mod prompts;
 mod reduce;

@@ -68,9 +68,10 @@ fn regime(text: &str) -> Result<Regime, String> {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
+    args.backend.check()?;
     let (head, told) = match args.backend.name {
         BackendName::Cuda => device::run(args, reporter)?,
-        BackendName::Tract | BackendName::Reference => on_host(args, reporter)?,
+        BackendName::Tract | BackendName::Ort | BackendName::Reference => on_host(args, reporter)?,
     };
     if let Some(path) = &args.plot {
         let points: Vec<(f64, f64)> =
