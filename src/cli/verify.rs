@@ -116,7 +116,7 @@ fn tapped(args: &Args, bundle: &Bundle, graph: &Graph) -> Result<(Graph, Option<
     let bytes = std::fs::read(&path).map_err(|error| failed(&error))?;
     let model = onnx::from_bytes(&bytes).map_err(|error| failed(&error))?;
     let locate = |name: &str| {
-        bundle.manifest().weights.get(name).map(|at| WeightLocation {
+        bundle.manifest().stored(name).map(|at| WeightLocation {
             file: Layout::beside_onnx(&at.file),
             offset_bytes: at.offset_bytes,
             length_bytes: at.length_bytes,

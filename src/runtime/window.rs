@@ -8,6 +8,7 @@ use super::plan::WINDOW;
 use super::session::{Session, State};
 use super::timing::Phase;
 use crate::ir::dim::{Bindings, Symbol};
+use crate::ir::tensor::Tensor;
 
 /// Draws the tokens of windows whose prefix vectors are `conditions [rows * windows, R, W]`, rows outermost.
 pub(super) fn draw(
@@ -20,8 +21,8 @@ pub(super) fn draw(
     let mut ids = vec![0i64; wanted.rows() * wanted.tokens];
     let vocab_size = session.program.vocab_size;
     let mut kept = if wanted.keep_logits { Some(vec![0.0; ids.len() * vocab_size]) } else { None };
-    let blank =
-        session.upload_floats(&[sizes.windows, sizes.width], vec![0.0; sizes.windows * sizes.width])?;
+    let blank = Tensor::zeros(conditions.dtype(), &[sizes.windows, sizes.width]);
+    let blank = session.backend.upload(&blank, conditions.dtype())?;
     for position in 0..sizes.prefix + sizes.chunk - 1 {
         let vector = match position < sizes.prefix {
             true => {

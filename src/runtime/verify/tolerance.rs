@@ -22,17 +22,6 @@ const RUNS: u64 = 4;
 /// The largest of few random moves, times this, bounds what systematic rounding does.
 const MARGIN: f64 = 16.0;
 
-/// Half the distance from 1 to the next number: the largest relative error of one rounding; 0 for what is never rounded.
-#[must_use]
-pub fn unit_roundoff(dtype: Dtype) -> f64 {
-    match dtype {
-        Dtype::F32 => 2f64.powi(-24),
-        Dtype::F16 => 2f64.powi(-11),
-        Dtype::Bf16 => 2f64.powi(-8),
-        Dtype::I64 | Dtype::Bool => 0.0,
-    }
-}
-
 /// Roundings on the way to one element of a result, those of a sum counted as its square root; 0 where elements only move.
 /// `sizes` gives an operand's axis.
 #[must_use]
@@ -41,6 +30,7 @@ pub fn roundings(op: &Op, sizes: &dyn Fn(usize, usize) -> usize) -> f64 {
     match op {
         Op::Input { .. }
         | Op::Weight { .. }
+        | Op::QuantizedWeight { .. }
         | Op::Const { .. }
         | Op::Delay { .. }
         | Op::ProtocolSwitch
@@ -80,8 +70,8 @@ pub struct Tolerances {
 }
 
 impl Tolerances {
-    /// Measures how far random moves of every value take the outputs from `expected`, each value rounded to its own type, or
-    /// every float, inputs too, to `precision`.
+    /// Measures how far random moves of every value take the outputs from `expected`. Each operation is done in the type of
+    /// its result; or, with a `precision`, in f32, and each float, inputs too, is rounded to that type once.
     ///
     /// # Errors
     /// A moved run has no value.
@@ -112,7 +102,7 @@ impl Tolerances {
             }
         }
         for output in graph.outputs() {
-            let floor = unit_roundoff(computed_as(graph.ty(output.node).dtype, precision));
+            let floor = computed_as(graph.ty(output.node).dtype, precision).unit_roundoff();
             if let (Some(Some(worst)), Some(value)) =
                 (outputs.get_mut(&*output.name), expected.get(&*output.name))
             {
@@ -150,12 +140,16 @@ fn amplitudes(graph: Verified<'_>, inputs: &Tensors, precision: Option<Dtype>) -
             let dim: Option<&Dim> = operands.get(operand).and_then(|id| graph.ty(*id).shape.0.get(axis));
             dim.and_then(|dim| dim.eval(&bindings)).unwrap_or(1)
         };
-        let dtype = computed_as(graph.ty(id).dtype, precision);
-        let roundings = match graph.op(id) {
-            Op::Input { .. } if dtype != graph.ty(id).dtype => 1.0,
-            op => roundings(op, &sizes),
+        let own = graph.ty(id).dtype;
+        let roundings = roundings(graph.op(id), &sizes);
+        let amplitude = match precision.filter(|_| own.is_float()) {
+            None => own.unit_roundoff() * roundings,
+            // Inputs are rounded once, as are results; what is between is done in f32.
+            Some(short) if roundings > 0.0 || matches!(graph.op(id), Op::Input { .. }) => {
+                short.unit_roundoff() + Dtype::F32.unit_roundoff() * roundings
+            }
+            Some(_) => 0.0,
         };
-        let amplitude = unit_roundoff(dtype) * roundings;
         if amplitude > 0.0 {
             amplitudes.insert(id, amplitude);
         }
