@@ -7,9 +7,11 @@ pub mod decoder;
 mod draw;
 pub mod error;
 pub mod generator;
+pub mod measure;
 #[cfg(feature = "ort")]
 pub mod ort;
 #[cfg(any(feature = "cuda", feature = "ort"))]
+#[cfg_attr(not(feature = "ort"), allow(dead_code, reason = "CUDA's libraries have a search of their own"))]
 mod places;
 pub mod plan;
 pub mod portable;
