@@ -2,8 +2,9 @@
 
 use super::backends::{BackendArgs, load_graphs};
 use super::prompts::{Ids, PromptArgs, ids};
+use super::rows::{Batch, DEFAULT_RESERVE_MIB};
 use super::timing::{as_json, one_line};
-use super::{Failure, Reporter};
+use super::{Failure, Reporter, replicas};
 use crate::bundle::Bundle;
 use crate::passes::choose_protocol::Protocol;
 use crate::runtime::request::{Burst, Cancel, Generation, Keep, Request, RunAhead, Sequence};
@@ -24,6 +25,12 @@ pub struct Args {
     max_new_tokens: usize,
     #[command(flatten)]
     backend: BackendArgs,
+    /// Prompts side by side on each GPU, or `max`: as many as fit; the others wait for a row
+    #[arg(long, value_name = "N", default_value = "max")]
+    batch: Batch,
+    /// Device memory to leave free under `--batch max`, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = DEFAULT_RESERVE_MIB)]
+    reserve: usize,
     #[command(flatten)]
     run: RunArgs,
     #[command(flatten)]
@@ -119,8 +126,9 @@ impl SamplingArgs {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
+    args.backend.check()?;
     let prompts = args.prompts.read()?;
-    let (bundle, mut generator) = args.backend.open(&args.bundle)?;
+    let bundle = Bundle::open(&args.bundle)?;
     let request = Request {
         prompts,
         samples: args.samples,
@@ -133,7 +141,18 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         keep: Keep::default(),
         profile: reporter.json(),
     };
+    if args.backend.shares_out(request.prompts.len()) {
+        let rows = |at_most: usize| args.batch.rows(args.reserve, at_most);
+        let generation = replicas::generate(&args.backend, &bundle, &request, &rows, reporter)?;
+        return tell(args, &request, &generation, false, reporter);
+    }
+    if args.batch != Batch::Max {
+        return Err(Failure::usage(
+            &"--batch shares several prompts out on GPUs: use it with --backend cuda",
+        ));
+    }
     let started = Instant::now();
+    let mut generator = args.backend.generator(&bundle)?;
     let on_host = load_graphs(&mut generator, request.protocol, &request.sampling)?;
     reporter.detail(&format!("graphs loaded in {:.1?}", started.elapsed()));
     if on_host {

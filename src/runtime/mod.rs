@@ -7,6 +7,7 @@ pub mod decoder;
 mod draw;
 pub mod error;
 pub mod generator;
+pub mod measure;
 #[cfg(feature = "ort")]
 pub mod ort;
 pub mod plan;
