@@ -199,7 +199,8 @@ fn what_cannot_be_built_is_placed_and_reduced() {
     let Failed { findings, reproducer: Some(part), .. } = *failed else { panic!("{text}") };
     let scope = findings[0].scope.as_deref().unwrap_or_default();
     assert!(scope.starts_with("level2."), "{text}");
-    assert_eq!(findings[0].op.as_deref(), Some("MatMul"), "{text}");
+    let op = findings[0].op.as_deref().unwrap_or_default();
+    assert!(["Gemm", "MatMul"].contains(&op), "a product: {text}");
     assert!(text.contains("FP32 GEMM is not supported"), "{text}");
     assert!(part.operations.values().sum::<usize>() <= 4, "one product and its operands: {part:?}");
     assert!(part.onnx.is_file(), "{part:?}");
