@@ -3,6 +3,7 @@
 use super::sampler::Sampling;
 use super::timing::Timing;
 use crate::passes::choose_protocol::Protocol;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,10 +35,24 @@ pub struct Request {
     pub stop: Vec<i64>,
     /// Token ids that end a sequence by the model's convention.
     pub eos: Vec<i64>,
+    /// Ends sequences by what their tokens say.
+    pub watch: Option<Arc<dyn Watch>>,
     /// What to keep besides the tokens.
     pub keep: Keep,
     /// Waits for the device after each graph, so that [`Timing`] is exact per graph.
     pub profile: bool,
+}
+
+/// Ends sequences by what their tokens say, beside ids: stop strings, for instance.
+pub trait Watch: fmt::Debug + Send + Sync {
+    /// What watches one sequence from its first new token.
+    fn watcher(&self) -> Box<dyn Watcher>;
+}
+
+/// Watches one sequence.
+pub trait Watcher: fmt::Debug + Send {
+    /// Takes the next token; whether the sequence ends with it. It is called no more once it does.
+    fn ends_with(&mut self, token: i64) -> bool;
 }
 
 /// What to keep besides the tokens.
@@ -64,6 +79,7 @@ impl Request {
             run_ahead: RunAhead::MetaContexts(1),
             stop: Vec::new(),
             eos: Vec::new(),
+            watch: None,
             keep: Keep::default(),
             profile: false,
         }
@@ -75,7 +91,7 @@ impl Request {
 pub enum Finish {
     /// It has `max_new_tokens` tokens.
     Length,
-    /// A stop id was drawn.
+    /// A stop id was drawn, or a [`Watch`] ended it.
     Stop,
     /// An end-of-sequence id was drawn.
     Eos,
@@ -103,7 +119,7 @@ pub struct Burst<'a> {
     pub prompt: usize,
     /// Number of the sample, from 0.
     pub sample: usize,
-    /// The tokens, without the id that ended the sequence.
+    /// The tokens, without the id that ended the sequence; with that of a [`Watch`].
     pub tokens: &'a [i64],
     /// Set with the last burst of a sequence.
     pub finish: Option<Finish>,
@@ -116,7 +132,7 @@ pub struct Sequence {
     pub prompt: usize,
     /// Number of the sample, from 0.
     pub sample: usize,
-    /// New tokens, without the id that ended the sequence.
+    /// New tokens, without the id that ended the sequence; with that of a [`Watch`].
     pub tokens: Vec<i64>,
     /// Why it ended.
     pub finish: Finish,
