@@ -15,9 +15,9 @@ use photonc::text::stream::CharStream;
 use photonc::text::tokenizer::Tokenizer;
 use proptest::prelude::{Strategy, any, prop};
 use proptest::{prop_assert, prop_assert_eq, proptest};
+use speaking::{SIZE, speaking_bundle, tokenizer};
 use std::error::Error;
 use std::sync::Arc;
-use speaking::{SIZE, speaking_bundle, tokenizer};
 
 const BOTH: [&str; 2] = ["byte_level.json", "byte_fallback.json"];
 

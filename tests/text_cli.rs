@@ -45,11 +45,13 @@ fn a_prompt_of_text_gives_text() -> TestResult {
     assert!(piped.status.success() && piped.stderr.is_empty());
     assert_eq!(String::from_utf8(piped.stdout)?.trim_end_matches('\n'), text.trim_end_matches('\n'));
     let ids = photonc(folder.path(), &generate(&["-n", "40", "--print", "ids"]), "")?;
-    let ids: Result<Vec<i64>, _> = String::from_utf8(ids.stdout)?.split_whitespace().map(str::parse).collect();
+    let ids: Result<Vec<i64>, _> =
+        String::from_utf8(ids.stdout)?.split_whitespace().map(str::parse).collect();
     assert_eq!(json!(ids?), whole["tokens"]);
     let two = document(folder.path(), &generate(&["-n", "40", "--samples", "2"]))?;
     assert_eq!(two["samples"][0]["text"], text);
-    let shown = String::from_utf8(photonc(folder.path(), &generate(&["-n", "40", "--samples", "2"]), "")?.stdout)?;
+    let shown =
+        String::from_utf8(photonc(folder.path(), &generate(&["-n", "40", "--samples", "2"]), "")?.stdout)?;
     assert!(shown.starts_with(&format!("--- prompt 0 sample 0, length\n{text}")), "{shown}");
     Ok(())
 }
@@ -67,9 +69,13 @@ fn a_stop_string_is_never_printed() -> TestResult {
         let stopped =
             document(folder.path(), &generate(&["-n", "64", "--run-ahead", ahead, "--stop", &stop]))?;
         assert_eq!((&stopped["text"], &stopped["finish"]), (&json!(expected), &json!("stop")));
-        let streamed = generate(&["-n", "64", "--run-ahead", ahead, "--stop", "never!", "--stop", &stop, "-q"]);
+        let streamed =
+            generate(&["-n", "64", "--run-ahead", ahead, "--stop", "never!", "--stop", &stop, "-q"]);
         let streamed = String::from_utf8(photonc(folder.path(), &streamed, "")?.stdout)?;
-        assert_eq!(streamed.strip_suffix('\n').unwrap_or(&streamed), expected.strip_suffix('\n').unwrap_or(expected));
+        assert_eq!(
+            streamed.strip_suffix('\n').unwrap_or(&streamed),
+            expected.strip_suffix('\n').unwrap_or(expected)
+        );
     }
     Ok(())
 }
@@ -109,9 +115,11 @@ fn chat_goes_through_the_template() -> TestResult {
     let folder = tempfile::tempdir()?;
     let config = json!({"chat_template": template, "eos_token": {"content": "<|stop|>"}}).to_string();
     speaking_bundle(folder.path(), &[("tokenizer_config.json", &config)])?;
-    let written = format!("<|start|>system\nBe brief.<|stop|>\n<|start|>user\n{PROMPT}<|stop|>\n<|start|>assistant\n");
+    let written =
+        format!("<|start|>system\nBe brief.<|stop|>\n<|start|>user\n{PROMPT}<|stop|>\n<|start|>assistant\n");
     let more = ["--greedy", "-n", "32", "--ignore-eos"];
-    let by_hand = document(folder.path(), &[&["generate", "bundle", "--prompt", &written], &more[..]].concat())?;
+    let by_hand =
+        document(folder.path(), &[&["generate", "bundle", "--prompt", &written], &more[..]].concat())?;
     let chat = ["generate", "bundle", "--chat", "--system", "Be brief.", "--prompt", PROMPT];
     let chat = document(folder.path(), &[&chat[..], &more].concat())?;
     assert_eq!((&chat["tokens"], &chat["dropped_left"]), (&by_hand["tokens"], &by_hand["dropped_left"]));
@@ -122,7 +130,10 @@ fn chat_goes_through_the_template() -> TestResult {
 #[test]
 fn what_text_lacks_is_told() -> TestResult {
     let folder = tempfile::tempdir()?;
-    speaking_bundle(folder.path(), &[("tokenizer.json", "{}"), ("generation_config.json", "{\"top_k\": []}")])?;
+    speaking_bundle(
+        folder.path(),
+        &[("tokenizer.json", "{}"), ("generation_config.json", "{\"top_k\": []}")],
+    )?;
     fs::rename(folder.path().join("bundle"), folder.path().join("broken"))?;
     for name in ["tokenizer.json", "generation_config.json"] {
         fs::remove_file(folder.path().join("model").join(name))?;
@@ -150,5 +161,202 @@ fn what_text_lacks_is_told() -> TestResult {
         text.push_str(&format!("--- exit code {}\n", output.status.code().unwrap_or(-1)));
     }
     insta::assert_snapshot!("what_text_lacks", text);
+    Ok(())
+}
+
+/// Lines of a file of results, without their keys.
+fn results(path: &Path) -> Result<Vec<Value>, Box<dyn Error>> {
+    let lines = fs::read_to_string(path)?;
+    let mut results: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    results.iter_mut().for_each(|line| line["key"] = json!(".."));
+    Ok(results)
+}
+
+/// A file of prompts: the results are those of each prompt alone, bad prompts say so in their place, and the same command
+/// goes on after a kill in the middle of a line without doing anything twice.
+#[test]
+fn a_file_of_prompts_is_answered_once_whatever_happens() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:";
+    speaking_bundle(folder.path(), &[("chat_template.jinja", template)])?;
+    let lines = [
+        json!({"id": "first", "prompt": PROMPT}),
+        json!({"id": 2, "prompt_ids": (1..40).collect::<Vec<i64>>(), "seed": 9}),
+        json!({"prompt": "too short"}),
+        json!({"id": "chat", "messages": [{"role": "user", "content": PROMPT}], "max_new_tokens": 7}),
+        json!({"id": "last", "prompt": PROMPT}),
+    ];
+    let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+    fs::write(folder.path().join("in.jsonl"), lines.join("\n"))?;
+    let command = [
+        "generate",
+        "bundle",
+        "--prompts-file",
+        "in.jsonl",
+        "--out",
+        "out.jsonl",
+        "-n",
+        "20",
+        "--top-k",
+        "40",
+        "--seed",
+        "5",
+        "--batch",
+        "2",
+    ];
+    let output = photonc(folder.path(), &command, "")?;
+    assert_eq!(output.status.code(), Some(1), "one prompt is too short");
+    let told = String::from_utf8(output.stderr)?;
+    assert!(told.contains("some prompts have no result") && told.contains("1 of 5"), "{told}");
+    let out = folder.path().join("out.jsonl");
+    let whole = fs::read(&out)?;
+    let found = results(&out)?;
+    assert_eq!(found.len(), 5);
+    assert!(found.iter().enumerate().all(|(at, line)| line["index"] == at));
+    let alone = document(folder.path(), &generate(&["-n", "20"]))?;
+    for at in [0, 4] {
+        assert_eq!((&found[at]["tokens"], &found[at]["text"]), (&alone["tokens"], &alone["text"]), "{at}");
+    }
+    assert_eq!(
+        (&found[0]["id"], &found[1]["id"], found[3]["tokens"].as_array().map(Vec::len)),
+        (&json!("first"), &json!(2), Some(7))
+    );
+    assert!(found[2]["error"].as_str().is_some_and(|error| error.contains("prompt 2: has ")), "{}", found[2]);
+    // Killed in the middle of the third line.
+    let ends: Vec<usize> =
+        whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
+    fs::write(&out, &whole[..ends[1] + 9])?;
+    let report = photonc(folder.path(), &[&command[..], &["--json"]].concat(), "")?;
+    let report: Value = serde_json::from_slice(&report.stdout)?;
+    assert_eq!(
+        (&report["prompts"], &report["done_before"], &report["failed"]),
+        (&json!(5), &json!(2), &json!(1))
+    );
+    assert!(fs::read(&out)? == whole, "the results of two runs are those of one");
+    // Nothing is left to do, and the results of other options are not mixed in.
+    assert_eq!(photonc(folder.path(), &command, "")?.status.code(), Some(1), "one is still too short");
+    assert!(fs::read(&out)? == whole);
+    let other = photonc(folder.path(), &[&command[..9], &["--top-k", "39"]].concat(), "")?;
+    assert_eq!(other.status.code(), Some(1));
+    assert!(String::from_utf8(other.stderr)?.contains("the result of prompt 0 was made of other input"));
+    assert!(fs::read(&out)? == whole);
+    // Without a file the lines go to standard output.
+    let printed = photonc(folder.path(), &[&command[..4], &command[6..]].concat(), "")?;
+    assert!(printed.stdout == whole);
+    Ok(())
+}
+
+/// A file of prompts, or of results, that is none is refused before anything is generated.
+#[test]
+fn files_that_are_none_are_refused() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    speaking_bundle(folder.path(), &[])?;
+    let mut text = String::new();
+    for (input, out) in [
+        ("{\"prompt\": \"x\"", ""),
+        ("{\"prompt\": \"x\", \"prompt_ids\": [1]}", ""),
+        ("\n{\"prompt\": \"x\", \"temperature\": 1}", ""),
+        ("{\"prompt_ids\": [1]}", "not a result\n"),
+        ("{\"prompt_ids\": [1]}", "{\"index\": 7, \"key\": \"\"}\n"),
+    ] {
+        fs::write(folder.path().join("in.jsonl"), input)?;
+        fs::write(folder.path().join("out.jsonl"), out)?;
+        let arguments = ["generate", "bundle", "--prompts-file", "in.jsonl", "--out", "out.jsonl"];
+        let output = photonc(folder.path(), &arguments, "")?;
+        text.push_str(&format!("# {input}\n{}", String::from_utf8_lossy(&output.stderr)));
+        text.push_str(&format!("--- exit code {}\n", output.status.code().unwrap_or(-1)));
+        assert_eq!(fs::read_to_string(folder.path().join("out.jsonl"))?, out);
+    }
+    insta::assert_snapshot!("files_that_are_none", text);
+    Ok(())
+}
+
+/// Penalties change what is drawn and are told of; a checkpoint may ask for one.
+#[test]
+fn penalties_come_from_the_user_or_the_checkpoint() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    speaking_bundle(folder.path(), &[("generation_config.json", "{\"repetition_penalty\": 1.5}")])?;
+    let theirs = document(folder.path(), &generate(&[]))?;
+    assert_eq!(theirs["host_sampled"], true);
+    let asked = document(folder.path(), &generate(&["--no-defaults", "--repetition-penalty", "1.5"]))?;
+    assert_eq!(theirs["tokens"], asked["tokens"]);
+    let none = document(folder.path(), &generate(&["--repetition-penalty", "1"]))?;
+    assert!(none["host_sampled"] == false && none["tokens"] != asked["tokens"]);
+    let told = String::from_utf8(photonc(folder.path(), &generate(&[]), "")?.stderr)?;
+    assert!(told.contains("as generation_config.json says: repetition-penalty 1.5"), "{told}");
+    assert!(told.contains("drawn outside the graphs"), "{told}");
+    let bad = photonc(folder.path(), &generate(&["--repetition-penalty", "0"]), "")?;
+    assert_eq!(bad.status.code(), Some(2));
+    Ok(())
+}
+
+/// Perplexity of a text is that of its tokens; bits per byte count the bytes of what was scored.
+#[test]
+fn a_text_is_scored_as_its_tokens() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    speaking_bundle(folder.path(), &[])?;
+    let text = fs::read_to_string(speaking::file("text.txt"))?;
+    let text = &text[..600];
+    fs::write(folder.path().join("text.txt"), text)?;
+    let encoded = speaking::tokenizer("byte_level.json").encode(text, false)?;
+    let ids: Vec<String> = encoded.ids.iter().map(ToString::to_string).collect();
+    fs::write(folder.path().join("ids.txt"), ids.join(" "))?;
+    let scored = document(folder.path(), &["score", "bundle", "--text-file", "text.txt"])?;
+    let by_ids = document(folder.path(), &["score", "bundle", "--ids-file", "ids.txt"])?;
+    assert_eq!(scored["perplexity"], by_ids["perplexity"]);
+    assert!(by_ids["bytes"].is_null() && by_ids["bits_per_byte"].is_null());
+    let dropped = encoded.ids.len() % 16;
+    assert_eq!((&scored["dropped_left"], &scored["windows"]), (&json!(dropped), &json!(1)));
+    let bytes = text.len() - encoded.starts[dropped];
+    assert_eq!(scored["bytes"], bytes);
+    let loss = scored["negative_log_likelihood"].as_f64().ok_or("a number")?;
+    let bits = scored["bits_per_byte"].as_f64().ok_or("a number")?;
+    assert!((bits - loss / 2f64.ln() / bytes as f64).abs() < 1e-12);
+    let short = ["score", "bundle", "--text-file", "text.txt", "--window", "64", "--stride", "32"];
+    let windows = document(folder.path(), &short)?;
+    let (tokens, count) = (windows["tokens"].as_u64().ok_or("tokens")?, windows["windows"].as_u64().ok_or("windows")?);
+    assert_eq!((tokens, count), (scored["tokens"].as_u64().ok_or("tokens")?, (tokens - 64).div_ceil(32) + 1));
+    let reference = document(folder.path(), &[&short[..], &["--backend", "reference"]].concat())?;
+    let of = |report: &Value| report["perplexity"].as_f64().unwrap_or(f64::NAN);
+    assert!((of(&windows) / of(&reference) - 1.0).abs() < 1e-3);
+    assert_eq!(photonc(folder.path(), &["score", "bundle"], "")?.status.code(), Some(2));
+    Ok(())
+}
+
+/// The drift of a model on a text: the same on tract as on the reference, with limits that decide the exit code, and a
+/// plot.
+#[test]
+fn a_drift_is_measured_and_limited() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    speaking_bundle(folder.path(), &[])?;
+    fs::copy(speaking::file("text.txt"), folder.path().join("text.txt"))?;
+    let command = ["verify", "bundle", "--drift", "--text-file", "text.txt", "--prompt-tokens", "32", "-n", "48",
+        "--prompts", "3", "--batch", "2", "--distances", "16,32"];
+    let tract = document(folder.path(), &[&command[..], &["--plot", "drift.svg"]].concat())?;
+    let reference = document(folder.path(), &[&command[..], &["--backend", "reference"]].concat())?;
+    assert_eq!(tract["ranges"].as_array().map(Vec::len), Some(3));
+    for measure in ["kl", "perplexity_hiergen", "perplexity_recgen"] {
+        let of = |report: &Value| report["whole"][measure].as_f64().unwrap_or(f64::NAN);
+        assert!((of(&tract) / of(&reference) - 1.0).abs() < 1e-2, "{measure}: {} {}", of(&tract), of(&reference));
+    }
+    let svg = fs::read_to_string(folder.path().join("drift.svg"))?;
+    assert!(svg.starts_with("<svg ") && svg.matches("<polyline ").count() == 8 && !svg.contains("NaN"), "{svg}");
+    let holds = [&command[..], &["--min-agreement", "0", "--max-kl", "99", "--max-perplexity-ratio", "99", "--min-cosine", "-1"]].concat();
+    let table = photonc(folder.path(), &holds, "")?;
+    assert!(table.status.success());
+    let table = String::from_utf8(table.stdout)?;
+    assert!(table.starts_with("3 prompts of 32 tokens and the 48 after each\n\ntokens "), "{table}");
+    for line in ["1-16 ", "17-32 ", "33-48 ", "all "] {
+        assert!(table.contains(&format!("\n{line}")), "{table}");
+    }
+    for (limit, name) in [("--min-agreement=1.1", "greedy agreement"), ("--max-kl=0", "the mean divergence"),
+        ("--max-perplexity-ratio=0", "the ratio of perplexities"), ("--min-cosine=1.1", "the smallest cosine")] {
+        let broken = photonc(folder.path(), &[&command[..], &["--no-free-running", limit]].concat(), "")?;
+        assert_eq!(broken.status.code(), Some(1), "{limit}");
+        assert!(String::from_utf8(broken.stdout)?.contains(&format!("\n{name} is ")), "{limit}");
+    }
+    for wrong in [&["verify", "bundle", "--drift"][..], &["verify", "bundle", "--text-file", "text.txt", "--max-kl", "1"]] {
+        assert_eq!(photonc(folder.path(), wrong, "")?.status.code(), Some(2), "{wrong:?}");
+    }
     Ok(())
 }

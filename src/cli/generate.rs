@@ -1,7 +1,9 @@
 //! `photonc generate`: tokens and text from a bundle. Owns the options of a request and the order of a run.
 
 mod choices;
+mod file;
 mod print;
+mod results;
 
 use super::backends::{BackendArgs, load_graphs};
 use super::language::Language;
@@ -11,6 +13,7 @@ use crate::bundle::Bundle;
 use crate::passes::choose_protocol::Protocol;
 use crate::runtime::request::{Burst, Cancel, Keep, Request, RunAhead};
 use choices::{EndArgs, SamplingArgs};
+use file::{FileArgs, Job};
 use print::{Form, Printer};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -38,6 +41,8 @@ pub struct Args {
     sampling: SamplingArgs,
     #[command(flatten)]
     ends: EndArgs,
+    #[command(flatten)]
+    file: FileArgs,
 }
 
 /// How a protocol runs, for generation and benchmarks.
@@ -46,7 +51,8 @@ pub struct RunArgs {
     /// How the top state advances [default: recgen where the bundle has it, otherwise hiergen]
     #[arg(long, value_enum)]
     protocol: Option<ProtocolName>,
-    /// Meta-contexts that the coarse graph runs ahead, or `all`; changes the speed, not the tokens
+    /// Meta-contexts that the coarse graph runs ahead before their tokens are drawn together, or `all`: more is faster and
+    /// comes in larger bursts; the tokens are the same
     #[arg(long, value_name = "K", default_value = "4", value_parser = run_ahead)]
     run_ahead: RunAhead,
 }
@@ -93,10 +99,16 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let request = args.request(&bundle, &language, reporter)?;
     let printer = Printer { form, tokenizer: language.tokenizer().cloned(), stops: args.ends.stops()? };
     let started = Instant::now();
-    let on_host = load_graphs(&mut generator, request.protocol, &request.sampling)?;
+    let on_host = load_graphs(&mut generator, &request)?;
     reporter.detail(&format!("graphs loaded in {:.1?}", started.elapsed()));
     if on_host {
-        reporter.note("these sampling parameters are drawn outside the graphs, which is slower; --top-k up to 64 stays inside");
+        reporter.note("these sampling parameters are drawn outside the graphs, which is slower; --top-k up to 64 without --min-p and penalties stays inside");
+    }
+    if let Some(file) = &args.prompts.prompts_file {
+        let (bundle, language, printer, chat) = (&bundle, &language, &printer, &args.chat);
+        let (generator, asked) = (&mut generator, args.ends.max_new_tokens.is_some());
+        let mut job = Job { bundle, language, generator, printer, chat, request, asked };
+        return job.run(file, &args.file, reporter);
     }
     let streams = request.prompts.len() * request.samples == 1 && !reporter.json();
     let mut printed = Ok(());
@@ -129,6 +141,8 @@ impl Args {
             max_new_tokens: self.sampling.max_new_tokens(&self.ends, &language.defaults, room),
             protocol: self.run.protocol(bundle),
             sampling: self.sampling.told(language, reporter),
+            penalties: self.sampling.penalties(&language.defaults),
+            given: None,
             run_ahead: self.run.run_ahead,
             stop: self.ends.stop_ids(),
             eos: self.ends.eos(language),

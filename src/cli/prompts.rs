@@ -32,6 +32,10 @@ pub struct PromptArgs {
     /// File with the token ids of one prompt a line
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
+    /// File with one JSON object a line: `prompt`, `messages` or `prompt_ids`, and `id`, `max_new_tokens`, `seed` if
+    /// wanted
+    #[arg(long, value_name = "JSONL")]
+    pub prompts_file: Option<PathBuf>,
 }
 
 /// How a text becomes a prompt.
@@ -53,6 +57,10 @@ impl PromptArgs {
 
     /// Token ids of every prompt.
     pub fn read(&self, chat: &ChatArgs, language: &Language) -> Result<Vec<Vec<i64>>, Failure> {
+        // Those of a file are read line by line, where they are needed.
+        if self.prompts_file.is_some() {
+            return Ok(Vec::new());
+        }
         if chat.chat && !self.are_text() {
             return Err(Failure::usage(&"--chat takes text, and these prompts are token ids")
                 .help("give the text with --prompt"));
@@ -66,7 +74,8 @@ impl PromptArgs {
 }
 
 impl ChatArgs {
-    fn tokens(&self, text: &str, language: &Language) -> Result<Vec<i64>, Failure> {
+    /// Token ids of a text, with the chat template around it if that was asked for.
+    pub fn tokens(&self, text: &str, language: &Language) -> Result<Vec<i64>, Failure> {
         let read;
         let text = match text {
             "-" => {
@@ -91,6 +100,14 @@ fn standard_input() -> Result<String, Failure> {
     };
     std::io::stdin().lock().read_to_end(&mut bytes).map_err(|error| failed(&error))?;
     String::from_utf8(bytes).map_err(|error| failed(&format_args!("{error}; expected UTF-8 text")))
+}
+
+/// A file of text.
+pub fn text_file(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file).map_err(|error| {
+        Failure::input("the file cannot be read", &format_args!("{}: {error}", file.display()))
+            .help("name a file of UTF-8 text")
+    })
 }
 
 /// One list of ids for each line of `file` that is not blank.

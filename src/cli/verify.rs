@@ -1,6 +1,9 @@
 //! `photonc verify`: a bundle against the reference. Exit code 0 where every value is as near as its arithmetic allows, 1
 //! where one is not.
 
+mod drift;
+mod plot;
+
 use super::backends::{BackendArgs, BackendName};
 use super::{Failure, Reporter};
 use crate::bundle::{Bundle, Layout};
@@ -38,9 +41,14 @@ pub struct Args {
     /// Seed of the inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    drift: drift::DriftArgs,
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
+    if args.drift.drift {
+        return drift::run(args, reporter);
+    }
     let bundle = Bundle::open(&args.bundle)?;
     bundle.verify_weights()?;
     reporter.detail("hashes of the weights agree");
@@ -61,7 +69,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
         }
         let verified = graph.verify().map_err(|error| unusable(&error))?;
         // One graph at a time: a backend keeps the weights of what it has loaded.
-        let mut backend = backend(args, &bundle, verified)?;
+        let mut backend = backend(args, &bundle, verified, args.per_layer)?;
         let comparison = compare(verified, &weights, backend.as_mut(), args.seed)?;
         comparisons.push(Comparison { graph: name, ..comparison });
     }
@@ -70,20 +78,25 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
     Ok(if diverges { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-/// The backend, with the graph if the bundle does not have it in this form.
-fn backend(args: &Args, bundle: &Bundle, graph: Verified<'_>) -> Result<Box<dyn Backend>, Failure> {
+/// The backend; `insert` adds the graph, which the bundle does not have in this form.
+fn backend(
+    args: &Args,
+    bundle: &Bundle,
+    graph: Verified<'_>,
+    insert: bool,
+) -> Result<Box<dyn Backend>, Failure> {
     let refused = |error| Failure::from(CompareError::Candidate(error));
     match args.backend.name {
         BackendName::Reference => {
             let mut reference = Reference::of_bundle(bundle.clone());
-            if args.per_layer {
+            if insert {
                 reference.insert(graph).map_err(refused)?;
             }
             Ok(Box::new(reference))
         }
         BackendName::Tract => {
             let mut tract = Tract::of_bundle(bundle.clone());
-            if args.per_layer {
+            if insert {
                 let locate = |name: &str| {
                     bundle.manifest().weights.get(name).map(|at| WeightLocation {
                         file: Layout::beside_onnx(&at.file),

@@ -150,6 +150,16 @@ pub fn specialise_with(
     Compiler::new(options).specialise(config, protocol)
 }
 
+/// The teacher-forced forward with the states of every level, for measurements: no part of a bundle.
+///
+/// # Errors
+/// As [`compile`].
+pub fn states(config: &ModelConfig) -> Result<Graph, CompileError> {
+    let mut compiler = Compiler::new(PassOptions::at(OptLevel::O1));
+    let name = compiler.insert(build::states(config)?)?;
+    Ok(compiler.done.graphs.swap_remove(&name).unwrap_or_else(|| Graph::new(&name)))
+}
+
 /// Names of every pass that compilation can run, those that no graph can do without first.
 #[must_use]
 pub fn pass_names() -> Vec<&'static str> {

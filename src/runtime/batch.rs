@@ -58,6 +58,11 @@ impl Batch {
         self.active.iter().map(|row| self.sequences[*row].sequence.sample).collect()
     }
 
+    /// New tokens so far of each row on the device.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = &[i64]> {
+        self.active.iter().map(|row| &self.sequences[*row].sequence.tokens[..])
+    }
+
     /// Place of a device row among all sequences.
     pub(super) fn place(&self, row: usize) -> usize {
         self.active[row]

@@ -1,5 +1,6 @@
 //! What a caller asks for and gets: requests, streamed bursts, finished sequences.
 
+use super::penalties::Penalties;
 use super::sampler::Sampling;
 use super::timing::Timing;
 use crate::passes::choose_protocol::Protocol;
@@ -29,6 +30,11 @@ pub struct Request {
     pub protocol: Protocol,
     /// How tokens are drawn.
     pub sampling: Sampling,
+    /// What tokens that have occurred lose. A token sees the prompt, the meta-contexts before its own, and its own chunk of
+    /// level 1; where no token feeds a chunk it sees every token before it.
+    pub penalties: Penalties,
+    /// Tokens taken in place of drawn ones, `max_new_tokens` for each prompt: their logits are what is wanted then.
+    pub given: Option<Vec<Vec<i64>>>,
     /// Run-ahead of the coarse graph.
     pub run_ahead: RunAhead,
     /// Token ids that end a sequence on the caller's behalf.
@@ -76,6 +82,8 @@ impl Request {
             max_new_tokens,
             protocol,
             sampling: Sampling::greedy(),
+            penalties: Penalties::default(),
+            given: None,
             run_ahead: RunAhead::MetaContexts(1),
             stop: Vec::new(),
             eos: Vec::new(),
@@ -83,6 +91,14 @@ impl Request {
             keep: Keep::default(),
             profile: false,
         }
+    }
+}
+
+impl Request {
+    /// Whether it asks, besides its sampling, for what only a sampler outside the graphs does.
+    #[must_use]
+    pub fn needs_host(&self) -> bool {
+        self.given.is_some() || !self.penalties.are_none()
     }
 }
 

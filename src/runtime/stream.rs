@@ -23,7 +23,7 @@ impl Generator {
         on_burst: &mut dyn FnMut(&Burst<'_>),
         cancel: &Cancel,
     ) -> Result<Option<Generation>, RuntimeError> {
-        if request.keep != Keep::default() || request.profile {
+        if request.needs_host() || request.keep != Keep::default() || request.profile {
             return Ok(None);
         }
         let started = Instant::now();

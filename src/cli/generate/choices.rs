@@ -3,6 +3,7 @@
 use crate::cli::language::Language;
 use crate::cli::prompts::{Ids, ids};
 use crate::cli::{Failure, Reporter};
+use crate::runtime::penalties::Penalties;
 use crate::runtime::request::Watch;
 use crate::runtime::sampler::Sampling;
 use crate::text::defaults::GenerationDefaults;
@@ -33,6 +34,16 @@ pub struct SamplingArgs {
     /// Keep tokens at least this probable relative to the most probable one [default: 0, or the checkpoint's]
     #[arg(long, value_name = "P")]
     min_p: Option<f64>,
+    /// Divide the logits above 0, and multiply those below, of tokens that occurred, prompt included [default: 1, or the
+    /// checkpoint's]
+    #[arg(long, value_name = "X")]
+    repetition_penalty: Option<f64>,
+    /// Take X off the logits of tokens among the new ones
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    presence_penalty: f64,
+    /// Take X off the logits of tokens among the new ones for each time they occur
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    frequency_penalty: f64,
     /// Key of the random numbers; the same seed gives the same tokens, whatever the batch or the run-ahead
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -47,7 +58,7 @@ pub struct SamplingArgs {
 pub struct EndArgs {
     /// New tokens per sequence, at most [default: the checkpoint's max_new_tokens, or 64]
     #[arg(short = 'n', long, value_name = "N")]
-    max_new_tokens: Option<usize>,
+    pub max_new_tokens: Option<usize>,
     /// End a sequence where its text reaches TEXT, which is not printed; give it several times for several
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
@@ -83,11 +94,25 @@ impl SamplingArgs {
 
     /// The parameters; tells of those that the checkpoint chose.
     pub fn told(&self, language: &Language, reporter: &Reporter) -> Sampling {
-        let (sampling, told) = self.sampling(&language.defaults);
+        let (sampling, mut told) = self.sampling(&language.defaults);
+        let repetition = self.penalties(&language.defaults).repetition;
+        if self.repetition_penalty.is_none() && repetition != 1.0 {
+            told.push(format!("repetition-penalty {repetition}"));
+        }
         if !told.is_empty() {
             reporter.note(&format!("as generation_config.json says: {}", told.join(", ")));
         }
         sampling
+    }
+
+    /// What tokens that occurred lose, and whether the checkpoint chose it.
+    pub fn penalties(&self, checkpoint: &GenerationDefaults) -> Penalties {
+        let theirs = checkpoint.repetition_penalty.filter(|_| !self.no_defaults && !self.greedy);
+        Penalties {
+            repetition: self.repetition_penalty.or(theirs).unwrap_or(1.0),
+            presence: self.presence_penalty,
+            frequency: self.frequency_penalty,
+        }
     }
 
     /// How long sequences get at most: as long as asked, or as the checkpoint says where there is `room` for it.
@@ -161,6 +186,9 @@ mod tests {
         top_k: None,
         top_p: None,
         min_p: None,
+        repetition_penalty: None,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
         seed: 3,
         no_defaults: false,
     };
