@@ -19,7 +19,7 @@ python="$(scripts/setup-test-deps.sh "${tensorrt[@]}")"
 export INSTA_UPDATE=no
 references="$(mktemp)"
 trap 'rm -f "$references"' EXIT
-INSTA_SNAPSHOT_REFERENCES_FILE="$references" cargo test --locked --no-fail-fast --features cuda
+INSTA_SNAPSHOT_REFERENCES_FILE="$references" cargo test --locked --no-fail-fast --features cuda,ort
 unreferenced="$(comm -23 \
     <(find src tests -name '*.snap' -exec realpath {} + | sort -u) \
     <(xargs -r realpath <"$references" | sort -u))"

@@ -23,11 +23,14 @@ use photonc::passes::flatten_rows::FlattenRows;
 use photonc::passes::fold_constants::FoldConstants;
 use photonc::passes::fuse_residuals::FuseResiduals;
 use photonc::passes::lower_caches::LowerCaches;
+use photonc::passes::merge_gates::MergeGates;
 use photonc::passes::merge_projections::MergeProjections;
+use photonc::passes::pad_heads::PadHeads;
 use photonc::passes::simplify_shapes::SimplifyShapes;
 use photonc::passes::simplify_unit_transposes::SimplifyUnitTransposes;
 use photonc::passes::sink_reshapes::SinkReshapes;
 use photonc::passes::skip_unread_positions::SkipUnreadPositions;
+use std::num::NonZeroUsize;
 
 /// A pass as the cases run it.
 struct Tested {
@@ -53,7 +56,9 @@ const PASSES: &[Tested] = &[
     tested("fold_constants", &FoldConstants, true),
     tested("fuse_residuals", &FuseResiduals, true),
     tested("lower_caches", &LowerCaches, true),
+    tested("merge_gates", &MergeGates, true),
     tested("merge_projections", &MergeProjections, true),
+    tested("pad_heads", &PadHeads(NonZeroUsize::new(4).unwrap()), true),
     tested("simplify_shapes", &SimplifyShapes, true),
     tested("simplify_unit_transposes", &SimplifyUnitTransposes, true),
     tested("sink_reshapes", &SinkReshapes, true),

@@ -280,14 +280,19 @@ fn doctor_lists_every_backend() -> TestResult {
     let report = document(folder.path(), &["doctor", "--json"])?;
     let backends = report["backends"].as_array().ok_or("backends")?;
     let names: Vec<&str> = backends.iter().filter_map(|backend| backend["name"].as_str()).collect();
-    assert_eq!(names, ["tract", "reference", "cuda"]);
-    // A backend is there, or each thing it lacks says what to do.
+    assert_eq!(names, ["tract", "ort", "reference", "cuda"]);
+    // A backend is there, with its version and place, or each thing it lacks says what to do.
     for backend in backends {
-        let missing: Vec<&str> =
-            backend["missing"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let missing = backend["missing"].as_array().ok_or("missing")?;
         assert_eq!(backend["found"], missing.is_empty());
-        assert!(missing.iter().all(|reason| reason.contains(": ")), "{missing:?}");
+        assert!(!missing.is_empty() || backend["version"].is_string() && backend["place"].is_string());
+        for part in missing {
+            let said = ["part", "reason", "install"].map(|key| part[key].as_str().unwrap_or_default());
+            assert!(said.iter().all(|said| !said.is_empty()), "{part}");
+        }
     }
+    let text = String::from_utf8(photonc(folder.path(), &["doctor"])?.stdout)?;
+    assert!(names.iter().all(|name| text.contains(&format!("\n{name} "))), "{text}");
     Ok(())
 }
 

@@ -26,8 +26,10 @@ use photonc::passes::flatten_rows::FlattenRows;
 use photonc::passes::fold_constants::FoldConstants;
 use photonc::passes::fuse_residuals::FuseResiduals;
 use photonc::passes::lower_caches::LowerCaches;
+use photonc::passes::merge_gates::MergeGates;
 use photonc::passes::merge_projections::MergeProjections;
 use photonc::passes::opt_level::OptLevel;
+use photonc::passes::pad_heads::PadHeads;
 use photonc::passes::pipeline::{Record, Runner};
 use photonc::passes::reduce::reduce;
 use photonc::passes::simplify_shapes::SimplifyShapes;
@@ -42,6 +44,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A pass, and how far it may move a value relative to the largest of its tensor.
@@ -55,7 +58,7 @@ enum Tolerance {
 }
 
 /// Every pass but `choose-protocol`, which runs first where there is a choice.
-const PASSES: [Row; 12] = [
+const PASSES: [Row; 14] = [
     (|| Box::new(CloseCounters), Tolerance::Exact),
     (|| Box::new(LowerCaches), Tolerance::Exact),
     (|| Box::new(SimplifyShapes), Tolerance::Exact),
@@ -64,13 +67,18 @@ const PASSES: [Row; 12] = [
     (|| Box::new(EliminateDeadCode), Tolerance::Exact),
     (|| Box::new(SkipUnreadPositions), Tolerance::Exact),
     (|| Box::new(SimplifyUnitTransposes), Tolerance::Exact),
+    (|| Box::new(MergeGates), Tolerance::Exact),
     (|| Box::new(MergeProjections), Tolerance::Exact),
+    (|| Box::new(PadHeads(HEAD_MULTIPLE)), Tolerance::Exact),
     (|| Box::new(FlattenRows), Tolerance::Exact),
     (|| Box::new(FuseResiduals), Tolerance::Exact),
     (|| Box::new(SinkReshapes), Tolerance::Exact),
 ];
 
 const STEPS: usize = 2;
+
+/// Odd, so that heads of most widths are padded.
+const HEAD_MULTIPLE: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 
 /// What runs on a graph.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,10 +6,12 @@ mod fixture;
 use fixture::model::{AHEAD, Model, PROTOCOLS, check, golden_request, run, tokens};
 use fixture::{GOLDENS, assert_close};
 use photonc::passes::choose_protocol::Protocol;
+use photonc::passes::compile::PassOptions;
 use photonc::passes::opt_level::OptLevel;
 use photonc::runtime::request::{Cancel, Finish, Keep, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
 use photonc::runtime::simulated::Simulated;
+use std::num::NonZeroUsize;
 
 #[test]
 fn the_reference_reproduces_every_golden_result() {
@@ -23,6 +25,24 @@ fn the_reference_reproduces_every_golden_result() {
                     check(&model, protocol, k, &run(&mut generator, &request), 0);
                 }
             }
+        }
+    }
+}
+
+// Zeros behind every head of a window change no bit of any result.
+#[test]
+fn padded_heads_reproduce_every_golden_result() {
+    for name in GOLDENS {
+        let options = PassOptions { pad_heads: NonZeroUsize::new(5), ..PassOptions::default() };
+        let (model, plain) = (Model::compiled(name, options), Model::of(name));
+        let padded = model.compilation.records.values().flatten().filter(|record| record.pass == "pad-heads");
+        assert!(padded.map(|record| record.rewrites.count).sum::<usize>() > 0, "{name}");
+        for protocol in PROTOCOLS {
+            let request = golden_request(&model, protocol, &[0], RunAhead::MetaContexts(3));
+            let found = run(&mut model.generator(Box::new(model.reference())), &request);
+            check(&model, protocol, 0, &found, 0);
+            let plain = run(&mut plain.generator(Box::new(plain.reference())), &request);
+            assert_eq!(tokens(&found), tokens(&plain));
         }
     }
 }

@@ -314,7 +314,8 @@ fn a_text_is_scored_as_its_tokens() -> TestResult {
     assert!((bits - loss / 2f64.ln() / bytes as f64).abs() < 1e-12);
     let short = ["score", "bundle", "--text-file", "text.txt", "--window", "64", "--stride", "32"];
     let windows = document(folder.path(), &short)?;
-    let (tokens, count) = (windows["tokens"].as_u64().ok_or("tokens")?, windows["windows"].as_u64().ok_or("windows")?);
+    let (tokens, count) =
+        (windows["tokens"].as_u64().ok_or("tokens")?, windows["windows"].as_u64().ok_or("windows")?);
     assert_eq!((tokens, count), (scored["tokens"].as_u64().ok_or("tokens")?, (tokens - 64).div_ceil(32) + 1));
     let reference = document(folder.path(), &[&short[..], &["--backend", "reference"]].concat())?;
     let of = |report: &Value| report["perplexity"].as_f64().unwrap_or(f64::NAN);
@@ -330,18 +331,45 @@ fn a_drift_is_measured_and_limited() -> TestResult {
     let folder = tempfile::tempdir()?;
     speaking_bundle(folder.path(), &[])?;
     fs::copy(speaking::file("text.txt"), folder.path().join("text.txt"))?;
-    let command = ["verify", "bundle", "--drift", "--text-file", "text.txt", "--prompt-tokens", "32", "-n", "48",
-        "--prompts", "3", "--batch", "2", "--distances", "16,32"];
+    let command = [
+        "verify",
+        "bundle",
+        "--drift",
+        "--text-file",
+        "text.txt",
+        "--prompt-tokens",
+        "32",
+        "-n",
+        "48",
+        "--prompts",
+        "3",
+        "--batch",
+        "2",
+        "--distances",
+        "16,32",
+    ];
     let tract = document(folder.path(), &[&command[..], &["--plot", "drift.svg"]].concat())?;
     let reference = document(folder.path(), &[&command[..], &["--backend", "reference"]].concat())?;
     assert_eq!(tract["ranges"].as_array().map(Vec::len), Some(3));
     for measure in ["kl", "perplexity_hiergen", "perplexity_recgen"] {
         let of = |report: &Value| report["whole"][measure].as_f64().unwrap_or(f64::NAN);
-        assert!((of(&tract) / of(&reference) - 1.0).abs() < 1e-2, "{measure}: {} {}", of(&tract), of(&reference));
+        assert!(
+            (of(&tract) / of(&reference) - 1.0).abs() < 1e-2,
+            "{measure}: {} {}",
+            of(&tract),
+            of(&reference)
+        );
     }
     let svg = fs::read_to_string(folder.path().join("drift.svg"))?;
-    assert!(svg.starts_with("<svg ") && svg.matches("<polyline ").count() == 8 && !svg.contains("NaN"), "{svg}");
-    let holds = [&command[..], &["--min-agreement", "0", "--max-kl", "99", "--max-perplexity-ratio", "99", "--min-cosine", "-1"]].concat();
+    assert!(
+        svg.starts_with("<svg ") && svg.matches("<polyline ").count() == 8 && !svg.contains("NaN"),
+        "{svg}"
+    );
+    let holds = [
+        &command[..],
+        &["--min-agreement", "0", "--max-kl", "99", "--max-perplexity-ratio", "99", "--min-cosine", "-1"],
+    ]
+    .concat();
     let table = photonc(folder.path(), &holds, "")?;
     assert!(table.status.success());
     let table = String::from_utf8(table.stdout)?;
@@ -349,13 +377,20 @@ fn a_drift_is_measured_and_limited() -> TestResult {
     for line in ["1-16 ", "17-32 ", "33-48 ", "all "] {
         assert!(table.contains(&format!("\n{line}")), "{table}");
     }
-    for (limit, name) in [("--min-agreement=1.1", "greedy agreement"), ("--max-kl=0", "the mean divergence"),
-        ("--max-perplexity-ratio=0", "the ratio of perplexities"), ("--min-cosine=1.1", "the smallest cosine")] {
+    for (limit, name) in [
+        ("--min-agreement=1.1", "greedy agreement"),
+        ("--max-kl=0", "the mean divergence"),
+        ("--max-perplexity-ratio=0", "the ratio of perplexities"),
+        ("--min-cosine=1.1", "the smallest cosine"),
+    ] {
         let broken = photonc(folder.path(), &[&command[..], &["--no-free-running", limit]].concat(), "")?;
         assert_eq!(broken.status.code(), Some(1), "{limit}");
         assert!(String::from_utf8(broken.stdout)?.contains(&format!("\n{name} is ")), "{limit}");
     }
-    for wrong in [&["verify", "bundle", "--drift"][..], &["verify", "bundle", "--text-file", "text.txt", "--max-kl", "1"]] {
+    for wrong in [
+        &["verify", "bundle", "--drift"][..],
+        &["verify", "bundle", "--text-file", "text.txt", "--max-kl", "1"],
+    ] {
         assert_eq!(photonc(folder.path(), wrong, "")?.status.code(), Some(2), "{wrong:?}");
     }
     Ok(())

@@ -4,6 +4,7 @@
 
 mod fixture;
 
+use fixture::bundled::Golden;
 use fixture::{golden_path, random_weights};
 use photonc::export::{ExportOptions, export};
 use photonc::graph::Graph;
@@ -110,6 +111,17 @@ fn inputs_are_lawful_and_differ_by_seed() {
         assert_eq!(inputs.len(), graph.inputs().len(), "{name}");
         assert_ne!(inputs, random_inputs(&graph, 2), "{name}");
     }
+}
+
+// The bundle's own models are looked into, not new ones: a mistake in one of them has a place.
+#[test]
+fn a_fault_of_the_exported_model_is_found_in_its_scope() {
+    let mut golden = Golden::of("paper");
+    let weights = [0, 1].map(|layer| format!("levels.1.encoder.layers.{layer}.mlp.gate_proj.weight"));
+    golden.exchange_weights("coarse", weights.each_ref().map(String::as_str));
+    let arguments = ["verify", ".", "--graph", "coarse", "--per-layer"];
+    let (code, text) = photonc(golden.bundle.root(), &arguments);
+    assert!(code == 1 && text.contains("diverges first in level2.encoder.layer0.mlp"), "{text}");
 }
 
 fn photonc(folder: &Path, arguments: &[&str]) -> (i32, String) {

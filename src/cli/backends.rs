@@ -1,6 +1,7 @@
 //! The backends that `--backend` offers and `doctor` lists. Owns their names and how each is loaded.
 
 use super::Failure;
+use super::ort_args::OrtArgs;
 use crate::bundle::Bundle;
 use crate::graph::Graph;
 use crate::ir::dtype::Dtype;
@@ -11,6 +12,7 @@ use crate::runtime::cuda::device::Device;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::generator::Generator;
 use crate::runtime::plan::{ENCODE, WINDOW};
+use crate::runtime::portable::OnnxGraph;
 use crate::runtime::reference::Reference;
 use crate::runtime::request::Request;
 use crate::runtime::tract::Tract;
@@ -25,6 +27,8 @@ pub const TRACT_VERSION: &str = "0.23.9";
 pub enum BackendName {
     /// ONNX in pure Rust, built in
     Tract,
+    /// ONNX in ONNX Runtime, whose library is loaded
+    Ort,
     /// Interprets the graphs in binary64: slow, the oracle
     Reference,
     /// Own kernels on an NVIDIA GPU, straight from the graphs
@@ -43,6 +47,8 @@ pub struct BackendArgs {
     /// Type of activations and weights on the GPU; by default the type of the stored weights
     #[arg(long, value_name = "TYPE", value_parser = compute_type)]
     compute: Option<Dtype>,
+    #[command(flatten)]
+    ort: OrtArgs,
 }
 
 fn compute_type(text: &str) -> Result<Dtype, String> {
@@ -53,22 +59,16 @@ fn compute_type(text: &str) -> Result<Dtype, String> {
 
 impl BackendName {
     /// Every backend.
-    pub const ALL: [BackendName; 3] = [BackendName::Tract, BackendName::Reference, BackendName::Cuda];
+    pub const ALL: [BackendName; 4] =
+        [BackendName::Tract, BackendName::Ort, BackendName::Reference, BackendName::Cuda];
 
     /// Name in options and output.
     pub fn name(self) -> &'static str {
         match self {
             BackendName::Tract => "tract",
+            BackendName::Ort => "ort",
             BackendName::Reference => "reference",
             BackendName::Cuda => "cuda",
-        }
-    }
-
-    /// Version of the code that runs the graphs.
-    pub fn version(self) -> &'static str {
-        match self {
-            BackendName::Tract => TRACT_VERSION,
-            BackendName::Reference | BackendName::Cuda => env!("CARGO_PKG_VERSION"),
         }
     }
 
@@ -76,6 +76,7 @@ impl BackendName {
     pub fn about(self) -> &'static str {
         match self {
             BackendName::Tract => "runs the ONNX models on the CPU, the default",
+            BackendName::Ort => "runs the ONNX models in ONNX Runtime, on the CPU or a GPU",
             BackendName::Reference => "interprets the graphs in binary64: slow, the oracle",
             BackendName::Cuda => "own kernels on an NVIDIA GPU, straight from the graphs",
         }
@@ -83,16 +84,28 @@ impl BackendName {
 }
 
 impl BackendArgs {
+    /// Refuses options that the backend would not heed.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.ort.check(self.name)
+    }
+
     /// Opens a bundle on the backend.
     pub fn open(&self, path: &Path) -> Result<(Bundle, Generator), Failure> {
+        self.check()?;
         let bundle = Bundle::open(path)?;
         let backend: Box<dyn Backend> = match self.name {
             BackendName::Tract => Box::new(Tract::of_bundle(bundle.clone())),
+            BackendName::Ort => self.ort(&bundle, None)?,
             BackendName::Reference => Box::new(Reference::of_bundle(bundle.clone())),
             BackendName::Cuda => self.cuda(&bundle)?,
         };
         let generator = Generator::of_bundle(&bundle, backend)?;
         Ok((bundle, generator))
+    }
+
+    /// ONNX Runtime, with one graph more than the bundle has.
+    pub fn ort(&self, bundle: &Bundle, extra: Option<OnnxGraph>) -> Result<Box<dyn Backend>, Failure> {
+        Ok(self.ort.open(bundle, self.device, extra)?)
     }
 
     fn cuda(&self, bundle: &Bundle) -> Result<Box<dyn Backend>, Failure> {
@@ -125,12 +138,11 @@ fn open_gpu(ordinal: usize) -> Result<Arc<dyn Device>, String> {
 
 /// What to do about a build without the feature.
 #[cfg(not(feature = "cuda"))]
-pub const WITHOUT_CUDA: &str =
-    "this photonc was built without it; install with `cargo install --path . --features cuda`";
+pub const WITH_CUDA: &str = "cargo install --path . --features cuda";
 
 #[cfg(not(feature = "cuda"))]
 fn open_gpu(_ordinal: usize) -> Result<Arc<dyn Device>, String> {
-    Err(WITHOUT_CUDA.to_owned())
+    Err(format!("this photonc was built without it; install with `{WITH_CUDA}`"))
 }
 
 /// Loads the graphs that a generation will run, so that its times are those of generation; tells whether tokens are drawn

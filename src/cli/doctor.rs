@@ -1,6 +1,6 @@
 //! `photonc doctor`: which backends this machine can use, and what the others lack.
 
-use super::backends::BackendName;
+use super::backends::{BackendName, TRACT_VERSION};
 use super::{Failure, Reporter};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -21,11 +21,21 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct BackendStatus {
     name: &'static str,
+    about: &'static str,
     found: bool,
     version: Option<String>,
     place: Option<String>,
-    missing: Option<Vec<String>>,
-    about: &'static str,
+    missing: Vec<Missing>,
+}
+
+/// Something that a backend needs and that is not there.
+#[derive(Debug, Serialize)]
+struct Missing {
+    part: &'static str,
+    /// Every place that was searched, and what is wrong with it.
+    reason: String,
+    /// What to do, a command where there is one.
+    install: &'static str,
 }
 
 pub fn run(_args: &Args, reporter: &Reporter) -> Result<(), Failure> {
@@ -33,69 +43,105 @@ pub fn run(_args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         photonc: env!("CARGO_PKG_VERSION"),
         system: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        backends: backends(),
+        backends: BackendName::ALL.into_iter().map(status).collect(),
     };
     if reporter.json() {
         return reporter.document(&report);
     }
-    let mut text = format!("photonc {} on {}, {} threads\n", report.photonc, report.system, report.threads);
-    for backend in &report.backends {
-        let state = match (&backend.missing, &backend.version, &backend.place) {
-            // The rest of it, every place that was searched, is in the JSON.
-            (Some(missing), _, _) => {
-                let brief: Vec<&str> =
-                    missing.iter().map(|reason| reason.lines().next().unwrap_or_default()).collect();
-                format!("missing: {}", brief.join("\n             missing: "))
-            }
-            (None, version, place) => {
-                format!("{} {}", version.as_deref().unwrap_or("found"), place.as_deref().unwrap_or(""))
-            }
-        };
-        let _infallible = writeln!(text, "  {:<10} {:<18} {}", backend.name, state.trim_end(), backend.about);
-    }
-    reporter.text(&text)
+    reporter.text(&text(&report))
 }
 
-fn backends() -> Vec<BackendStatus> {
-    let status = |backend: BackendName| match backend {
-        BackendName::Tract | BackendName::Reference => BackendStatus {
-            name: backend.name(),
-            found: true,
-            version: Some(backend.version().to_owned()),
-            place: Some("built in".to_owned()),
-            missing: None,
-            about: backend.about(),
-        },
+fn text(report: &Report) -> String {
+    let mut text = format!("photonc {} on {}, {} threads\n", report.photonc, report.system, report.threads);
+    for backend in &report.backends {
+        let state = if backend.found { "found" } else { "missing" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "\n{:<10} {state:<9}{}", backend.name, backend.about);
+        let found = [("version", &backend.version), ("where", &backend.place)];
+        for (what, value) in found.iter().filter_map(|(what, value)| Some((what, value.as_ref()?))) {
+            let _ = writeln!(text, "           {what:<9}{value}");
+        }
+        for missing in &backend.missing {
+            // The rest of the reason, every place that was searched, is in the JSON.
+            let _ = writeln!(
+                text,
+                "           lacks    {}\n           install  {}",
+                missing.part, missing.install
+            );
+        }
+    }
+    text
+}
+
+/// Version and place, or what is missing.
+struct Found {
+    version: Option<String>,
+    place: Option<String>,
+    missing: Vec<Missing>,
+}
+
+fn status(backend: BackendName) -> BackendStatus {
+    let Found { version, place, missing } = match backend {
+        BackendName::Tract => built_in(TRACT_VERSION),
+        BackendName::Reference => built_in(env!("CARGO_PKG_VERSION")),
+        BackendName::Ort => ort(),
         BackendName::Cuda => cuda(),
     };
-    BackendName::ALL.into_iter().map(status).collect()
+    let (name, about, found) = (backend.name(), backend.about(), missing.is_empty());
+    BackendStatus { name, about, found, version, place, missing }
+}
+
+fn built_in(version: &str) -> Found {
+    Found { version: Some(version.to_owned()), place: Some("built in".to_owned()), missing: Vec::new() }
+}
+
+/// A backend that this build does not have.
+#[cfg(not(all(feature = "cuda", feature = "ort")))]
+fn not_built(part: &'static str, install: &'static str) -> Found {
+    let reason = "this photonc was built without it".to_owned();
+    Found { version: None, place: None, missing: vec![Missing { part, reason, install }] }
+}
+
+#[cfg(feature = "ort")]
+fn ort() -> Found {
+    use crate::runtime::ort::library::find;
+    match find(None) {
+        Ok(found) => {
+            let short = |name: &String| name.trim_end_matches("ExecutionProvider").to_owned();
+            let providers: Vec<String> = found.providers.iter().map(short).collect();
+            let version = format!("{} with providers {}", found.version, providers.join(", "));
+            let place = found.place.display().to_string();
+            Found { version: Some(version), place: Some(place), missing: Vec::new() }
+        }
+        Err(missing) => {
+            let (part, install) = (missing.wanted.name, missing.wanted.install);
+            let missing = Missing { part, reason: missing.to_string(), install };
+            Found { version: None, place: None, missing: vec![missing] }
+        }
+    }
+}
+
+#[cfg(not(feature = "ort"))]
+fn ort() -> Found {
+    not_built("the feature `ort`", super::ort_args::WITH_ORT)
 }
 
 #[cfg(feature = "cuda")]
-fn cuda() -> BackendStatus {
+fn cuda() -> Found {
     use crate::runtime::cuda::libraries::named_folders;
     use crate::runtime::cuda::presence::Presence;
     let presence = Presence::find(&named_folders(&[]));
-    let missing: Vec<String> = presence.missing().into_iter().map(ToString::to_string).collect();
+    let missing = presence.missing().into_iter();
+    let missing = missing.map(|(library, error)| Missing {
+        part: library.name(),
+        reason: error.to_string(),
+        install: library.install(),
+    });
     let known = |text: String| Some(text).filter(|text| !text.is_empty());
-    BackendStatus {
-        name: BackendName::Cuda.name(),
-        found: missing.is_empty(),
-        version: known(presence.versions()),
-        place: known(presence.places()),
-        missing: Some(missing).filter(|missing| !missing.is_empty()),
-        about: BackendName::Cuda.about(),
-    }
+    Found { version: known(presence.versions()), place: known(presence.places()), missing: missing.collect() }
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda() -> BackendStatus {
-    BackendStatus {
-        name: BackendName::Cuda.name(),
-        found: false,
-        version: None,
-        place: None,
-        missing: Some(vec![format!("the feature `cuda`: {}", super::backends::WITHOUT_CUDA)]),
-        about: BackendName::Cuda.about(),
-    }
+fn cuda() -> Found {
+    not_built("the feature `cuda`", super::backends::WITH_CUDA)
 }

@@ -15,6 +15,7 @@ mod generate;
 mod inspect;
 mod language;
 mod model_args;
+mod ort_args;
 mod pass_args;
 mod prompts;
 mod reduce;

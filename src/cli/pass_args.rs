@@ -10,6 +10,7 @@ use crate::passes::pipeline::{Observer, Record};
 use indexmap::IndexMap;
 use serde_json::json;
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 /// Which passes run, and what is told of them.
@@ -22,6 +23,9 @@ pub struct PassArgs {
     /// End the optional passes after the N-th rewrite, over all graphs: halving N finds the rewrite that breaks something
     #[arg(long, value_name = "N")]
     stop_after: Option<usize>,
+    /// Widen the heads of window attention with zeros to a multiple of N, for kernels that want it; same results
+    #[arg(long, value_name = "N")]
+    pad_heads: Option<NonZeroUsize>,
     /// Tell on stderr how long each pass took, in how many runs, and what it rewrote
     #[arg(long)]
     time_passes: bool,
@@ -43,7 +47,7 @@ pub enum Level {
     #[default]
     #[value(name = "2")]
     Two,
-    /// As 2, and what pays on some machines only: nothing so far
+    /// As 2, and what pays on some machines only: gate and up projections merged
     #[value(name = "3")]
     Three,
 }
@@ -64,6 +68,7 @@ impl PassArgs {
     pub fn given(&self) -> bool {
         self.opt_level != Level::default()
             || self.stop_after.is_some()
+            || self.pad_heads.is_some()
             || self.time_passes
             || self.print_after.is_some()
     }
@@ -79,7 +84,8 @@ impl PassArgs {
         }
         let mut watch = Watch { args: self, started: None, passes: IndexMap::new() };
         let level = self.opt_level.opt_level();
-        let options = PassOptions { level, stop_after: self.stop_after, observer: Some(&mut watch) };
+        let PassArgs { stop_after, pad_heads, .. } = *self;
+        let options = PassOptions { level, stop_after, pad_heads, observer: Some(&mut watch) };
         let made = work(options).map_err(Into::into)?;
         if self.time_passes {
             to_stderr(&if reporter.json() { watch.as_json() } else { watch.as_text() });

@@ -7,14 +7,16 @@ mod plot;
 use super::backends::{BackendArgs, BackendName};
 use super::{Failure, Reporter};
 use crate::bundle::{Bundle, Layout};
+use crate::export::onnx::tapped::{computed_values, with_outputs};
 use crate::export::onnx::{self, WeightLocation};
 use crate::graph::interp::WeightCache;
-use crate::graph::{Graph, Verified, text};
+use crate::graph::{Graph, NodeId, Verified, text};
 use crate::ir::op::Op;
 use crate::runtime::backend::Backend;
+use crate::runtime::portable::{OnnxGraph, TARGET};
 use crate::runtime::reference::{BundleWeights, Reference};
 use crate::runtime::tract::Tract;
-use crate::runtime::verify::{CompareError, Compared, Comparison, compare, with_taps};
+use crate::runtime::verify::{CompareError, Compared, Comparison, compare, with_taps, with_taps_of};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 /// Check a bundle: hashes of the weights, and every graph on a backend against the reference
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Every graph runs on random inputs of small sizes (batch 2, 3 meta-contexts, 4 slots). What a value may be off by follows from its type and the lengths of the sums behind it: docs/numerics.md.\n\nExit codes: 0 everything holds, 1 a value diverges or the bundle cannot be used"
+    after_help = "Every graph runs on random inputs of small sizes (batch 2, 3 meta-contexts, 4 slots). What a value may be off by follows from its type and the lengths of the sums behind it: docs/numerics.md.\n\nWith --drift: RecGen against HierGen on a text, what the checkpoint itself makes of it (docs/text.md).\n\nExit codes: 0 everything holds, 1 a value diverges, a limit of the drift does not hold, or the bundle cannot be used"
 )]
 pub struct Args {
     /// Directory of the bundle
@@ -49,6 +51,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
     if args.drift.drift {
         return drift::run(args, reporter);
     }
+    args.backend.check()?;
     let bundle = Bundle::open(&args.bundle)?;
     bundle.verify_weights()?;
     reporter.detail("hashes of the weights agree");
@@ -64,12 +67,13 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
     for name in names {
         let unusable = |cause: &dyn std::fmt::Display| Failure::input("the bundle cannot be used", cause);
         let mut graph = text::parse(&bundle.graph_text(&name)?).map_err(|errors| unusable(&errors))?;
+        let mut model = None;
         if args.per_layer {
-            graph = with_taps(&graph, &format!("{name}.taps"));
+            (graph, model) = tapped(args, &bundle, &graph)?;
         }
         let verified = graph.verify().map_err(|error| unusable(&error))?;
         // One graph at a time: a backend keeps the weights of what it has loaded.
-        let mut backend = backend(args, &bundle, verified, args.per_layer)?;
+        let mut backend = backend(args, &bundle, verified, model, args.per_layer)?;
         let comparison = compare(verified, &weights, backend.as_mut(), args.seed)?;
         comparisons.push(Comparison { graph: name, ..comparison });
     }
@@ -78,11 +82,12 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
     Ok(if diverges { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-/// The backend; `insert` adds the graph, which the bundle does not have in this form.
+/// The backend; `insert` adds the graph, which the bundle does not have in this form, as `model` where a backend runs ONNX.
 fn backend(
     args: &Args,
     bundle: &Bundle,
     graph: Verified<'_>,
+    model: Option<OnnxGraph>,
     insert: bool,
 ) -> Result<Box<dyn Backend>, Failure> {
     let refused = |error| Failure::from(CompareError::Candidate(error));
@@ -96,30 +101,59 @@ fn backend(
         }
         BackendName::Tract => {
             let mut tract = Tract::of_bundle(bundle.clone());
-            if insert {
-                let locate = |name: &str| {
-                    bundle.manifest().weights.get(name).map(|at| WeightLocation {
-                        file: Layout::beside_onnx(&at.file),
-                        offset_bytes: at.offset_bytes,
-                        length_bytes: at.length_bytes,
-                    })
-                };
-                let model = onnx::export(graph, "", &locate).map_err(|error| Failure::bug(&error))?;
-                let (inputs, outputs) = ports(graph.graph());
-                tract.insert(graph.name(), &onnx::to_bytes(&model), inputs, outputs).map_err(refused)?;
+            if let Some(model) = model {
+                tract.insert(model).map_err(refused)?;
             }
             Ok(Box::new(tract))
         }
+        BackendName::Ort => args.backend.ort(bundle, model),
         BackendName::Cuda => args.backend.with_graph(bundle, graph.graph()),
     }
 }
 
-fn ports(graph: &Graph) -> (Vec<String>, Vec<String>) {
+/// Where a weight of the bundle stands, as ONNX models of the bundle name it.
+fn location(bundle: &Bundle, name: &str) -> Option<WeightLocation> {
+    bundle.manifest().weights.get(name).map(|at| WeightLocation {
+        file: Layout::beside_onnx(&at.file),
+        offset_bytes: at.offset_bytes,
+        length_bytes: at.length_bytes,
+    })
+}
+
+fn input_names(graph: &Graph) -> Vec<String> {
     let inputs = graph.inputs().into_iter().filter_map(|id| match graph.op(id) {
         Op::Input { name, .. } => Some(name.to_string()),
         _ => None,
     });
-    (inputs.collect(), graph.outputs().iter().map(|output| output.name.to_string()).collect())
+    inputs.collect()
+}
+
+/// The graph with what leaves its scopes among its outputs; for backends that run ONNX, in the bundle's own model.
+fn tapped(args: &Args, bundle: &Bundle, graph: &Graph) -> Result<(Graph, Option<OnnxGraph>), Failure> {
+    let name = format!("{}.taps", graph.name());
+    match args.backend.name {
+        BackendName::Reference | BackendName::Cuda => return Ok((with_taps(graph, &name), None)),
+        BackendName::Tract | BackendName::Ort => {}
+    }
+    let unusable = |cause: &dyn std::fmt::Display| Failure::input("the bundle cannot be used", cause);
+    let path = bundle.onnx(TARGET, graph.name())?;
+    let failed = |cause: &dyn std::fmt::Display| unusable(&format_args!("{}: {cause}", path.display()));
+    let bytes = std::fs::read(&path).map_err(|error| failed(&error))?;
+    let model = onnx::from_bytes(&bytes).map_err(|error| failed(&error))?;
+    let locate = |name: &str| location(bundle, name);
+    let verified = graph.verify().map_err(|error| unusable(&error))?;
+    let computed = computed_values(verified, &locate, &model).map_err(|error| Failure::bug(&error))?;
+    let tapped = with_taps_of(graph, &name, |id| computed.contains_key(&id));
+    let taps = &tapped.outputs()[graph.outputs().len()..];
+    let values: Vec<(NodeId, &str)> =
+        taps.iter().filter_map(|tap| Some((tap.node, computed.get(&tap.node)?.as_str()))).collect();
+    let model = OnnxGraph {
+        name,
+        inputs: input_names(graph),
+        outputs: tapped.outputs().iter().map(|output| output.name.to_string()).collect(),
+        model: onnx::to_bytes(&with_outputs(model, graph, &values)),
+    };
+    Ok((tapped, Some(model)))
 }
 
 impl From<CompareError> for Failure {

@@ -6,6 +6,7 @@ use super::close_counters::CloseCounters;
 use super::distribute::{self, Certificate, Declined, NotDistributed};
 use super::lower_caches::LowerCaches;
 use super::opt_level::{self, OptLevel};
+use super::pad_heads::PadHeads;
 use super::pipeline::{Observer, PipelineError, Record, Runner};
 use super::{Pass, straighten};
 use crate::graph::{BuildError, Graph, NodeId, VerifyError};
@@ -14,6 +15,7 @@ use crate::model::build::{self, KeptCaches};
 use crate::model::config::ModelConfig;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroUsize;
 
 /// The state whose recurrence may run ahead.
 const STATE: &str = "top_state";
@@ -83,6 +85,8 @@ pub struct PassOptions<'o> {
     pub level: OptLevel,
     /// Ends optional passes after so many rewrites, over all graphs: to find the one that breaks something.
     pub stop_after: Option<usize>,
+    /// Pads the heads of window attention to a multiple of this, for kernels that want it.
+    pub pad_heads: Option<NonZeroUsize>,
     /// Told of every pass.
     pub observer: Option<&'o mut dyn Observer>,
 }
@@ -91,7 +95,7 @@ impl PassOptions<'_> {
     /// The passes of `level`, all of them, silently.
     #[must_use]
     pub fn at(level: OptLevel) -> Self {
-        PassOptions { level, stop_after: None, observer: None }
+        PassOptions { level, ..PassOptions::default() }
     }
 }
 
@@ -160,10 +164,15 @@ pub fn states(config: &ModelConfig) -> Result<Graph, CompileError> {
     Ok(compiler.done.graphs.swap_remove(&name).unwrap_or_else(|| Graph::new(&name)))
 }
 
-/// Names of every pass that compilation can run, those that no graph can do without first.
+/// Names of every pass that compilation can run, those that are in no level first.
 #[must_use]
 pub fn pass_names() -> Vec<&'static str> {
-    let needed = [ChooseProtocol(Protocol::Recgen).name(), CloseCounters.name(), LowerCaches.name()];
+    let needed = [
+        ChooseProtocol(Protocol::Recgen).name(),
+        CloseCounters.name(),
+        LowerCaches.name(),
+        PadHeads(NonZeroUsize::MIN).name(),
+    ];
     needed.into_iter().chain(opt_level::TABLE.iter().map(|row| (row.pass)().name())).collect()
 }
 
@@ -176,6 +185,7 @@ fn is_state(name: &str) -> bool {
 struct Compiler<'o> {
     done: Compilation,
     level: OptLevel,
+    pad_heads: Option<NonZeroUsize>,
     runner: Runner<'o>,
 }
 
@@ -184,6 +194,7 @@ impl<'o> Compiler<'o> {
         Compiler {
             done: Compilation { graphs: IndexMap::new(), plans: IndexMap::new(), records: IndexMap::new() },
             level: options.level,
+            pad_heads: options.pad_heads,
             runner: Runner::new(options.observer, options.stop_after),
         }
     }
@@ -219,6 +230,11 @@ impl<'o> Compiler<'o> {
         graph.verify()?;
         let mut records = Vec::new();
         for passes in self.level.stages() {
+            records.extend(self.runner.run_to_fixpoint(&mut graph, &passes)?);
+        }
+        // Last: what widens heads would stand in the way of passes that know them.
+        if let Some(multiple) = self.pad_heads {
+            let passes: Vec<Box<dyn Pass>> = vec![Box::new(PadHeads(multiple))];
             records.extend(self.runner.run_to_fixpoint(&mut graph, &passes)?);
         }
         let name = graph.name().to_owned();

@@ -7,6 +7,7 @@ use super::eliminate_dead_code::EliminateDeadCode;
 use super::flatten_rows::FlattenRows;
 use super::fold_constants::FoldConstants;
 use super::fuse_residuals::FuseResiduals;
+use super::merge_gates::MergeGates;
 use super::merge_projections::MergeProjections;
 use super::simplify_shapes::SimplifyShapes;
 use super::simplify_unit_transposes::SimplifyUnitTransposes;
@@ -25,7 +26,7 @@ pub enum OptLevel {
     /// Less work and fewer nodes at the same numbers. The default.
     #[default]
     O2,
-    /// As `O2`, and what pays on some machines only. Nothing so far.
+    /// As `O2`, and what pays on some machines only: gate and up projections merged.
     O3,
 }
 
@@ -132,6 +133,12 @@ pub const TABLE: &[Row] = &[
         OptLevel::O2,
         Stage::Layout,
         "after rows are flat: what is to be joined is flat then",
+    ),
+    row(
+        || Box::new(MergeGates),
+        OptLevel::O3,
+        Stage::Layout,
+        "after rows are flat, so that the wide result is sliced as it is; it trades a product for a split",
     ),
 ];
 

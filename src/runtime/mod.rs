@@ -8,8 +8,13 @@ mod draw;
 pub mod drift;
 pub mod error;
 pub mod generator;
+#[cfg(feature = "ort")]
+pub mod ort;
 pub mod penalties;
+#[cfg(any(feature = "cuda", feature = "ort"))]
+mod places;
 pub mod plan;
+pub mod portable;
 pub mod prompt;
 pub mod random;
 pub mod reference;

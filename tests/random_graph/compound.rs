@@ -139,6 +139,23 @@ impl Grower {
         Some(())
     }
 
+    /// Gate and up of one vector, sometimes with one of them in sight of others.
+    pub(super) fn gated(&mut self, n: &[u16; 4]) -> Option<()> {
+        let (x, width) = self.vector(n[0])?;
+        let dtype = self.ty(x).dtype;
+        let mut maps = Vec::new();
+        for at in 0..2 {
+            let w = self.weight(dtype, vec![4.into(), width.into()], n[2].wrapping_add(at))?;
+            maps.push(self.add(Op::Linear, &[x, w])?);
+        }
+        self.add(Op::SwiGlu, &maps)?;
+        let hidden = if n[1].is_multiple_of(5) { 1 } else { 2 };
+        for map in maps.into_iter().take(hidden) {
+            self.hide(map);
+        }
+        Some(())
+    }
+
     /// A value plus a map of it, of one or of any number of axes, or the map that starts from the value.
     pub(super) fn residual(&mut self, n: &[u16; 4]) -> Option<()> {
         let rows = |id: NodeId| {

@@ -441,6 +441,9 @@ impl Grower {
     }
 
     fn swiglu(&mut self, n: &[u16; 4]) -> Option<()> {
+        if n[1].is_multiple_of(2) {
+            return self.gated(n);
+        }
         let x = self.pick(n[0], |id| self.is_float(id))?;
         let y = self.pick(n[1], |id| self.ty(id) == self.ty(x))?;
         self.add(Op::SwiGlu, &[x, y]).map(|_| ())

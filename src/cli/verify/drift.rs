@@ -1,14 +1,16 @@
 //! `photonc verify --drift`: RecGen against HierGen on a text. Owns the table, the limits and the exit code.
 
-use super::{Args, backend, plot};
+use super::{Args, backend, input_names, location, plot};
 use crate::bundle::Bundle;
 use crate::cli::inspect::config_of;
 use crate::cli::score::TextArgs;
 use crate::cli::{Failure, Reporter};
+use crate::graph::Verified;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::{self, Plan};
 use crate::runtime::drift::{Drift, DriftOptions, Levels, Range, Ranges, States, measure};
 use crate::runtime::generator::Generator;
+use crate::runtime::portable::OnnxGraph;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -103,7 +105,8 @@ fn drift(
     let config = config_of(bundle)?;
     let graph = compile::states(&config)?;
     let verified = graph.verify().map_err(|error| Failure::bug(&error))?;
-    let mut forward = backend(args, bundle, verified, true)?;
+    let model = onnx(bundle, verified)?;
+    let mut forward = backend(args, bundle, verified, Some(model), true)?;
     let levels = 1..=config.depth();
     let levels = Levels {
         units: levels.clone().map(|l| config.units(l)).collect(),
@@ -120,6 +123,18 @@ fn drift(
     let shown = reporter.steps("prompts", 0);
     let on_progress = |done: usize, all: usize| shown.set(done as u64, all as u64);
     Ok(measure(generator, &mut states, tokens, options, &on_progress)?)
+}
+
+/// The graph for backends that run ONNX; its weights stand in the bundle.
+fn onnx(bundle: &Bundle, graph: Verified<'_>) -> Result<OnnxGraph, Failure> {
+    let locate = |name: &str| location(bundle, name);
+    let model = crate::export::onnx::export(graph, "", &locate).map_err(|error| Failure::bug(&error))?;
+    Ok(OnnxGraph {
+        name: graph.name().to_owned(),
+        inputs: input_names(graph.graph()),
+        outputs: graph.outputs().iter().map(|output| output.name.to_string()).collect(),
+        model: crate::export::onnx::to_bytes(&model),
+    })
 }
 
 impl DriftArgs {

@@ -96,7 +96,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// Lowers every node that an output needs.
-    pub(super) fn lower_graph(mut self) -> Result<GraphProto, ExportError> {
+    pub(super) fn lower_graph(&mut self) -> Result<GraphProto, ExportError> {
         let graph = self.graph;
         let needed = graph.ancestors(graph.outputs().iter().map(|output| output.node));
         let inputs = graph.inputs();
@@ -118,9 +118,9 @@ impl<'a> Emitter<'a> {
         Ok(GraphProto {
             input: inputs.iter().map(|id| info(id, &self.values[id])).collect(),
             output: graph.outputs().iter().map(|output| info(&output.node, &output.name)).collect(),
-            node: self.nodes,
-            initializer: self.initializers,
-            value_info: self.value_info,
+            node: std::mem::take(&mut self.nodes),
+            initializer: std::mem::take(&mut self.initializers),
+            value_info: std::mem::take(&mut self.value_info),
             ..GraphProto::default()
         })
     }

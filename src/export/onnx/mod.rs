@@ -18,6 +18,7 @@ mod sample;
 mod scaled;
 mod shapes;
 mod split;
+pub mod tapped;
 pub mod text;
 
 use crate::graph::Verified;
@@ -138,4 +139,12 @@ pub fn export(graph: Verified<'_>, doc: &str, weights: &Weights<'_>) -> Result<M
 #[must_use]
 pub fn to_bytes(model: &ModelProto) -> Vec<u8> {
     model.encode_to_vec()
+}
+
+/// The model in the bytes of a `.onnx` file.
+///
+/// # Errors
+/// They are no ONNX model.
+pub fn from_bytes(bytes: &[u8]) -> Result<ModelProto, String> {
+    ModelProto::decode(bytes).map_err(|error| error.to_string())
 }

@@ -2,6 +2,7 @@
 //! and what to say when it fails; refuses to call into what it finds.
 
 use super::device::DeviceError;
+use crate::runtime::places::{entries, in_packages, prefixes};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::path::{Path, PathBuf};
 
@@ -141,31 +142,11 @@ fn usual_folders(library: Cuda) -> Vec<PathBuf> {
     for toolkit in entries(Path::new("/usr/local"), "cuda") {
         folders.push(toolkit.join("lib64"));
     }
-    let mut prefixes = vec![PathBuf::from("/usr/local"), PathBuf::from("/usr")];
-    for variable in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
-        prefixes.splice(0..0, std::env::var_os(variable).map(PathBuf::from));
-    }
-    prefixes.extend(std::env::var_os("HOME").map(|home| Path::new(&home).join(".local")));
-    for prefix in prefixes {
+    for prefix in prefixes() {
         folders.push(prefix.join("lib"));
-        for python in entries(&prefix.join("lib"), "python3") {
-            for packages in ["site-packages", "dist-packages"] {
-                folders.extend(library.packages().iter().map(|inner| python.join(packages).join(inner)));
-            }
-        }
+        folders.extend(library.packages().iter().flat_map(|inner| in_packages(&prefix, inner)));
     }
     folders
-}
-
-/// Entries of a folder whose name starts so, last name first: newer versions before older ones.
-fn entries(folder: &Path, start: &str) -> Vec<PathBuf> {
-    let listed = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let fits =
-        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start));
-    let mut found: Vec<PathBuf> = listed.map(|entry| entry.path()).filter(fits).collect();
-    found.sort();
-    found.reverse();
-    found
 }
 
 #[cfg(test)]

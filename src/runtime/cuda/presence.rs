@@ -28,11 +28,11 @@ impl Presence {
         Presence { driver, nvrtc, cublas }
     }
 
-    /// Why each missing part is missing, in the order in which they are needed.
+    /// The missing parts and why, in the order in which they are needed.
     #[must_use]
-    pub fn missing(&self) -> Vec<&DeviceError> {
-        let parts = [self.driver.as_ref().err(), self.nvrtc.as_ref().err(), self.cublas.as_ref().err()];
-        parts.into_iter().flatten().collect()
+    pub fn missing(&self) -> Vec<(Cuda, &DeviceError)> {
+        let errors = [self.driver.as_ref().err(), self.nvrtc.as_ref().err(), self.cublas.as_ref().err()];
+        Cuda::ALL.into_iter().zip(errors).filter_map(|(library, error)| Some((library, error?))).collect()
     }
 
     /// Versions of what was found.

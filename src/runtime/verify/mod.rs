@@ -12,7 +12,7 @@ use crate::ir::tensor::Tensor;
 use std::collections::HashMap;
 
 pub use inputs::random_inputs;
-pub use taps::with_taps;
+pub use taps::{with_taps, with_taps_of};
 pub use tolerance::{Tolerances, roundings, unit_roundoff};
 
 /// Inputs that are tried until rounding alone changes no integer output.

@@ -10,6 +10,12 @@ use std::collections::HashMap;
 /// out.
 #[must_use]
 pub fn with_taps(graph: &Graph, name: &str) -> Graph {
+    with_taps_of(graph, name, |_| true)
+}
+
+/// The same, of the values that `seen` says can be seen.
+#[must_use]
+pub fn with_taps_of(graph: &Graph, name: &str, seen: impl Fn(NodeId) -> bool) -> Graph {
     let mut tapped = graph.clone();
     tapped.set_name(name);
     let fixed = graph.fixed();
@@ -22,7 +28,7 @@ pub fn with_taps(graph: &Graph, name: &str) -> Graph {
             && graph.users(*id).iter().any(|(user, _)| graph.scope(*user) != scope)
     };
     let mut counts: HashMap<&Scope, usize> = HashMap::new();
-    for id in graph.order().into_iter().filter(leaves) {
+    for id in graph.order().into_iter().filter(leaves).filter(|id| seen(*id)) {
         let scope = graph.scope(id);
         let count = counts.entry(scope).or_insert(0);
         tapped.set_output(&format!("tap.{scope}.{count}"), id);

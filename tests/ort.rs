@@ -1,0 +1,296 @@
+//! ONNX Runtime on every golden bundle, through the generator and graph by graph; and what is said where its library is
+//! missing, foreign or too old.
+#![cfg(feature = "ort")]
+#![allow(clippy::panic, reason = "a test fails by panicking")]
+
+mod fixture;
+
+use assert_cmd::Command;
+use fixture::bundled::Golden;
+use fixture::model::PROTOCOLS;
+use fixture::{GOLDENS, assert_close};
+use photonc::graph::interp::WeightCache;
+use photonc::graph::text;
+use photonc::ir::dtype::Dtype;
+use photonc::ir::tensor::Tensor;
+use photonc::runtime::backend::Backend as _;
+use photonc::runtime::ort::{Ort, OrtOptions, library};
+use photonc::runtime::reference::{BundleWeights, Reference};
+use photonc::runtime::request::{Cancel, Request, RunAhead};
+use photonc::runtime::sampler::Sampling;
+use photonc::runtime::simulated::Simulated;
+use photonc::runtime::verify::{compare, random_inputs};
+use serde_json::Value;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const PROMPT: &str = "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16";
+
+const AHEAD: [RunAhead; 3] =
+    [RunAhead::MetaContexts(1), RunAhead::MetaContexts(3), RunAhead::MetaContexts(8)];
+
+/// The library that tests use: of `PHOTONC_ORT_LIB`, else of `scripts/setup-test-deps.sh`.
+fn library() -> PathBuf {
+    if let Some(named) = std::env::var_os("PHOTONC_ORT_LIB") {
+        return named.into();
+    }
+    let pythons = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/py/lib");
+    let pythons = std::fs::read_dir(pythons).into_iter().flatten().flatten();
+    let mut folders = pythons.map(|python| python.path().join("site-packages/onnxruntime/capi"));
+    let found = folders.find(|folder| library::find(Some(folder)).is_ok());
+    found.unwrap_or_else(|| panic!("no ONNX Runtime; for tests: scripts/setup-test-deps.sh"))
+}
+
+fn options() -> OrtOptions {
+    OrtOptions { library: Some(library()), ..OrtOptions::default() }
+}
+
+fn ort(golden: &Golden) -> Ort {
+    Ort::of_bundle(golden.bundle.clone(), &options()).expect("the library loads")
+}
+
+#[test]
+fn every_golden_result_is_reproduced() {
+    for name in GOLDENS {
+        let golden = Golden::of(name);
+        let mut generator = golden.generator(Box::new(ort(&golden)));
+        golden.check(name, &mut generator, &AHEAD);
+    }
+}
+
+// Both samplers draw what the reference draws, and poisoned buffers change nothing.
+#[test]
+fn the_tokens_of_the_reference_are_drawn() {
+    let golden = Golden::of("lopsided");
+    let reference = golden.generator(Box::new(Reference::of_bundle(golden.bundle.clone())));
+    let device = golden.generator(Box::new(Simulated::new(ort(&golden))));
+    let mut generators = [reference, device];
+    for protocol in PROTOCOLS {
+        for min_p in [0.0, 1e-3] {
+            let sampling = Sampling { temperature: 0.9, top_k: 10, top_p: 0.95, min_p, seed: 42 };
+            let request = Request { sampling, samples: 2, ..Request::greedy(protocol, golden.prompts(), 40) };
+            let [expected, found] = generators.each_mut().map(|generator| {
+                let generation = generator.generate(&request, &mut |_| {}, &Cancel::default());
+                generation.expect("generates").sequences
+            });
+            assert_eq!(found, expected, "{protocol} min-p {min_p}");
+        }
+    }
+}
+
+#[test]
+fn scores_match_the_teacher_forced_forward() {
+    for name in GOLDENS {
+        let golden = Golden::of(name);
+        let mut generator = golden.generator(Box::new(ort(&golden)));
+        let (scored, _) = generator.score(&golden.prompts()).expect("scores");
+        for (k, scored) in scored.iter().enumerate() {
+            let logits = golden.expected.floats(k, "fwd_logits");
+            assert_close(
+                &format!("{name} prompt {k}"),
+                &scored.logits,
+                logits,
+                golden.logit_tolerance(logits),
+            );
+        }
+    }
+}
+
+#[test]
+fn every_graph_holds_against_the_reference() {
+    for name in GOLDENS {
+        let golden = Golden::of(name);
+        let weights = WeightCache::new(BundleWeights(Arc::new(golden.bundle.clone())));
+        let mut backend = ort(&golden);
+        for graph_name in golden.bundle.manifest().graphs.keys() {
+            let text = golden.bundle.graph_text(graph_name).expect("reads");
+            let graph = text::parse(&text).expect("parses");
+            let verified = graph.verify().expect("valid");
+            let comparison = compare(verified, &weights, &mut backend, 0).expect("compares");
+            assert!(!comparison.values.is_empty(), "{name} {graph_name}: nothing compared");
+            let worst = comparison.first_divergent();
+            assert!(worst.is_none(), "{name} {graph_name}: {worst:?}");
+        }
+    }
+}
+
+// The whole program, on the bundle's own models; then two weights of one model change places.
+#[test]
+fn verify_finds_a_fault_in_its_scope() {
+    let mut golden = Golden::of("paper");
+    let layers = ["--backend", "ort", "--threads", "1", "--per-layer"];
+    photonc("verify", &golden, &layers).success();
+    let weights = [0, 1].map(|layer| format!("levels.1.decoder.layers.{layer}.mlp.down_proj.weight"));
+    golden.exchange_weights("coarse", weights.each_ref().map(String::as_str));
+    let plain = photonc("verify", &golden, &["--backend", "ort", "--json"]).code(1);
+    let document: Value = serde_json::from_slice(&plain.get_output().stdout).expect("JSON");
+    for graph in document["graphs"].as_array().expect("graphs") {
+        assert_eq!(graph["first_divergent_scope"].is_null(), graph["graph"] != "coarse", "{graph}");
+    }
+    let named = photonc("verify", &golden, &[&layers[..], &["--graph", "coarse", "--json"]].concat()).code(1);
+    let document: Value = serde_json::from_slice(&named.get_output().stdout).expect("JSON");
+    assert_eq!(document["graphs"][0]["first_divergent_scope"], "level2.decoder.layer0.mlp");
+}
+
+/// The inputs of `score`, some of them replaced, in ONNX Runtime.
+fn score_with(golden: &Golden, replaced: &[(&str, Tensor)]) -> String {
+    let graph = text::parse(&golden.bundle.graph_text("score").expect("reads")).expect("parses");
+    let mut inputs = random_inputs(&graph, 0);
+    for (name, tensor) in replaced {
+        assert!(inputs.insert((*name).to_owned(), tensor.clone()).is_some(), "score has no input {name}");
+    }
+    let mut backend = ort(golden);
+    let mut upload = |tensor: &Tensor| {
+        let dtype = if tensor.as_ints().is_some() { Dtype::I64 } else { Dtype::F32 };
+        backend.upload(tensor, dtype).expect("uploads")
+    };
+    let buffers: Vec<_> = inputs.iter().map(|(name, tensor)| (name.clone(), upload(tensor))).collect();
+    let given: Vec<_> = buffers.iter().map(|(name, buffer)| (name.as_str(), buffer)).collect();
+    backend.run("score", &given).expect_err("refused").to_string()
+}
+
+#[test]
+fn a_token_outside_the_vocabulary_is_refused() {
+    let golden = Golden::of("paper");
+    let tokens = golden.bundle.manifest().model.meta_tokens * 3;
+    let ids = Tensor::ints(&[2, tokens], vec![i64::from(i32::MAX); 2 * tokens]).expect("counts agree");
+    let error = score_with(&golden, &[("ids", ids)]);
+    assert!(error.contains("`score` failed in backend `ort`") && error.contains("bounds"), "{error}");
+}
+
+// Rows of one batch come together: a model that reads two of one input and three of another has no meaning.
+#[test]
+fn a_batch_that_differs_between_inputs_is_refused() {
+    let golden = Golden::of("paper");
+    let lengths = Tensor::ints(&[3], vec![1; 3]).expect("counts agree");
+    let error = score_with(&golden, &[("lengths", lengths)]);
+    assert!(error.contains("`score` failed in backend `ort`"), "{error}");
+}
+
+#[test]
+fn weights_cut_short_are_refused() {
+    let golden = Golden::of("paper");
+    let mut backend = ort(&golden);
+    let (path, _) = golden.bundle.manifest().weight_files.first_key_value().expect("weights");
+    let file = std::fs::OpenOptions::new().write(true).open(golden.bundle.root().join(path)).expect("opens");
+    file.set_len(file.metadata().expect("size").len() / 2).expect("shrinks");
+    let error = backend.prepare("coarse").expect_err("half a file").to_string();
+    assert!(error.starts_with("graph `coarse`: ort cannot load"), "{error}");
+}
+
+#[test]
+fn a_second_number_of_threads_is_refused() {
+    let golden = Golden::of("paper");
+    let _first = ort(&golden);
+    let options = OrtOptions { threads: NonZero::new(99), ..options() };
+    let error = Ort::of_bundle(golden.bundle.clone(), &options).err().expect("refused").to_string();
+    assert!(error.contains("threads already"), "{error}");
+}
+
+fn photonc(command: &str, golden: &Golden, arguments: &[&str]) -> assert_cmd::assert::Assert {
+    let mut photonc = Command::cargo_bin("photonc").expect("is built");
+    photonc.env("PHOTONC_ORT_LIB", library()).arg(command).arg(golden.bundle.root()).args(arguments).assert()
+}
+
+/// What `generate` says when `library` is named.
+fn refusal(golden: &Golden, library: &Path) -> String {
+    let library = library.to_str().expect("UTF-8");
+    let arguments = ["--backend", "ort", "--ort-lib", library, "--prompt-ids", PROMPT];
+    let failed = photonc("generate", golden, &arguments).code(1);
+    let said = String::from_utf8(failed.get_output().stderr.clone()).expect("UTF-8");
+    assert!(said.contains("the library of ONNX Runtime, libonnxruntime.so, cannot be used"), "{said}");
+    assert!(said.contains("pip install onnxruntime") && said.contains("--ort-lib"), "{said}");
+    said
+}
+
+/// A library made of Rust source.
+fn built(folder: &Path, name: &str, source: &str) -> std::path::PathBuf {
+    let (from, to) = (folder.join(format!("{name}.rs")), folder.join(format!("lib{name}.so")));
+    std::fs::write(&from, source).expect("writes");
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut rustc = Command::new(rustc);
+    rustc.args(["--crate-type", "cdylib", "--edition", "2021", "-o"]).arg(&to).arg(&from).assert().success();
+    to
+}
+
+#[test]
+fn a_missing_foreign_or_old_library_is_named() {
+    let golden = Golden::of("paper");
+    let folder = tempfile::tempdir().expect("directory");
+    let nowhere = folder.path().join("libonnxruntime.so.1");
+    assert!(refusal(&golden, &nowhere).contains(nowhere.to_str().expect("UTF-8")));
+    assert!(refusal(&golden, folder.path()).contains("the folder has no libonnxruntime.so*"));
+    std::fs::write(&nowhere, "no library").expect("writes");
+    assert!(refusal(&golden, &nowhere).contains(nowhere.to_str().expect("UTF-8")));
+    let foreign = built(folder.path(), "foreign", "#[no_mangle] pub extern \"C\" fn other() {}");
+    assert!(refusal(&golden, &foreign).contains("it is not ONNX Runtime"));
+    let old = built(
+        folder.path(),
+        "old",
+        r#"
+            #[repr(C)] pub struct Base(extern "C" fn(u32) -> usize, extern "C" fn() -> *const u8);
+            extern "C" fn api(_version: u32) -> usize { 0 }
+            extern "C" fn version() -> *const u8 { b"1.16.3\0".as_ptr() }
+            static BASE: Base = Base(api, version);
+            #[no_mangle] pub extern "C" fn OrtGetApiBase() -> &'static Base { &BASE }
+        "#,
+    );
+    let said = refusal(&golden, &old);
+    assert!(said.contains("its version is 1.16.3, expected 1."), "{said}");
+}
+
+// Options that nothing would heed are not let pass in silence.
+#[test]
+fn options_of_another_backend_are_refused() {
+    let golden = Golden::of("paper");
+    let failed = photonc("generate", &golden, &["--threads", "2", "--prompt-ids", "1,2,3,4"]).code(2);
+    let said = String::from_utf8(failed.get_output().stderr.clone()).expect("UTF-8");
+    assert!(said.contains("--threads is for `--backend ort`, found `--backend tract`"), "{said}");
+}
+
+// The wheel for CPUs has no CUDA: that is said, and no CPU stands in.
+#[test]
+fn a_missing_cuda_provider_is_an_error() {
+    let golden = Golden::of("paper");
+    let providers = library::find(Some(&library())).expect("a library").providers;
+    let run =
+        photonc("generate", &golden, &["--backend", "ort", "--provider", "cuda", "--prompt-ids", PROMPT]);
+    let output = run.get_output();
+    let said = String::from_utf8(output.stderr.clone()).expect("UTF-8");
+    // A library with the provider needs a GPU and CUDA's libraries; where both are, this is a test that it runs.
+    let with_cuda = providers.iter().any(|name| name == "CUDAExecutionProvider");
+    if !with_cuda {
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("was built without the CUDA execution provider"), "{said}");
+        assert!(said.contains("pip install onnxruntime-gpu"), "{said}");
+    }
+    assert_eq!(output.stdout.is_empty(), !output.status.success(), "{said}");
+}
+
+// Products are summed in another order; the tokens of a golden prompt do not hang on it. And ONNX Runtime is not heard.
+#[test]
+fn the_number_of_threads_changes_no_token() {
+    let golden = Golden::of("paper");
+    let tokens = |threads: &str| {
+        let arguments = [
+            "--backend",
+            "ort",
+            "--threads",
+            threads,
+            "-n",
+            "32",
+            "--greedy",
+            "--json",
+            "--quiet",
+            "--prompt-ids",
+            PROMPT,
+        ];
+        let run = photonc("generate", &golden, &arguments).success();
+        let output = run.get_output();
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        document["tokens"].clone()
+    };
+    assert_eq!(tokens("1"), tokens("2"));
+}
