@@ -32,7 +32,7 @@ fn pieces(tokenizer: &Arc<Tokenizer>, ids: &[i64]) -> Vec<String> {
 /// Text of every script, with what breaks careless decoders: combining marks, emoji joined by invisible characters, the
 /// replacement character itself.
 fn unicode() -> impl Strategy<Value = String> {
-    let hard = [
+    const HARD: [&str; 10] = [
         "e\u{301}",
         "👩\u{200d}👩\u{200d}👧",
         "\u{fffd}",
@@ -45,7 +45,7 @@ fn unicode() -> impl Strategy<Value = String> {
         "<|en",
     ];
     let part =
-        proptest::prop_oneof![any::<String>(), proptest::sample::select(&hard[..]).prop_map(str::to_owned)];
+        proptest::prop_oneof![any::<String>(), proptest::sample::select(&HARD[..]).prop_map(str::to_owned)];
     prop::collection::vec(part, 1..12).prop_map(|parts| parts.concat())
 }
 
@@ -104,12 +104,23 @@ fn a_character_of_several_tokens_comes_out_whole() {
     assert_eq!(pieces(&tokenizer, &ids[..2]), ["", "", "\u{fffd}"]);
 }
 
+/// Decoders see nothing of special tokens, so one between two bytes does not part them.
+#[test]
+fn a_special_token_does_not_end_a_run_of_bytes() {
+    let tokenizer = tokenizer("byte_fallback.json");
+    let [zero, special, other] = ["<0x00>", "<unk>", "<0x80>"].map(|token| tokenizer.id(token).unwrap());
+    assert_eq!(pieces(&tokenizer, &[zero, special, other]), ["", "", "", "\u{fffd}\u{fffd}"]);
+    let known = tokenizer.encode("a", true).unwrap().ids;
+    assert_eq!(pieces(&tokenizer, &[&[zero, special], &known[..]].concat()).concat(), "\0 a");
+}
+
 /// Where each token begins, so that bytes of a part of a text can be counted.
 #[test]
 fn tokens_know_where_they_begin() {
     let encoded = tokenizer("byte_level.json").encode("the 🦀 x", true).unwrap();
     assert_eq!(encoded.starts.first(), Some(&0));
-    assert_eq!(encoded.starts.last(), Some(&"the 🦀".len()));
+    assert_eq!(encoded.starts.iter().filter(|start| **start == "the ".len()).count(), 4, "bytes of the crab");
+    assert_eq!(encoded.starts.last(), Some(&"the 🦀 ".len()));
     assert_eq!(encoded.starts.len(), encoded.ids.len());
 }
 

@@ -236,7 +236,7 @@ fn a_file_of_prompts_is_answered_once_whatever_happens() -> TestResult {
     // Nothing is left to do, and the results of other options are not mixed in.
     assert_eq!(photonc(folder.path(), &command, "")?.status.code(), Some(1), "one is still too short");
     assert!(fs::read(&out)? == whole);
-    let other = photonc(folder.path(), &[&command[..9], &["--top-k", "39"]].concat(), "")?;
+    let other = photonc(folder.path(), &[&command[..8], &["--top-k", "39"]].concat(), "")?;
     assert_eq!(other.status.code(), Some(1));
     assert!(String::from_utf8(other.stderr)?.contains("the result of prompt 0 was made of other input"));
     assert!(fs::read(&out)? == whole);
@@ -377,13 +377,16 @@ fn a_drift_is_measured_and_limited() -> TestResult {
     for line in ["1-16 ", "17-32 ", "33-48 ", "all "] {
         assert!(table.contains(&format!("\n{line}")), "{table}");
     }
+    let quick =
+        ["verify", "bundle", "--drift", "--text-file", "text.txt", "--prompt-tokens", "16", "-n", "16"];
+    let quick = [&quick[..], &["--prompts", "1"]].concat();
     for (limit, name) in [
         ("--min-agreement=1.1", "greedy agreement"),
         ("--max-kl=0", "the mean divergence"),
         ("--max-perplexity-ratio=0", "the ratio of perplexities"),
         ("--min-cosine=1.1", "the smallest cosine"),
     ] {
-        let broken = photonc(folder.path(), &[&command[..], &["--no-free-running", limit]].concat(), "")?;
+        let broken = photonc(folder.path(), &[&quick[..], &["--no-free-running", limit]].concat(), "")?;
         assert_eq!(broken.status.code(), Some(1), "{limit}");
         assert!(String::from_utf8(broken.stdout)?.contains(&format!("\n{name} is ")), "{limit}");
     }

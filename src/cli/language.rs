@@ -72,7 +72,7 @@ impl From<TextError> for Failure {
     fn from(error: TextError) -> Self {
         match &error {
             TextError::Absent { .. } => Failure::input("the bundle lacks what text needs", &error)
-                .help("without it, give and read token ids: --prompt-ids, --ids"),
+                .help("without it, give and read token ids (--prompt-ids, --ids) and leave out --chat"),
             TextError::Unreadable { .. } | TextError::File { .. } => {
                 Failure::input("the bundle cannot be used", &error)
                     .help("mend the file in the checkpoint and export again")

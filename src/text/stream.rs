@@ -22,13 +22,15 @@ pub struct CharStream {
     handed_out: usize,
     /// Tokens of the window after which nothing was held back.
     whole: usize,
+    /// Whether the newest token with a text is a single byte.
+    in_bytes: bool,
 }
 
 impl CharStream {
     /// A stream without tokens.
     #[must_use]
     pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
-        CharStream { tokenizer, window: Vec::new(), handed_out: 0, whole: 0 }
+        CharStream { tokenizer, window: Vec::new(), handed_out: 0, whole: 0, in_bytes: false }
     }
 
     /// Takes a token; the characters that are certain now.
@@ -38,7 +40,10 @@ impl CharStream {
     pub fn push(&mut self, id: i64) -> Result<String, TextError> {
         self.window.push(id);
         // A run of byte tokens is one text or, where it is none, nothing but replacements: it is certain when it ends.
-        if self.tokenizer.is_single_byte(id) {
+        if !self.tokenizer.is_silent(id) {
+            self.in_bytes = self.tokenizer.is_single_byte(id);
+        }
+        if self.in_bytes {
             return Ok(String::new());
         }
         let text = self.tokenizer.decode(&self.window)?;

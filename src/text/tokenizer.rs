@@ -3,6 +3,7 @@
 use super::TextError;
 use super::files::carried;
 use crate::bundle::Bundle;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -11,6 +12,8 @@ const FILE: &str = "tokenizer.json";
 /// Text to ids and back, as a `tokenizer.json` says.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// Tokens without a text.
+    special: BTreeSet<i64>,
 }
 
 /// A text as tokens.
@@ -61,7 +64,10 @@ impl Tokenizer {
             inner.with_truncation(None)?.with_padding(None);
             Ok(inner)
         };
-        Ok(Tokenizer { inner: read(bytes).map_err(failed)? })
+        let inner = read(bytes).map_err(failed)?;
+        let added = inner.get_added_tokens_decoder().into_iter();
+        let special = added.filter(|(_, token)| token.special).map(|(id, _)| i64::from(id)).collect();
+        Ok(Tokenizer { inner, special })
     }
 
     /// Number of ids, added tokens included.
@@ -96,6 +102,14 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[i64]) -> Result<String, TextError> {
         let ids: Vec<u32> = ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
         self.inner.decode(&ids, true).map_err(|error| TextError::Decode { message: error.to_string() })
+    }
+
+    /// Whether a token has no text: special ones and ids that the tokenizer lacks.
+    ///
+    /// Decoders see nothing of special and unknown tokens: one between two such bytes does not part them.
+    pub(super) fn is_silent(&self, id: i64) -> bool {
+        let known = u32::try_from(id).is_ok_and(|id| self.inner.id_to_token(id).is_some());
+        !known || self.special.contains(&id)
     }
 
     /// Whether a token is a single byte of a character that the vocabulary lacks: `<0xE2>`.
