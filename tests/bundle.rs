@@ -23,6 +23,7 @@ fn manifest() -> Manifest {
         onnx: BTreeMap::new(),
         weight_files: BTreeMap::new(),
         weights: BTreeMap::new(),
+        quantized: BTreeMap::new(),
         carried: BTreeMap::new(),
     }
 }

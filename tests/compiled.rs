@@ -3,6 +3,7 @@
 #![allow(clippy::panic, reason = "a test fails by panicking")]
 
 use photonc::export::onnx::{self, WeightLocation};
+use photonc::export::target::Target;
 use photonc::graph::{Graph, text};
 use photonc::model::build;
 use photonc::model::config::{
@@ -97,7 +98,8 @@ fn onnx_models_read_as_reviewed() {
     let compiled = compiled();
     for name in ["coarse", "expand", "reencode"] {
         let verified = compiled.graphs[name].verify().expect("verifies");
-        let model = onnx::export(verified, name, &|weight| stored.get(weight).cloned()).expect("exports");
+        let model = onnx::export(verified, Target::Portable, name, &|weight| stored.get(weight).cloned())
+            .expect("exports");
         insta::assert_snapshot!(format!("onnx_{name}"), onnx::text::render(&model));
     }
 }

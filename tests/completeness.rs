@@ -22,7 +22,10 @@ fn kinds(folder: &str) -> BTreeSet<OpKind> {
 
 /// Operations whose value the interpreter is given, or which it refuses; its own tests cover them.
 fn is_external(kind: OpKind) -> bool {
-    matches!(kind, OpKind::Input | OpKind::Weight | OpKind::Delay | OpKind::ProtocolSwitch)
+    matches!(
+        kind,
+        OpKind::Input | OpKind::Weight | OpKind::QuantizedWeight | OpKind::Delay | OpKind::ProtocolSwitch
+    )
 }
 
 #[test]

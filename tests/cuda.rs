@@ -12,8 +12,11 @@ use emulated::{Emulated, Options, Order};
 use fixture::model::{AHEAD, Model, PROTOCOLS, check_within, golden_request, run, tokens};
 use fixture::{GOLDENS, assert_close};
 use photonc::graph::interp::WeightSource;
+use photonc::ir::attr::Scheme;
 use photonc::ir::dtype::Dtype;
 use photonc::passes::choose_protocol::Protocol;
+use photonc::passes::compile::PassOptions;
+use photonc::passes::quantize_weights::Choice;
 use photonc::runtime::backend::Backend as _;
 use photonc::runtime::cuda::backend::Cuda;
 use photonc::runtime::cuda::decode::CudaDecoder;
@@ -136,6 +139,18 @@ fn scores_match_the_teacher_forced_forward() {
             assert_close(&format!("{name} prompt {k}"), &scored.logits, expected, TOLERANCE_F32);
         }
     }
+}
+
+#[test]
+fn weights_in_few_bits_are_refused_with_their_place() {
+    let quantized = vec![Choice { stack: "lm_head".into(), scheme: Scheme::Int8 }];
+    let model = Model::compiled("paper", PassOptions { quantized, ..PassOptions::default() });
+    let weights: Arc<dyn WeightSource> = Arc::clone(&model.weights) as Arc<dyn WeightSource>;
+    let error = Cuda::of_graphs(model.compilation.graphs, weights, device(Order::Immediate), Dtype::F32)
+        .err()
+        .expect("refused")
+        .to_string();
+    assert!(error.contains("lm_head: weight `") && error.contains("export without --quant"), "{error}");
 }
 
 /// Request `number` of a mix: prompt, new tokens and sampling all differ from the neighbours'.

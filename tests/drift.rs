@@ -5,6 +5,7 @@ mod fixture;
 
 use fixture::model::{Model, run};
 use fixture::{GOLDENS, assert_close, golden_checkpoint};
+use photonc::ir::dtype::Dtype;
 use photonc::model::config::ModelConfig;
 use photonc::passes::choose_protocol::Protocol;
 use photonc::passes::compile;
@@ -15,7 +16,7 @@ use photonc::runtime::score::Windows;
 
 /// The reference with the graph of states.
 fn with_states(model: &Model, config: &ModelConfig) -> Reference {
-    let graph = compile::states(config).expect("compiles");
+    let graph = compile::states(config, Dtype::F32).expect("compiles");
     let mut reference = model.reference();
     reference.insert(graph.verify().expect("is valid")).expect("has its weights");
     reference
@@ -42,7 +43,6 @@ fn drift(model: &Model, tokens: &[i64], options: DriftOptions) -> Drift {
 /// The states that a drift is measured against are those of the independent implementations.
 #[test]
 fn encoder_states_and_reconstructions_are_the_goldens() {
-    use photonc::ir::dtype::Dtype;
     use photonc::ir::tensor::{Data, Tensor};
     use photonc::runtime::backend::Backend;
     for name in GOLDENS {
@@ -171,7 +171,6 @@ fn reconstructions_are_compared_with_the_states_they_stand_for() {
         drift(&model, &text, DriftOptions { prompt_tokens: prompt.len(), new_tokens: 2 * meta, ..ALL });
     let mut reference = with_states(&model, &config);
     let encoded = {
-        use photonc::ir::dtype::Dtype;
         use photonc::ir::tensor::{Data, Tensor};
         use photonc::runtime::backend::Backend;
         let ids = Tensor { shape: vec![1, text.len()], data: Data::int(text.clone()) };

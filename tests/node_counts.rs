@@ -2,6 +2,7 @@
 //! Reviewed snapshots; a growing number is a regression of the passes or of the lowering.
 
 use photonc::export::onnx::{self, WeightLocation};
+use photonc::export::target::Target;
 use photonc::graph::Graph;
 use photonc::ir::cost::Cost;
 use photonc::ir::dim::{Bindings, Symbol};
@@ -53,7 +54,8 @@ fn stored() -> BTreeMap<String, WeightLocation> {
 
 fn counts(graph: &Graph, stored: &BTreeMap<String, WeightLocation>) -> Counts {
     let locate = |name: &str| stored.get(name).cloned();
-    let model = onnx::export(graph.verify().expect("verifies"), "", &locate).expect("exports");
+    let verified = graph.verify().expect("verifies");
+    let model = onnx::export(verified, Target::Portable, "", &locate).expect("exports");
     let model = model.graph.expect("has a graph");
     let mut fixed: HashSet<&str> = model.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
     let mut counts = Counts { operators: BTreeMap::new(), of_weights: 0 };

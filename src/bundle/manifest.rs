@@ -37,8 +37,31 @@ pub struct Manifest {
     pub weight_files: BTreeMap<String, FileRecord>,
     /// Where each weight stands, by canonical name.
     pub weights: BTreeMap<String, WeightRecord>,
+    /// Weights in few bits by the name of their codes, `NAME@SCHEME`; beside it some may stand whole in `weights`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quantized: BTreeMap<String, QuantizedRecord>,
     /// Files carried from the checkpoint unchanged, by name.
     pub carried: BTreeMap<String, FileRecord>,
+}
+
+impl Manifest {
+    /// Where a stored tensor stands: a weight, or by their own names the codes or the scales of one.
+    #[must_use]
+    pub fn stored(&self, name: &str) -> Option<&WeightRecord> {
+        stored(&self.weights, &self.quantized, name)
+    }
+}
+
+/// [`Manifest::stored`] of a manifest in the making.
+#[must_use]
+pub fn stored<'m>(
+    weights: &'m BTreeMap<String, WeightRecord>,
+    quantized: &'m BTreeMap<String, QuantizedRecord>,
+    name: &str,
+) -> Option<&'m WeightRecord> {
+    let codes = || quantized.get(name).map(|record| &record.codes);
+    let scales = || Some(&quantized.get(name.strip_suffix(".scale")?)?.scales);
+    weights.get(name).or_else(codes).or_else(scales)
 }
 
 /// What a bundle was made from.
@@ -114,6 +137,19 @@ pub struct WeightRecord {
     pub offset_bytes: u64,
     /// Number of bytes.
     pub length_bytes: u64,
+}
+
+/// A matrix in few bits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuantizedRecord {
+    /// Canonical name of the weight.
+    pub weight: String,
+    /// `int8`, `int4` or `fp8`.
+    pub scheme: String,
+    /// Codes, row-major, of the weight's shape; two of int4 share a byte, the first in its lower half.
+    pub codes: WeightRecord,
+    /// Scales, f32.
+    pub scales: WeightRecord,
 }
 
 impl GraphRecord {

@@ -15,7 +15,8 @@ pub use error::BundleError;
 pub use hash::{Blake3, hash_file};
 pub use layout::Layout;
 pub use manifest::{
-    FORMAT, FileRecord, GraphRecord, Manifest, ModelRecord, PortRecord, SourceRecord, WeightRecord,
+    FORMAT, FileRecord, GraphRecord, Manifest, ModelRecord, PortRecord, QuantizedRecord, SourceRecord,
+    WeightRecord, stored,
 };
 pub use read::{Bundle, Piece};
 pub use stream::FileWriter;

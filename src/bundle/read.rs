@@ -6,6 +6,7 @@ use super::hash::{Blake3, hash_file};
 use super::layout::Layout;
 use super::manifest::{FORMAT, FileRecord, GraphRecord, Manifest, WeightRecord};
 use super::write::inside;
+use crate::ir::attr::Scheme;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::Tensor;
 use half::{bf16, f16};
@@ -139,6 +140,49 @@ impl Bundle {
             done += part;
         }
         Ok(())
+    }
+
+    /// A weight as its codes give it back.
+    ///
+    /// # Errors
+    /// The bundle has no such codes, or their bytes cannot be read.
+    pub fn quantized_weight(&self, name: &str, scheme: Scheme) -> Result<Tensor, BundleError> {
+        let key = scheme.key(name);
+        let missing = || self.missing(format!("codes `{key}`"));
+        let record = self.manifest.quantized.get(&key).ok_or_else(missing)?;
+        let (codes, scales) = (self.bytes(&record.codes)?, self.bytes(&record.scales)?);
+        let invalid = || BundleError::Manifest {
+            path: self.manifest_path(),
+            message: format!("codes `{key}`: {} of shape {:?} do not fit", codes.len(), record.codes.shape),
+        };
+        let [rows, columns] = record.codes.shape[..] else { return Err(invalid()) };
+        let elements = rows.checked_mul(columns).ok_or_else(invalid)?;
+        let scales: Vec<f32> =
+            scales.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let wanted = scheme.scale_shape([rows, columns]).map(|sizes| sizes.iter().product::<usize>());
+        if codes.len() != scheme.code_bytes(elements) || wanted != Some(scales.len()) {
+            return Err(invalid());
+        }
+        let group = scheme.group([rows, columns]).max(1);
+        let code = |at: usize| match scheme {
+            Scheme::Int4 => codes[at / 2] >> (4 * (at % 2)) & 0xf,
+            Scheme::Int8 | Scheme::Fp8 => codes[at],
+        };
+        let values = (0..elements).map(|at| scheme.decode(code(at), scales[at / group])).collect();
+        Tensor::floats(&record.codes.shape, values).ok_or_else(invalid)
+    }
+
+    fn bytes(&self, record: &WeightRecord) -> Result<Vec<u8>, BundleError> {
+        let path = inside(&self.root, &record.file)?;
+        let file = File::open(&path).map_err(BundleError::io(&path, "open"))?;
+        let size = file.metadata().map_err(BundleError::io(&path, "inspect"))?.len();
+        let end = record.offset_bytes.checked_add(record.length_bytes);
+        if end.is_none_or(|end| end > size) {
+            return Err(BundleError::Truncated { path, found: size, expected: end.unwrap_or(u64::MAX) });
+        }
+        let mut bytes = vec![0; usize::try_from(record.length_bytes).unwrap_or_default()];
+        file.read_exact_at(&mut bytes, record.offset_bytes).map_err(BundleError::io(&path, "read"))?;
+        Ok(bytes)
     }
 
     /// Reads every weights file and compares its hash.

@@ -1,5 +1,6 @@
-//! Weights rewritten as f32 in a stream. Owns the safetensors header it writes, the order of the tensors and the widening
-//! of bf16 and f16; checks what it reads as it goes, and hashes it too, unless the order is another than the source's.
+//! Weights rewritten as another float type, or in another order, in a stream. Owns the safetensors header it writes and
+//! the conversion of elements; checks what it reads as it goes, and hashes it too, unless the order is another than the
+//! source's.
 
 use super::BundleError;
 use super::hash::{Blake3, PIECE_BYTES, hash_open};
@@ -37,21 +38,23 @@ pub struct Converted {
 }
 
 impl FileWriter {
-    /// Writes `tensors` of a `source` of `size_bytes` bytes, in the order given, as an f32 safetensors file. What lies
-    /// between them in the source is hashed with the rest of it but not written. Every piece of a tensor as stored goes
-    /// through `check` with its offset in the source. In another order than the source's, the source is read twice.
+    /// Writes `tensors` of a `source` of `size_bytes` bytes, in the order given, as a safetensors file of type `dtype`.
+    /// What lies between them in the source is hashed with the rest of it but not written. Every piece of a tensor as
+    /// stored goes through `check` with its offset in the source. In another order than the source's, the source is read
+    /// twice.
     ///
     /// # Errors
     /// The source is shorter, the device fails, or `check` refuses.
-    pub fn convert_to_f32(
+    pub fn convert_to(
         &mut self,
+        dtype: Dtype,
         source: &File,
         source_path: &Path,
         size_bytes: u64,
         tensors: &[StoredTensor],
         check: impl Fn(u64, &[u8]) -> Result<(), BundleError> + Sync,
     ) -> Result<Converted, BundleError> {
-        let (header, placed) = header(tensors);
+        let (header, placed) = header(dtype, tensors);
         self.write(&header)?;
         let mut hasher = blake3::Hasher::new();
         let in_order = tensors.is_sorted_by_key(|tensor| tensor.offset_bytes);
@@ -64,15 +67,15 @@ impl FileWriter {
                 _ => BundleError::io(source_path, "read")(error),
             })
         };
-        // One core widens, hashes and writes a piece while the other hashes and checks it and reads the next.
-        let (mut stored, mut next, mut wide) = (Vec::new(), Vec::new(), Vec::new());
+        // One core converts, hashes and writes a piece while the other hashes and checks it and reads the next.
+        let (mut stored, mut next, mut made) = (Vec::new(), Vec::new(), Vec::new());
         read(0, &mut stored)?;
-        for (index, (dtype, offset, _)) in pieces.iter().enumerate() {
+        for (index, (from, offset, _)) in pieces.iter().enumerate() {
             let (written, examined) = rayon::join(
-                || match dtype {
-                    Some(dtype) => {
-                        widen(*dtype, &stored, &mut wide);
-                        self.write(&wide)
+                || match from {
+                    Some(from) => {
+                        convert(*from, dtype, &stored, &mut made);
+                        self.write(&made)
                     }
                     None => Ok(()),
                 },
@@ -80,7 +83,7 @@ impl FileWriter {
                     if in_order {
                         hasher.update(&stored);
                     }
-                    if dtype.is_some() {
+                    if from.is_some() {
                         check(*offset, &stored)?;
                     }
                     read(index + 1, &mut next)
@@ -124,19 +127,19 @@ fn cut(dtype: Option<Dtype>, start: u64, length: u64) -> impl Iterator<Item = (O
     })
 }
 
-/// Header bytes of an f32 file, padded so that the data starts at a multiple of 8, and where each tensor stands.
-fn header(tensors: &[StoredTensor]) -> (Vec<u8>, Vec<StoredTensor>) {
+/// Header bytes of a file of type `dtype`, padded so that the data starts at a multiple of 8, and where each tensor stands.
+fn header(dtype: Dtype, tensors: &[StoredTensor]) -> (Vec<u8>, Vec<StoredTensor>) {
     let mut entries = Map::new();
     entries.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     let mut placed = Vec::with_capacity(tensors.len());
     let mut end = 0u64;
     for tensor in tensors {
         let elements = tensor.length_bytes / tensor.dtype.size_bytes() as u64;
-        let (start, length_bytes) = (end, elements * Dtype::F32.size_bytes() as u64);
+        let (start, length_bytes) = (end, elements * dtype.size_bytes() as u64);
         end += length_bytes;
-        let entry = json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end]});
+        let entry = json!({"dtype": dtype.name().to_uppercase(), "shape": tensor.shape, "data_offsets": [start, end]});
         entries.insert(tensor.name.clone(), entry);
-        placed.push(StoredTensor { dtype: Dtype::F32, offset_bytes: start, length_bytes, ..tensor.clone() });
+        placed.push(StoredTensor { dtype, offset_bytes: start, length_bytes, ..tensor.clone() });
     }
     let mut text = Value::Object(entries).to_string().into_bytes();
     text.resize(text.len().next_multiple_of(8), b' ');
@@ -148,37 +151,60 @@ fn header(tensors: &[StoredTensor]) -> (Vec<u8>, Vec<StoredTensor>) {
     (header, placed)
 }
 
-/// Little-endian f32 bytes of stored elements; every bf16 and f16 number is one exactly.
-fn widen(dtype: Dtype, stored: &[u8], wide: &mut Vec<u8>) {
+/// Little-endian bytes of type `to` of stored elements of type `from`. Widening is exact, narrowing rounds to nearest,
+/// ties to even.
+fn convert(from: Dtype, to: Dtype, stored: &[u8], made: &mut Vec<u8>) {
     const BLOCK: usize = 1024;
-    wide.clear();
-    match dtype {
-        Dtype::F16 => {
-            let (mut halves, mut floats) = ([f16::ZERO; BLOCK], [0f32; BLOCK]);
-            for block in stored.as_chunks::<2>().0.chunks(BLOCK) {
-                for (half, bytes) in halves.iter_mut().zip(block) {
-                    *half = f16::from_le_bytes(*bytes);
-                }
-                halves[..block.len()].convert_to_f32_slice(&mut floats[..block.len()]);
-                for float in &floats[..block.len()] {
-                    wide.extend_from_slice(&float.to_le_bytes());
-                }
-            }
-        }
+    made.clear();
+    if from == to {
+        return made.extend_from_slice(stored);
+    }
+    let mut floats = [0f32; BLOCK];
+    for block in stored.chunks(BLOCK * from.size_bytes()) {
+        let count = block.len() / from.size_bytes();
+        let floats = &mut floats[..count];
+        read_floats(from, block, floats);
+        write_floats(to, floats, made);
+    }
+}
+
+fn read_floats(from: Dtype, bytes: &[u8], floats: &mut [f32]) {
+    match from {
+        Dtype::F16 => halves(bytes).convert_to_f32_slice(floats),
         Dtype::Bf16 => {
-            wide.resize(stored.len() * 2, 0);
-            let floats = wide.as_chunks_mut::<4>().0;
-            for (float, bytes) in floats.iter_mut().zip(stored.as_chunks::<2>().0) {
-                *float = bf16::from_le_bytes(*bytes).to_f32().to_le_bytes();
+            for (float, bytes) in floats.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *float = bf16::from_le_bytes(*bytes).to_f32();
             }
         }
-        Dtype::F32 | Dtype::I64 | Dtype::Bool => wide.extend_from_slice(stored),
+        Dtype::F32 | Dtype::I64 | Dtype::Bool => {
+            for (float, bytes) in floats.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *float = f32::from_le_bytes(*bytes);
+            }
+        }
+    }
+}
+
+fn halves(bytes: &[u8]) -> Vec<f16> {
+    bytes.as_chunks::<2>().0.iter().map(|bytes| f16::from_le_bytes(*bytes)).collect()
+}
+
+fn write_floats(to: Dtype, floats: &[f32], made: &mut Vec<u8>) {
+    match to {
+        Dtype::F16 => {
+            let mut halves = vec![f16::ZERO; floats.len()];
+            halves.convert_from_f32_slice(floats);
+            made.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
+        }
+        Dtype::Bf16 => made.extend(floats.iter().flat_map(|float| bf16::from_f32(*float).to_le_bytes())),
+        Dtype::F32 | Dtype::I64 | Dtype::Bool => {
+            made.extend(floats.iter().flat_map(|float| float.to_le_bytes()))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{header, widen};
+    use super::{convert, header};
     use crate::bundle::StoredTensor;
     use crate::ir::dtype::Dtype;
     use half::{bf16, f16};
@@ -189,13 +215,28 @@ mod tests {
         let expected: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let mut wide = Vec::new();
         let stored: Vec<u8> = values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect();
-        widen(Dtype::F16, &stored, &mut wide);
+        convert(Dtype::F16, Dtype::F32, &stored, &mut wide);
         assert_eq!(wide, expected);
         let values = [1.5f32, -0.0, 2f32.powi(100)];
         let expected: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let stored: Vec<u8> = values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
-        widen(Dtype::Bf16, &stored, &mut wide);
+        convert(Dtype::Bf16, Dtype::F32, &stored, &mut wide);
         assert_eq!(wide, expected);
+    }
+
+    #[test]
+    fn narrowing_rounds_to_even_as_the_reference_does() {
+        let values: Vec<f32> =
+            (0..5000).map(|i| (i as f32 - 2500.0) * 0.013_7).chain([65_519.0, 1e-8]).collect();
+        let stored: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        for dtype in [Dtype::F16, Dtype::Bf16] {
+            let (mut narrow, mut wide) = (Vec::new(), Vec::new());
+            convert(Dtype::F32, dtype, &stored, &mut narrow);
+            convert(dtype, Dtype::F32, &narrow, &mut wide);
+            let found = wide.as_chunks::<4>().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
+            let expected = values.iter().map(|value| dtype.round(f64::from(*value)));
+            assert!(found.eq(expected), "{dtype}");
+        }
     }
 
     #[test]
@@ -207,7 +248,7 @@ mod tests {
             offset_bytes,
             length_bytes,
         };
-        let (mut bytes, placed) = header(&[tensor("a", 100, 8), tensor("b", 108, 16)]);
+        let (mut bytes, placed) = header(Dtype::F32, &[tensor("a", 100, 8), tensor("b", 108, 16)]);
         assert_eq!(placed[0].offset_bytes % 8, 0);
         bytes.resize(bytes.len() + 48, 0);
         let file = safetensors::SafeTensors::deserialize(&bytes).expect("reads back");

@@ -118,7 +118,8 @@ impl BackendArgs {
     /// The GPU, with one graph and the weights of a bundle: in the graph's own precision, so that it can be verified.
     pub fn with_graph(&self, bundle: &Bundle, graph: &Graph) -> Result<Box<dyn Backend>, Failure> {
         let graphs = [(graph.name().to_owned(), graph.clone())].into_iter().collect();
-        let dtype = self.compute.unwrap_or(Dtype::F32);
+        let own = Dtype::from_name(&bundle.manifest().precision);
+        let dtype = self.compute.or(own).unwrap_or(Dtype::F32);
         let cuda = Cuda::with_weights_of(bundle.clone(), graphs, self.gpu()?, dtype);
         Ok(Box::new(cuda.map_err(RuntimeError::from)?))
     }

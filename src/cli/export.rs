@@ -5,8 +5,12 @@ use super::model_args::DialectArgs;
 use super::pass_args::PassArgs;
 use super::{Failure, Reporter};
 use crate::bundle::Manifest;
-use crate::export::{ExportOptions, ExportReport, export_with};
+use crate::export::target::Target;
+use crate::export::{ExportOptions, ExportReport, LogitError, StackError, export_with};
+use crate::ir::attr::Scheme;
+use crate::ir::dtype::Dtype;
 use crate::passes::choose_protocol::Protocol;
+use crate::passes::quantize_weights::Choice;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -19,9 +23,15 @@ pub struct Args {
     /// Directory of the bundle
     #[arg(short, long, value_name = "BUNDLE")]
     out: PathBuf,
-    /// Which ONNX models to write: `portable` is read by tract, ONNX Runtime and TensorRT
-    #[arg(long, value_enum, default_value_t = Target::Portable)]
-    target: Target,
+    /// Whom to write ONNX models for, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "portable", value_name = "TARGETS")]
+    target: Vec<TargetName>,
+    /// Type of weights, activations and state; f32 stays where it matters
+    #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "TYPE")]
+    dtype: Precision,
+    /// Stacks whose weights are kept in few bits: `level1.decoder=int8,lm_head=int4` (int8, int4 or fp8)
+    #[arg(long, value_name = "STACK=SCHEME", value_delimiter = ',', value_parser = choice)]
+    quant: Vec<Choice>,
     /// Protocols to compile for [default: every one that the model defines]
     #[arg(long, value_enum)]
     protocol: Option<Protocols>,
@@ -41,9 +51,44 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Target {
-    /// float32 ONNX in constructs that every runtime takes
+enum TargetName {
+    /// Constructs that every ONNX runtime takes: ONNX Runtime, tract, TensorRT
     Portable,
+    /// TensorRT-RTX
+    TensorrtRtx,
+    /// TensorRT
+    Tensorrt,
+    /// CUDA kernels, which read the graph text: no ONNX models
+    Cuda,
+}
+
+impl TargetName {
+    fn target(self) -> Target {
+        match self {
+            TargetName::Portable => Target::Portable,
+            TargetName::TensorrtRtx => Target::TensorrtRtx,
+            TargetName::Tensorrt => Target::Tensorrt,
+            TargetName::Cuda => Target::Cuda,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Precision {
+    F32,
+    F16,
+    /// For TensorRT and CUDA: tract and ONNX Runtime do not compute in it
+    Bf16,
+}
+
+impl Precision {
+    fn dtype(self) -> Dtype {
+        match self {
+            Precision::F32 => Dtype::F32,
+            Precision::F16 => Dtype::F16,
+            Precision::Bf16 => Dtype::Bf16,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -67,11 +112,16 @@ impl Protocols {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
-    let Target::Portable = args.target;
+    let mut targets: Vec<Target> = args.target.iter().map(|name| name.target()).collect();
+    targets.sort_unstable();
+    targets.dedup();
     let options = ExportOptions {
         dialect: args.dialect.choice(),
         protocols: args.protocol.map(Protocols::list),
         max_tokens: args.max_tokens,
+        precision: args.dtype.dtype(),
+        quantized: args.quant.clone(),
+        targets,
         allow_nonfinite: args.allow_nonfinite,
         force: args.force,
         ..ExportOptions::new(&args.model, &args.out)
@@ -87,6 +137,16 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     tell(args, &report, reporter)
 }
 
+/// `level1.decoder=int8`.
+fn choice(text: &str) -> Result<Choice, String> {
+    let known = || Scheme::ALL.iter().map(|scheme| scheme.name()).collect::<Vec<_>>().join(", ");
+    let (stack, name) =
+        text.split_once('=').ok_or_else(|| format!("expected STACK=SCHEME with a scheme of {}", known()))?;
+    let scheme = Scheme::ALL.iter().find(|scheme| scheme.name() == name);
+    let scheme = scheme.ok_or_else(|| format!("there is no scheme `{name}`, expected one of {}", known()))?;
+    Ok(Choice { stack: stack.to_owned().into(), scheme: *scheme })
+}
+
 fn tell(args: &Args, report: &ExportReport, reporter: &Reporter) -> Result<(), Failure> {
     let manifest = &report.manifest;
     if reporter.json() {
@@ -95,6 +155,10 @@ fn tell(args: &Args, report: &ExportReport, reporter: &Reporter) -> Result<(), F
             "notes": report.notes,
             "weights_bytes": weights_bytes(manifest),
             "nodes": report.nodes,
+            "precision": manifest.precision,
+            "targets": args.target.iter().map(|name| name.target().name()).collect::<Vec<_>>(),
+            "logits": report.logits.as_ref().map(logits_json),
+            "quantized": report.quantized.iter().map(quantized_json).collect::<Vec<_>>(),
             "protocols": manifest.protocols,
         }));
     }
@@ -111,7 +175,42 @@ fn tell(args: &Args, report: &ExportReport, reporter: &Reporter) -> Result<(), F
     for (protocol, plan) in &manifest.protocols {
         let _infallible = writeln!(text, "{protocol}: {}", plan_line(plan));
     }
+    for part in &report.quantized {
+        let (stack, scheme, relative) = (&part.stack, part.scheme.name(), part.relative);
+        let _infallible =
+            writeln!(text, "{stack}: {} weights as {scheme}, off by {:.2} %", part.weights, 100.0 * relative);
+    }
+    if let Some(logits) = &report.logits {
+        let _infallible = writeln!(
+            text,
+            "logits against f32, random ids: off by at most {:.2} of {:.1}, KL {:.1e} nats, same greedy token at {:.1} % of {} places",
+            logits.largest,
+            logits.scale,
+            logits.divergence,
+            100.0 * logits.greedy,
+            logits.places
+        );
+    }
     reporter.text(&text)
+}
+
+fn logits_json(logits: &LogitError) -> serde_json::Value {
+    json!({
+        "largest_error": logits.largest,
+        "largest_logit": logits.scale,
+        "kl_nats": logits.divergence,
+        "greedy_agreement": logits.greedy,
+        "places": logits.places,
+    })
+}
+
+fn quantized_json(part: &StackError) -> serde_json::Value {
+    json!({
+        "stack": part.stack,
+        "scheme": part.scheme.name(),
+        "weights": part.weights,
+        "relative_error": part.relative,
+    })
 }
 
 fn weights_bytes(manifest: &Manifest) -> u64 {

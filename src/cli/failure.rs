@@ -246,7 +246,10 @@ impl From<CompileError> for Failure {
         {
             return Failure::input("the model does not compile", impossible);
         }
-        Failure::bug(&error)
+        match error {
+            CompileError::UnknownStack { .. } => Failure::usage(&error),
+            error => Failure::bug(&error),
+        }
     }
 }
 
@@ -267,10 +270,13 @@ impl From<ExportError> for Failure {
             ExportError::Bundle(error) => {
                 Failure { title: "no bundle was written".to_owned(), ..error.into() }
             }
+            ExportError::TooLarge { .. } => Failure::input("the checkpoint cannot be exported", &error),
+            ExportError::Refused(refused) => Failure::usage(&refused),
             ExportError::RecgenUndefined { .. } | ExportError::MaxTokens { .. } => {
                 Failure::input("no bundle was written", &error)
             }
-            ExportError::Verify(_) | ExportError::Onnx(_) => Failure::bug(&error),
+            ExportError::Measure(_) => Failure::input("the checkpoint cannot be exported", &error),
+            ExportError::Verify(_) | ExportError::Onnx(_) | ExportError::Check(_) => Failure::bug(&error),
         }
     }
 }

@@ -85,7 +85,8 @@ impl PassArgs {
         let mut watch = Watch { args: self, started: None, passes: IndexMap::new() };
         let level = self.opt_level.opt_level();
         let PassArgs { stop_after, pad_heads, .. } = *self;
-        let options = PassOptions { level, stop_after, pad_heads, observer: Some(&mut watch) };
+        let options =
+            PassOptions { stop_after, pad_heads, observer: Some(&mut watch), ..PassOptions::at(level) };
         let made = work(options).map_err(Into::into)?;
         if self.time_passes {
             to_stderr(&if reporter.json() { watch.as_json() } else { watch.as_text() });

@@ -113,7 +113,7 @@ fn backend(
 
 /// Where a weight of the bundle stands, as ONNX models of the bundle name it.
 fn location(bundle: &Bundle, name: &str) -> Option<WeightLocation> {
-    bundle.manifest().weights.get(name).map(|at| WeightLocation {
+    bundle.manifest().stored(name).map(|at| WeightLocation {
         file: Layout::beside_onnx(&at.file),
         offset_bytes: at.offset_bytes,
         length_bytes: at.length_bytes,

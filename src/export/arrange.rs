@@ -1,16 +1,20 @@
 //! The order of tensors in a weights file: as the checkpoint has them, but those that a graph reads side by side one
 //! after the other, so that their concatenation is stored without being written a second time.
 
-use super::onnx::joined_weights;
+use super::onnx::{JoinedWeights, joined_weights};
 use crate::graph::Graph;
-use crate::model::checkpoint::TensorEntry;
+use crate::ir::attr::Scheme;
 use std::collections::{HashMap, HashSet};
 
-/// Names of weights that graphs read as one, longest first, each once.
-pub(super) fn joined<'g>(graphs: impl Iterator<Item = &'g Graph>) -> Vec<Vec<String>> {
+/// Names of weights that graphs read as one and that are kept by `scheme`, longest first, each once.
+pub(super) fn joined<'g>(
+    graphs: impl Iterator<Item = &'g Graph>,
+    scheme: Option<Scheme>,
+) -> Vec<Vec<String>> {
     let mut found: Vec<Vec<String>> = Vec::new();
     for graph in graphs {
-        for parts in graph.nodes().into_iter().filter_map(|id| joined_weights(graph, id)) {
+        let all = graph.nodes().into_iter().filter_map(|id| joined_weights(graph, id));
+        for JoinedWeights { parts, .. } in all.filter(|joined| joined.scheme == scheme) {
             if !found.contains(&parts) {
                 found.push(parts);
             }
@@ -21,12 +25,12 @@ pub(super) fn joined<'g>(graphs: impl Iterator<Item = &'g Graph>) -> Vec<Vec<Str
     found
 }
 
-/// `entries` of one file, in file order, with the parts of each of `joined` that the file has as a whole brought
-/// together where the first of them is.
-pub(super) fn arrange<'c>(
-    entries: &[(&'c str, &'c TensorEntry)],
+/// `entries` in their order, those of each of `joined` that are all there brought together where the first of them is:
+/// runs that stand one after the other.
+pub(super) fn arrange<'n, T: Copy>(
+    entries: &[(&'n str, T)],
     joined: &[Vec<String>],
-) -> Vec<(&'c str, &'c TensorEntry)> {
+) -> Vec<Vec<(&'n str, T)>> {
     let places: HashMap<&str, usize> =
         entries.iter().enumerate().map(|(at, (name, _))| (*name, at)).collect();
     let mut group_of: HashMap<usize, Vec<usize>> = HashMap::new();
@@ -42,37 +46,27 @@ pub(super) fn arrange<'c>(
         }
     }
     let mut placed = vec![false; entries.len()];
-    let mut order = Vec::with_capacity(entries.len());
+    let mut runs = Vec::with_capacity(entries.len());
     for at in 0..entries.len() {
-        for member in group_of.get(&at).map_or(vec![at], Clone::clone) {
-            if !std::mem::replace(&mut placed[member], true) {
-                order.push(entries[member]);
-            }
+        if placed[at] {
+            continue;
         }
+        let members = group_of.get(&at).map_or(vec![at], Clone::clone);
+        members.iter().for_each(|member| placed[*member] = true);
+        runs.push(members.into_iter().map(|member| entries[member]).collect());
     }
-    order
+    runs
 }
 
 #[cfg(test)]
 mod tests {
     use super::arrange;
-    use crate::ir::dtype::Dtype;
-    use crate::model::checkpoint::TensorEntry;
 
     fn arranged(names: &[&str], joined: &[&[&str]]) -> Vec<String> {
-        let entry = |name: &&str| TensorEntry {
-            native: (*name).to_owned(),
-            file: 0,
-            dtype: Dtype::F32,
-            shape: vec![1],
-            offset_bytes: 0,
-            length_bytes: 4,
-        };
-        let entries: Vec<TensorEntry> = names.iter().map(entry).collect();
-        let entries: Vec<(&str, &TensorEntry)> = names.iter().copied().zip(&entries).collect();
+        let entries: Vec<(&str, ())> = names.iter().map(|name| (*name, ())).collect();
         let joined: Vec<Vec<String>> =
             joined.iter().map(|parts| parts.iter().map(|part| (*part).to_owned()).collect()).collect();
-        arrange(&entries, &joined).into_iter().map(|(name, _)| name.to_owned()).collect()
+        arrange(&entries, &joined).concat().into_iter().map(|(name, ())| name.to_owned()).collect()
     }
 
     #[test]

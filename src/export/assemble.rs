@@ -2,67 +2,31 @@
 //! work; the bundle appears whole or not at all.
 
 use super::arrange;
+use super::logit_error::{self, LogitError};
 use super::onnx;
+use super::options::ExportOptions;
+use super::quantize::{self, StackError};
+use super::rules::{self, Refused};
 use super::store::{self, Store};
+use super::target::Target;
 use crate::bundle::{
     BundleError, BundleWriter, FORMAT, FileRecord, GraphRecord, Layout, Manifest, ModelRecord, SourceRecord,
     hash_file,
 };
-use crate::graph::{VerifyError, text};
+use crate::graph::interp::InterpError;
+use crate::graph::{Verified, VerifyError, text};
+use crate::ir::dtype::Dtype;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::config_json::config_json;
-use crate::model::dialect::DialectChoice;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::{Compilation, CompileError, PassOptions, Plan, compile_with};
-use crate::passes::opt_level::OptLevel;
 use indexmap::IndexMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::{Path, PathBuf};
-
-/// Target whose models every ONNX runtime reads.
-const PORTABLE: &str = "portable";
+use std::path::Path;
 
 /// Cache bound where neither the caller nor the checkpoint states one, in tokens.
 const DEFAULT_MAX_TOKENS: usize = 2048;
-
-/// What to export, and how.
-#[derive(Clone, Debug)]
-pub struct ExportOptions {
-    /// The checkpoint: a directory or a safetensors file.
-    pub model: PathBuf,
-    /// Directory of the bundle.
-    pub out: PathBuf,
-    /// How the checkpoint names things.
-    pub dialect: DialectChoice,
-    /// Protocols to compile for; by default every one the model defines.
-    pub protocols: Option<Vec<Protocol>>,
-    /// Longest sequence in tokens, prompt included; by default what the checkpoint states.
-    pub max_tokens: Option<usize>,
-    /// How much [`export`] optimises; [`export_with`] takes its own passes.
-    pub opt_level: OptLevel,
-    /// Takes NaN and infinite weights as they are.
-    pub allow_nonfinite: bool,
-    /// Replaces a bundle that stands at `out`.
-    pub force: bool,
-}
-
-impl ExportOptions {
-    /// The whole of `model` as a new bundle at `out`: every protocol it defines, the default level, finite weights.
-    #[must_use]
-    pub fn new(model: impl Into<PathBuf>, out: impl Into<PathBuf>) -> Self {
-        ExportOptions {
-            model: model.into(),
-            out: out.into(),
-            dialect: DialectChoice::Recognise,
-            protocols: None,
-            max_tokens: None,
-            opt_level: OptLevel::default(),
-            allow_nonfinite: false,
-            force: false,
-        }
-    }
-}
 
 /// How far an export has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +46,10 @@ pub struct ExportReport {
     pub manifest: Manifest,
     /// Nodes of each graph, by name.
     pub nodes: IndexMap<String, usize>,
+    /// Stacks whose weights are kept in few bits, and how far they are from what they were.
+    pub quantized: Vec<StackError>,
+    /// How far logits are from those in f32, where precision or weights differ and the model is not too large.
+    pub logits: Option<LogitError>,
     /// What the user may want to know.
     pub notes: Vec<String>,
 }
@@ -114,12 +82,33 @@ pub enum ExportError {
         /// Tokens of a meta-context.
         expected: usize,
     },
+    /// A weight that is infinite in the bundle's type.
+    #[error(
+        "weight `{name}`: element {index} is {value}, f16 holds at most 65504; export with --dtype bf16 or --dtype f32"
+    )]
+    TooLarge {
+        /// Canonical name.
+        name: String,
+        /// Index of the element, row-major.
+        index: usize,
+        /// The element.
+        value: f32,
+    },
     /// The model does not compile.
     #[error(transparent)]
     Compile(#[from] CompileError),
     /// A graph is not valid.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A target refuses a place of a graph.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The model could not be run to measure its logits.
+    #[error("measuring logits: {0}")]
+    Measure(Box<InterpError>),
+    /// A written model is not what it should be.
+    #[error(transparent)]
+    Check(#[from] onnx::CheckError),
     /// A graph has no ONNX form.
     #[error(transparent)]
     Onnx(#[from] onnx::ExportError),
@@ -155,14 +144,51 @@ pub fn export_with(
     // Where nothing may be written, nothing should be computed first.
     let writer = BundleWriter::create(&options.out, options.force)?;
     stage("compile");
-    let compilation = compile_with(&checkpoint.config, &protocols, passes)?;
-    let joined = arrange::joined(compilation.graphs.values());
-    let source = store::Source { checkpoint: &checkpoint, joined: &joined };
-    let store = store::write(&writer, source, options.allow_nonfinite, &|done_bytes, total_bytes| {
+    let compilation = compile_with(
+        &checkpoint.config,
+        &protocols,
+        PassOptions { precision: options.precision, quantized: options.quantized.clone(), ..passes },
+    )?;
+    // Nor should weights be written for a target that refuses the graphs.
+    for graph in compilation.graphs.values() {
+        let verified = graph.verify()?;
+        options.targets.iter().try_for_each(|target| rules::check(verified, *target))?;
+    }
+    let narrowed = options.precision != Dtype::F32 || !options.quantized.is_empty();
+    let logits = match compilation.graphs.get("score").filter(|_| narrowed) {
+        Some(score) => {
+            stage("measure logits");
+            let measured = logit_error::measure(&checkpoint, score)?;
+            if measured.is_none() {
+                notes.push(
+                    "the model is too large to measure its logits here; compare with `photonc score`"
+                        .to_owned(),
+                );
+            }
+            measured
+        }
+        None => None,
+    };
+    let told = |done_bytes, total_bytes| {
         progress(Progress { stage: "write weights", done_bytes, total_bytes });
-    })?;
+    };
+    let joined = arrange::joined(compilation.graphs.values(), None);
+    let left_out = quantize::left_out(compilation.graphs.values());
+    let source = store::Source {
+        checkpoint: &checkpoint,
+        dtype: options.precision,
+        left_out: &left_out,
+        joined: &joined,
+    };
+    let mut store = store::write(&writer, source, options.allow_nonfinite, &told)?;
+    stage("quantise weights");
+    let graphs = compilation.graphs.values();
+    let quantized = quantize::write(&writer, &checkpoint, graphs, options.allow_nonfinite)?;
+    store.quantized = quantized.records;
+    store.files.extend(quantized.file.map(|file| (file.file.clone(), file)));
+    notes.extend(kept_whole(&compilation));
     stage("write graphs");
-    let (graphs, models) = write_graphs(&writer, &compilation, &store)?;
+    let (graphs, models) = write_graphs(&writer, &compilation, &store, &options.targets)?;
     let (carried, mut sources) = carry(&writer, &options.model)?;
     sources.extend(store.sources);
     let manifest = Manifest {
@@ -175,18 +201,19 @@ pub fn export_with(
             meta_tokens: checkpoint.config.meta_tokens(),
             max_tokens,
         },
-        precision: "f32".to_owned(),
+        precision: options.precision.name().to_owned(),
         protocols: compilation.plans.clone(),
         graphs,
-        onnx: BTreeMap::from([(PORTABLE.to_owned(), models)]),
+        onnx: models,
         weight_files: store.files,
         weights: store.weights,
+        quantized: store.quantized,
         carried,
     };
     stage("commit");
     writer.commit(&manifest)?;
     let nodes = compilation.graphs.iter().map(|(name, graph)| (name.clone(), graph.len())).collect();
-    Ok(ExportReport { manifest, nodes, notes })
+    Ok(ExportReport { manifest, nodes, quantized: quantized.errors, logits, notes })
 }
 
 fn protocols(
@@ -221,31 +248,61 @@ fn max_tokens(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<usize,
     }
 }
 
-type Written = (IndexMap<String, GraphRecord>, BTreeMap<String, FileRecord>);
+type Written = (IndexMap<String, GraphRecord>, BTreeMap<String, BTreeMap<String, FileRecord>>);
 
 fn write_graphs(
     writer: &BundleWriter,
     compilation: &Compilation,
     store: &Store,
+    targets: &[Target],
 ) -> Result<Written, ExportError> {
     let mut graphs = IndexMap::new();
-    let mut models = BTreeMap::new();
+    let mut models: BTreeMap<String, BTreeMap<String, FileRecord>> = BTreeMap::new();
     for (name, graph) in &compilation.graphs {
         let verified = graph.verify()?;
         let record = writer.put(&Layout::graph(name), text::print(verified.graph()).as_bytes())?;
         graphs.insert(name.clone(), GraphRecord::new(verified, record));
-        let locate = |weight: &str| {
-            store.weights.get(weight).map(|at| onnx::WeightLocation {
-                file: Layout::beside_onnx(&at.file),
-                offset_bytes: at.offset_bytes,
-                length_bytes: at.length_bytes,
-            })
-        };
-        let model = onnx::export(verified, &describe(name, compilation), &locate)?;
-        let record = writer.put(&Layout::onnx(PORTABLE, name), &onnx::to_bytes(&model))?;
-        models.insert(name.clone(), record);
+        // Targets that take the same model share its file.
+        let mut written: Vec<(Vec<u8>, FileRecord)> = Vec::new();
+        for target in targets.iter().filter(|target| target.reads_onnx()) {
+            let model = onnx::export(verified, *target, &describe(name, compilation), &|w| store.locate(w))?;
+            let bytes = onnx::to_bytes(&model);
+            let known = written.iter().find(|(other, _)| *other == bytes).map(|(_, record)| record.clone());
+            let record = match known {
+                Some(record) => record,
+                None => {
+                    let relative = Layout::onnx(target.name(), name);
+                    let record = writer.put(&relative, &bytes)?;
+                    reread(writer, &relative, verified, *target)?;
+                    record
+                }
+            };
+            written.push((bytes, record.clone()));
+            models.entry(target.name().to_owned()).or_default().insert(name.clone(), record);
+        }
     }
     Ok((graphs, models))
+}
+
+/// Maps of the chosen stacks that could not be quantised, each once with its reason.
+fn kept_whole(compilation: &Compilation) -> BTreeSet<String> {
+    let records = compilation.records.values().flatten();
+    let declined = records.filter(|record| record.pass == "quantize-weights");
+    let places = declined.flat_map(|record| &record.rewrites.declined);
+    places.map(|place| format!("not quantised: {}: {}", place.at, place.reason)).collect()
+}
+
+/// Checks a model as it stands in its file.
+fn reread(
+    writer: &BundleWriter,
+    relative: &str,
+    graph: Verified<'_>,
+    target: Target,
+) -> Result<(), ExportError> {
+    let path = writer.staged(relative)?;
+    let failed = |source| BundleError::Io { path: path.clone(), action: "read", source };
+    let bytes = std::fs::read(&path).map_err(failed)?;
+    Ok(onnx::check(&bytes, graph, target)?)
 }
 
 /// One sentence on what a graph is for, for people who meet the ONNX file alone.

@@ -4,7 +4,15 @@
 mod arrange;
 mod assemble;
 mod finite_check;
+mod logit_error;
 pub mod onnx;
+mod options;
+mod quantize;
+pub mod rules;
 mod store;
+pub mod target;
 
-pub use assemble::{ExportError, ExportOptions, ExportReport, Progress, export, export_with};
+pub use assemble::{ExportError, ExportReport, Progress, export, export_with};
+pub use logit_error::LogitError;
+pub use options::ExportOptions;
+pub use quantize::StackError;

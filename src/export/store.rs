@@ -1,13 +1,17 @@
-//! The weights of a bundle, once for all its graphs. Owns the names of the files and where each tensor ends up; f32
-//! files whose order suits the graphs are copied as they are, others are written in a stream.
+//! The weights of a bundle, once for all its graphs. Owns the names of the files and where each tensor ends up; files
+//! whose tensors are all of the bundle's type, and whose order suits the graphs, are copied as they are, others are written
+//! in a stream.
 
 use super::ExportError;
 use super::arrange::arrange;
 use super::finite_check::FiniteCheck;
-use crate::bundle::{Blake3, BundleError, BundleWriter, FileRecord, Layout, StoredTensor, WeightRecord};
+use super::onnx::WeightLocation;
+use crate::bundle::{
+    self, Blake3, BundleError, BundleWriter, FileRecord, Layout, QuantizedRecord, StoredTensor, WeightRecord,
+};
 use crate::ir::dtype::Dtype;
 use crate::model::checkpoint::{Checkpoint, TensorEntry};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,13 +19,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Store {
     pub files: BTreeMap<String, FileRecord>,
     pub weights: BTreeMap<String, WeightRecord>,
+    pub quantized: BTreeMap<String, QuantizedRecord>,
     pub sources: BTreeMap<String, Blake3>,
 }
 
-/// What is written.
+/// What is written, and how.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub checkpoint: &'a Checkpoint,
+    /// Type of every tensor written.
+    pub dtype: Dtype,
+    /// Canonical names of those that graphs read in few bits alone.
+    pub left_out: &'a BTreeSet<String>,
     /// Weights that graphs read as one, in order.
     pub joined: &'a [Vec<String>],
 }
@@ -36,10 +45,15 @@ pub(super) fn write(
     let checkpoint = source.checkpoint;
     let total: u64 = checkpoint.files.iter().map(|file| file.size_bytes).sum();
     let done = AtomicU64::new(0);
-    let mut store = Store { files: BTreeMap::new(), weights: BTreeMap::new(), sources: BTreeMap::new() };
+    let mut store = Store {
+        files: BTreeMap::new(),
+        weights: BTreeMap::new(),
+        quantized: BTreeMap::new(),
+        sources: BTreeMap::new(),
+    };
     for file in 0..checkpoint.files.len() {
         let refused = Mutex::new(None);
-        let finite = FiniteCheck::of(checkpoint, file);
+        let finite = FiniteCheck::of(checkpoint, file, source.dtype);
         let check = |offset: u64, piece: &[u8]| -> Result<(), BundleError> {
             let length = piece.len() as u64;
             progress(done.fetch_add(length, Ordering::Relaxed) + length, total);
@@ -57,7 +71,7 @@ pub(super) fn write(
         let written = store.file(writer, source, file, check);
         // The checkpoint's own error says more than its text.
         if let Some(error) = refused.into_inner().ok().flatten() {
-            return Err(error.into());
+            return Err(error);
         }
         written?;
     }
@@ -65,6 +79,15 @@ pub(super) fn write(
 }
 
 impl Store {
+    /// Where a weight stands, as an ONNX model of the bundle names it.
+    pub(super) fn locate(&self, weight: &str) -> Option<WeightLocation> {
+        bundle::stored(&self.weights, &self.quantized, weight).map(|at| WeightLocation {
+            file: Layout::beside_onnx(&at.file),
+            offset_bytes: at.offset_bytes,
+            length_bytes: at.length_bytes,
+        })
+    }
+
     fn file(
         &mut self,
         writer: &BundleWriter,
@@ -74,17 +97,19 @@ impl Store {
     ) -> Result<(), BundleError> {
         let source = &from.checkpoint.files[index];
         let in_file_order = entries_of(from.checkpoint, index);
-        let entries = arrange(&in_file_order, from.joined);
-        let is_f32 = entries.iter().all(|(_, entry)| entry.dtype == Dtype::F32);
+        let mut entries = arrange(&in_file_order, from.joined).concat();
+        entries.retain(|(name, _)| !from.left_out.contains(*name));
+        let is_typed = entries.iter().all(|(_, entry)| entry.dtype == from.dtype);
         let relative = Layout::weights(&file_name(index, from.checkpoint.files.len()));
         let mut out = writer.file(&relative)?;
-        let (source_hash, tensors) = if is_f32 && entries == in_file_order {
+        let tensors: Vec<StoredTensor> = entries.iter().map(|(_, entry)| stored(entry)).collect();
+        let (source_hash, tensors) = if is_typed && entries == in_file_order {
             out.copy(source.handle(), &source.path, source.size_bytes, check)?;
-            (None, entries.iter().map(|(_, entry)| stored(entry)).collect())
+            (None, tensors)
         } else {
-            let tensors: Vec<StoredTensor> = entries.iter().map(|(_, entry)| stored(entry)).collect();
+            let handle = source.handle();
             let made =
-                out.convert_to_f32(source.handle(), &source.path, source.size_bytes, &tensors, check)?;
+                out.convert_to(from.dtype, handle, &source.path, source.size_bytes, &tensors, check)?;
             (Some(made.source), made.tensors)
         };
         let record = out.finish()?;

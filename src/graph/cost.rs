@@ -29,7 +29,7 @@ impl Graph {
         for id in self.order() {
             let operands = self.operands(id);
             let is_fixed = match self.op(id) {
-                Op::Weight { .. } | Op::Const { .. } => true,
+                Op::Weight { .. } | Op::QuantizedWeight { .. } | Op::Const { .. } => true,
                 Op::Input { .. } | Op::Delay { .. } => false,
                 _ => operands.iter().all(|operand| fixed.contains(operand)),
             };

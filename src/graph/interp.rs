@@ -1,14 +1,16 @@
 //! The interpreter: runs a verified graph with the reference semantics, one node at a time in the graph's order.
 //!
-//! Owns binding of symbols, state between meta-context steps and the lifetime of values; refuses a graph whose
-//! protocol is not chosen yet. What an operation computes is `ir::eval`'s.
+//! Owns binding of symbols, state between meta-context steps, the lifetime of values, and the rounding of each value of a
+//! narrow type to it, once; refuses a graph whose protocol is not chosen yet. What an operation computes is `ir::eval`'s.
 
 mod bind;
 mod error;
 mod weights;
 
 use super::{NodeId, Scope, Verified};
+use crate::ir::attr::Scheme;
 use crate::ir::dim::Bindings;
+use crate::ir::dtype::Dtype;
 use crate::ir::eval;
 use crate::ir::op::Op;
 use crate::ir::shape::Type;
@@ -49,12 +51,15 @@ struct Instruction {
 pub struct Interpreter {
     graph: String,
     program: Vec<Instruction>,
-    weights: HashMap<Arc<str>, Tensor>,
+    /// By name, and how they are kept.
+    weights: HashMap<(Arc<str>, Option<Scheme>), Tensor>,
     inputs: Vec<(String, Type)>,
     states: Vec<(String, Type)>,
     /// Place of the next value of each state.
     next: Vec<usize>,
     outputs: Vec<(String, usize)>,
+    /// Element type of each output.
+    output_types: Vec<Dtype>,
 }
 
 impl Interpreter {
@@ -73,6 +78,7 @@ impl Interpreter {
             states: Vec::new(),
             next: Vec::new(),
             outputs: graph.outputs().iter().map(|out| (out.name.to_string(), place[&out.node])).collect(),
+            output_types: graph.outputs().iter().map(|out| graph.ty(out.node).dtype).collect(),
         };
         for id in order {
             let operands: Vec<usize> = graph.operands(id).iter().map(|operand| place[operand]).collect();
@@ -81,7 +87,10 @@ impl Interpreter {
                 Op::ProtocolSwitch => {
                     return Err(InterpError::Unresolved { scope: graph.scope(id).to_string() });
                 }
-                Op::Weight { name, .. } => prepared.fetch(name, &ty, graph.scope(id), source)?,
+                Op::Weight { name, .. } => prepared.fetch(name, None, &ty, graph.scope(id), source)?,
+                Op::QuantizedWeight { name, scheme, .. } => {
+                    prepared.fetch(name, Some(*scheme), &ty, graph.scope(id), source)?;
+                }
                 _ => {}
             }
             let operands = if op.is_delay() { Vec::new() } else { operands };
@@ -133,6 +142,12 @@ impl Interpreter {
     #[must_use]
     pub fn states(&self) -> &[(String, Type)] {
         &self.states
+    }
+
+    /// Element types of the outputs, in order of declaration.
+    #[must_use]
+    pub fn outputs(&self) -> &[Dtype] {
+        &self.output_types
     }
 
     /// The outputs of a graph without delays.
@@ -233,11 +248,12 @@ impl Interpreter {
         let held = match &instruction.op {
             Op::Input { name, .. } => inputs.get(&**name),
             Op::Delay { name, .. } => state.get(&**name),
-            Op::Weight { name, .. } => self.weights.get(name),
+            Op::Weight { name, .. } => self.weights.get(&(name.clone(), None)),
+            Op::QuantizedWeight { name, scheme, .. } => self.weights.get(&(name.clone(), Some(*scheme))),
             _ => instruction.held.as_ref(),
         };
         if let Some(value) = held {
-            return Ok(value.clone());
+            return Ok(value.clone().rounded(instruction.ty.dtype));
         }
         let shape = instruction.ty.shape.eval(bindings).ok_or_else(|| InterpError::Unbound {
             scope: scope(),
@@ -246,11 +262,12 @@ impl Interpreter {
         })?;
         let operands: Vec<&Tensor> =
             instruction.operands.iter().filter_map(|at| values[*at].as_ref()).collect();
-        eval::eval(&instruction.op, &operands, &shape).map_err(|source| InterpError::Node {
+        let value = eval::eval(&instruction.op, &operands, &shape).map_err(|source| InterpError::Node {
             scope: scope(),
             op,
             source: Box::new(source),
-        })
+        })?;
+        Ok(value.rounded(instruction.ty.dtype))
     }
 
     /// Frees every value after its last reader; results and next states are kept to the end.

@@ -80,7 +80,9 @@ impl Sheet {
         for id in &order {
             let op = graph.op(*id);
             let parameters = match op {
-                Op::Weight { name, ty } if met.insert(name.to_string()) => {
+                Op::Weight { name, ty } | Op::QuantizedWeight { name, ty, .. }
+                    if met.insert(name.to_string()) =>
+                {
                     ty.shape.elements().as_const().unwrap_or(0) as u64
                 }
                 _ => 0,

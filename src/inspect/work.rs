@@ -122,7 +122,7 @@ pub fn work(graph: &Graph, id: NodeId, bindings: &Bindings, precision: Option<Dt
 /// Whether a value is a weight, one in another shape or type, or several side by side.
 fn is_weight(graph: &Graph, id: NodeId) -> bool {
     match graph.op(id) {
-        Op::Weight { .. } => true,
+        Op::Weight { .. } | Op::QuantizedWeight { .. } => true,
         Op::Reshape { .. } | Op::Transpose { .. } | Op::Cast { .. } | Op::Concat { .. } => {
             graph.operands(id).iter().all(|operand| is_weight(graph, *operand))
         }

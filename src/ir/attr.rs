@@ -153,7 +153,7 @@ impl Attribute for Literal {
 macro_rules! named {
     ($(#[doc = $doc:literal])* $type:ident { $($(#[doc = $item:literal])* $variant:ident = $name:literal),* $(,)? }) => {
         $(#[doc = $doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum $type { $($(#[doc = $item])* $variant),* }
 
         impl $type {
@@ -211,6 +211,18 @@ named! {
         Less = "less",
         /// `a == b`
         Equal = "equal",
+    }
+}
+
+named! {
+    /// How a stored matrix is kept in few bits; `ir::quant` says what the codes mean.
+    Scheme {
+        /// 8-bit integers, a scale for each output.
+        Int8 = "int8",
+        /// 4-bit integers, a scale for each 32 inputs of an output.
+        Int4 = "int4",
+        /// 8-bit floats (E4M3), one scale.
+        Fp8 = "fp8",
     }
 }
 

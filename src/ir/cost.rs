@@ -66,7 +66,12 @@ fn flops(op: &Op, operands: &[Extent], result: &Extent) -> u64 {
     let per_element = |count: u64| result.elements.saturating_mul(count);
     let axis = |operand: usize, axis: usize| operands.get(operand).map_or(1, |extent| extent.axis(axis));
     match op {
-        Op::Input { .. } | Op::Weight { .. } | Op::Const { .. } | Op::Delay { .. } | Op::ProtocolSwitch => 0,
+        Op::Input { .. }
+        | Op::Weight { .. }
+        | Op::QuantizedWeight { .. }
+        | Op::Const { .. }
+        | Op::Delay { .. }
+        | Op::ProtocolSwitch => 0,
         Op::Cast { .. }
         | Op::Reshape { .. }
         | Op::Transpose { .. }
@@ -109,6 +114,7 @@ fn bytes(op: &Op, operands: &[Extent], result: &Extent) -> u64 {
     match op {
         Op::Input { .. }
         | Op::Weight { .. }
+        | Op::QuantizedWeight { .. }
         | Op::Const { .. }
         | Op::Delay { .. }
         | Op::ProtocolSwitch

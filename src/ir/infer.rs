@@ -28,6 +28,16 @@ pub fn infer(op: &Op, operands: &[Type]) -> Inferred {
     }
     match op {
         Op::Input { ty, .. } | Op::Weight { ty, .. } => Ok(ty.clone()),
+        Op::QuantizedWeight { ty, scheme, .. } => {
+            float(ty, "quantized_weight")?;
+            match ty.shape.as_const().as_deref() {
+                Some([rows, columns]) if scheme.scale_shape([*rows, *columns]).is_some() => Ok(ty.clone()),
+                _ => fail(format!(
+                    "{} of {ty}: a matrix expected, for int4 of columns in multiples of 32",
+                    scheme.name()
+                )),
+            }
+        }
         Op::Const { value } => Ok(value.ty()),
         Op::Delay { ty, name } => same(ty, &operands[0], || format!("next state of `{name}`")),
         Op::ProtocolSwitch => match operands {

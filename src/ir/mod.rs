@@ -7,5 +7,6 @@ pub mod dtype;
 pub mod eval;
 pub mod infer;
 pub mod op;
+pub mod quant;
 pub mod shape;
 pub mod tensor;

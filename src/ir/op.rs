@@ -1,7 +1,7 @@
 //! The operation table: one row per operation. Owns names, attributes, arity and the ONNX counterpart; what an
 //! operation means is in `infer` (types) and `eval` (values).
 
-use super::attr::{Attribute, BinaryFn, CompareFn, Mask, Real, Role, UnaryFn};
+use super::attr::{Attribute, BinaryFn, CompareFn, Mask, Real, Role, Scheme, UnaryFn};
 use super::dtype::Dtype;
 use super::shape::{Shape, Type};
 use super::tensor::Literal;
@@ -107,6 +107,9 @@ operations! {
     Input { name: Arc<str>, ty: Type, role: Role } = "input", 0..=0, "graph input";
     /// `-> ty`. A stored tensor of the model, by its canonical name.
     Weight { name: Arc<str>, ty: Type } = "weight", 0..=0, "initializer, external data";
+    /// `-> ty`. A stored matrix `[N, K]` of the model in few bits: `code * scale`, a scale for each row (int8), each 32
+    /// columns of a row (int4) or the whole (fp8: E4M3); symmetric.
+    QuantizedWeight { name: Arc<str>, ty: Type, scheme: Scheme } = "quantized_weight", 0..=0, "initializers, DequantizeLinear (21)";
     /// `-> type of value`. A small constant.
     Const { value: Literal } = "const", 0..=0, "initializer";
     /// `next -> ty`. The value `next` had in the step before (z^-1); in the first step the state given by prefill.
@@ -121,7 +124,7 @@ operations! {
     Compare { function: CompareFn } = "compare", 2..=2, "Less, Equal";
     /// `bool [..], [..], [..] -> broadcast`. The second operand where true, else the third.
     Where = "where", 3..=3, "Where";
-    /// `[..] -> dtype [..]`. Between float types.
+    /// `[..] -> dtype [..]`. Between float types; narrowing rounds to nearest, ties to even.
     Cast { dtype: Dtype } = "cast", 1..=1, "Cast";
     /// `[..] -> shape`. Same elements, row-major.
     Reshape { shape: Shape } = "reshape", 1..=1, "Reshape";
@@ -166,7 +169,7 @@ impl Op {
     /// Whether the operation takes no operands by nature: inputs, weights, constants.
     #[must_use]
     pub fn is_leaf(&self) -> bool {
-        matches!(self, Op::Input { .. } | Op::Weight { .. } | Op::Const { .. })
+        matches!(self, Op::Input { .. } | Op::Weight { .. } | Op::QuantizedWeight { .. } | Op::Const { .. })
     }
 
     /// Whether the operation carries state from one step to the next.

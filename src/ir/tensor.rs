@@ -1,5 +1,5 @@
-//! Values in memory. `Literal` is a constant inside a graph: exact, comparable, hashable. `Tensor` is what the
-//! reference semantics compute with: floats as binary64 whatever the declared dtype, so it is an oracle for all.
+//! Values in memory. `Literal` is a constant inside a graph: comparable, hashable, an element of its type. `Tensor` is
+//! what the reference semantics compute with: floats as binary64, of which those of narrow types are rounded to them.
 
 use super::dtype::Dtype;
 use super::shape::{Shape, Type};
@@ -21,13 +21,13 @@ impl Literal {
         Self::checked(Dtype::I64, shape, bits)
     }
 
-    /// Floats `[shape]` of type `dtype`; `None` if the count differs or `dtype` is no float.
+    /// Floats `[shape]` rounded to `dtype`; `None` if the count differs or `dtype` is no float.
     #[must_use]
     pub fn floats(dtype: Dtype, shape: &[usize], values: &[f64]) -> Option<Self> {
         if !dtype.is_float() {
             return None;
         }
-        Self::checked(dtype, shape, values.iter().map(|value| value.to_bits()).collect())
+        Self::checked(dtype, shape, values.iter().map(|value| dtype.round(*value).to_bits()).collect())
     }
 
     /// Truth values `[shape]`; `None` if the count differs.
@@ -214,6 +214,18 @@ impl Tensor {
         match &self.data {
             Data::Bool(values) => Some(values),
             Data::Float(_) | Data::Int(_) => None,
+        }
+    }
+
+    /// The same elements as numbers of `dtype`: rounded if that is a narrow float.
+    #[must_use]
+    pub fn rounded(self, dtype: Dtype) -> Self {
+        match self.data {
+            Data::Float(mut values) if dtype.is_narrow() => {
+                Arc::make_mut(&mut values).iter_mut().for_each(|value| *value = dtype.round(*value));
+                Tensor { shape: self.shape, data: Data::Float(values) }
+            }
+            data => Tensor { shape: self.shape, data },
         }
     }
 

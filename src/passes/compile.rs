@@ -4,21 +4,30 @@
 use super::choose_protocol::{ChooseProtocol, Protocol};
 use super::close_counters::CloseCounters;
 use super::distribute::{self, Certificate, Declined, NotDistributed};
+use super::eliminate_common_subexpressions::EliminateCommonSubexpressions;
+use super::eliminate_dead_code::EliminateDeadCode;
 use super::lower_caches::LowerCaches;
+use super::lower_precision::LowerPrecision;
 use super::opt_level::{self, OptLevel};
 use super::pad_heads::PadHeads;
 use super::pipeline::{Observer, PipelineError, Record, Runner};
+use super::quantize_weights::{self, Choice, QuantizeWeights};
 use super::{Pass, straighten};
 use crate::graph::{BuildError, Graph, NodeId, VerifyError};
+use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::model::build::{self, KeptCaches};
 use crate::model::config::ModelConfig;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 /// The state whose recurrence may run ahead.
 const STATE: &str = "top_state";
+
+/// Outputs that no graph reads, but people and samplers outside the graphs: f32 whatever the precision.
+const WIDE_OUTPUTS: &[&str] = &["logits"];
 
 /// Every graph of a model and how protocols use them.
 #[derive(Clone, Debug)]
@@ -76,13 +85,26 @@ pub enum CompileError {
     /// A graph is not valid.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A stack to quantise that no graph has.
+    #[error(
+        "there is no stack `{found}` with weights to quantise, expected one of {known}, or a part of such a name"
+    )]
+    UnknownStack {
+        /// The stack asked for.
+        found: String,
+        /// Stacks there are.
+        known: String,
+    },
 }
 
-/// How to optimise, and who is told.
-#[derive(Default)]
+/// How to optimise, in which precision, and who is told.
 pub struct PassOptions<'o> {
     /// Which optional passes run.
     pub level: OptLevel,
+    /// Type of activations, state and weights: f32, f16 or bf16.
+    pub precision: Dtype,
+    /// Stacks whose weights are kept in few bits.
+    pub quantized: Vec<Choice>,
     /// Ends optional passes after so many rewrites, over all graphs: to find the one that breaks something.
     pub stop_after: Option<usize>,
     /// Pads the heads of window attention to a multiple of this, for kernels that want it.
@@ -92,10 +114,23 @@ pub struct PassOptions<'o> {
 }
 
 impl PassOptions<'_> {
-    /// The passes of `level`, all of them, silently.
+    /// The passes of `level`, all of them, in f32, silently.
     #[must_use]
     pub fn at(level: OptLevel) -> Self {
-        PassOptions { level, ..PassOptions::default() }
+        PassOptions {
+            level,
+            precision: Dtype::F32,
+            quantized: Vec::new(),
+            stop_after: None,
+            pad_heads: None,
+            observer: None,
+        }
+    }
+}
+
+impl Default for PassOptions<'_> {
+    fn default() -> Self {
+        PassOptions::at(OptLevel::default())
     }
 }
 
@@ -131,7 +166,7 @@ pub fn compile_with(
     let window_step = compiler.window_step(config)?;
     compiler.insert(window_step)?;
     compiler.insert(build::score(config)?)?;
-    Ok(compiler.done)
+    compiler.finish()
 }
 
 /// The step program of one protocol, canonical, verified, with counters closed and dead state gone.
@@ -154,17 +189,18 @@ pub fn specialise_with(
     Compiler::new(options).specialise(config, protocol)
 }
 
-/// The teacher-forced forward with the states of every level, for measurements: no part of a bundle.
+/// The teacher-forced forward with the states of every level in `precision`, for measurements: no part of a bundle.
 ///
 /// # Errors
 /// As [`compile`].
-pub fn states(config: &ModelConfig) -> Result<Graph, CompileError> {
-    let mut compiler = Compiler::new(PassOptions::at(OptLevel::O1));
+pub fn states(config: &ModelConfig, precision: Dtype) -> Result<Graph, CompileError> {
+    let mut compiler = Compiler::new(PassOptions { precision, ..PassOptions::at(OptLevel::O1) });
     let name = compiler.insert(build::states(config)?)?;
     Ok(compiler.done.graphs.swap_remove(&name).unwrap_or_else(|| Graph::new(&name)))
 }
 
-/// Names of every pass that compilation can run, those that are in no level first.
+/// Names of every pass that compilation can run: those that are in no level first, those that choose types of values and
+/// weights last.
 #[must_use]
 pub fn pass_names() -> Vec<&'static str> {
     let needed = [
@@ -173,7 +209,10 @@ pub fn pass_names() -> Vec<&'static str> {
         LowerCaches.name(),
         PadHeads(NonZeroUsize::MIN).name(),
     ];
-    needed.into_iter().chain(opt_level::TABLE.iter().map(|row| (row.pass)().name())).collect()
+    let lower = LowerPrecision { dtype: Dtype::F32, wide_outputs: WIDE_OUTPUTS };
+    let last = [lower.name(), QuantizeWeights { choices: Vec::new().into() }.name()];
+    let optional = opt_level::TABLE.iter().map(|row| (row.pass)().name());
+    needed.into_iter().chain(optional).chain(last).collect()
 }
 
 /// Outputs beside the state: what callers of a step want of it.
@@ -186,6 +225,10 @@ struct Compiler<'o> {
     done: Compilation,
     level: OptLevel,
     pad_heads: Option<NonZeroUsize>,
+    precision: Dtype,
+    quantized: Vec<Choice>,
+    /// Scopes that have weights to quantise, of all graphs so far.
+    scopes: BTreeSet<String>,
     runner: Runner<'o>,
 }
 
@@ -195,6 +238,9 @@ impl<'o> Compiler<'o> {
             done: Compilation { graphs: IndexMap::new(), plans: IndexMap::new(), records: IndexMap::new() },
             level: options.level,
             pad_heads: options.pad_heads,
+            precision: options.precision,
+            quantized: options.quantized,
+            scopes: BTreeSet::new(),
             runner: Runner::new(options.observer, options.stop_after),
         }
     }
@@ -212,6 +258,22 @@ impl<'o> Compiler<'o> {
         }
         self.done.records.insert(format!("step-{protocol}"), records);
         Ok(step)
+    }
+
+    /// Every graph, if each stack that was named is one of theirs.
+    fn finish(self) -> Result<Compilation, CompileError> {
+        let Compiler { done, quantized, scopes, .. } = self;
+        let is_unknown =
+            |choice: &&Choice| !scopes.iter().any(|scope| quantize_weights::covers(&choice.stack, scope));
+        match quantized.iter().find(is_unknown) {
+            None => Ok(done),
+            Some(choice) => {
+                let known: BTreeSet<String> =
+                    scopes.iter().map(|scope| quantize_weights::stack_of(scope)).collect();
+                let known = known.into_iter().collect::<Vec<_>>().join(", ");
+                Err(CompileError::UnknownStack { found: choice.stack.to_string(), known })
+            }
+        }
     }
 
     fn window_step(&mut self, config: &ModelConfig) -> Result<Graph, CompileError> {
@@ -232,15 +294,33 @@ impl<'o> Compiler<'o> {
         for passes in self.level.stages() {
             records.extend(self.runner.run_to_fixpoint(&mut graph, &passes)?);
         }
-        // Last: what widens heads would stand in the way of passes that know them.
+        // What widens heads would stand in the way of passes that know them.
         if let Some(multiple) = self.pad_heads {
             let passes: Vec<Box<dyn Pass>> = vec![Box::new(PadHeads(multiple))];
             records.extend(self.runner.run_to_fixpoint(&mut graph, &passes)?);
         }
+        records.extend(self.choose_types(&mut graph)?);
         let name = graph.name().to_owned();
         self.done.records.insert(name.clone(), records);
         self.done.graphs.insert(name.clone(), graph);
         Ok(name)
+    }
+
+    /// After all other passes: they know the equations by their shapes, and casts would stand between.
+    fn choose_types(&mut self, graph: &mut Graph) -> Result<Vec<Record>, CompileError> {
+        let mut records = Vec::new();
+        if self.precision.is_narrow() {
+            let lower = LowerPrecision { dtype: self.precision, wide_outputs: WIDE_OUTPUTS };
+            records.extend(self.runner.run(graph, &[Box::new(lower)])?);
+        }
+        self.scopes.extend(quantize_weights::scopes(graph));
+        if !self.quantized.is_empty() {
+            let quantize = QuantizeWeights { choices: self.quantized.clone().into() };
+            let passes: [Box<dyn Pass>; 3] =
+                [Box::new(quantize), Box::new(EliminateCommonSubexpressions), Box::new(EliminateDeadCode)];
+            records.extend(self.runner.run(graph, &passes)?);
+        }
+        Ok(records)
     }
 
     fn distributed(&mut self, parts: distribute::Distributed) -> Result<Plan, CompileError> {

@@ -1,7 +1,8 @@
 //! Lets a linear map add its result to a value instead of an addition behind it: `x + y W^T` is one product that starts
 //! from `x` instead of zeros, so that the product is neither written nor read on its own.
 //!
-//! Never takes a map that has a bias or is read by others, and none whose result is broadcast.
+//! Never takes a map that has a bias or is read by others, none whose result is broadcast, and none of f16 or bf16, whose
+//! product is rounded before the sum.
 
 use super::{Form, Pass, PassError, Rewrites};
 use crate::graph::{Graph, NodeId};
@@ -33,7 +34,11 @@ impl Pass for FuseResiduals {
             let fitting =
                 [(right, left), (left, right)].into_iter().find(|(map, x)| fits(graph, sum, *map, *x));
             let Some((map, residual)) = fitting else {
-                rewrites.decline(graph, sum, "the product is read by others, has a bias or is broadcast");
+                rewrites.decline(
+                    graph,
+                    sum,
+                    "the product is read by others, has a bias, is broadcast or rounds",
+                );
                 continue;
             };
             if !graph.may_rewrite() {
@@ -51,13 +56,15 @@ impl Pass for FuseResiduals {
     }
 }
 
-/// Whether `sum` is a linear map of two operands, which nothing else reads, and a value of the same type.
+/// Whether `sum` is a linear map of two operands, which nothing else reads and which rounds nothing, and a value of the
+/// same type.
 fn fits(graph: &Graph, sum: NodeId, map: NodeId, residual: NodeId) -> bool {
     let named = graph.label(map).is_some() || graph.outputs().iter().any(|output| output.node == map);
     *graph.op(map) == Op::Linear
         && graph.operands(map).len() == 2
         && graph.users(map).len() == 1
         && !named
+        && !graph.ty(map).dtype.is_narrow()
         && graph.ty(map) == graph.ty(sum)
         && graph.ty(residual) == graph.ty(sum)
 }

@@ -9,6 +9,7 @@ use super::fold_constants::FoldConstants;
 use super::fuse_residuals::FuseResiduals;
 use super::merge_gates::MergeGates;
 use super::merge_projections::MergeProjections;
+use super::simplify_casts::SimplifyCasts;
 use super::simplify_shapes::SimplifyShapes;
 use super::simplify_unit_transposes::SimplifyUnitTransposes;
 use super::sink_reshapes::SinkReshapes;
@@ -85,6 +86,12 @@ const fn row(pass: fn() -> Box<dyn Pass>, from: OptLevel, stage: Stage, reason: 
 /// Every optional pass, in run order.
 pub const TABLE: &[Row] = &[
     row(|| Box::new(SimplifyShapes), OptLevel::O1, Stage::Canonical, "first, so that equal nodes look equal"),
+    row(
+        || Box::new(SimplifyCasts),
+        OptLevel::O1,
+        Stage::Canonical,
+        "before equal nodes merge, for the same reason",
+    ),
     row(
         || Box::new(FoldConstants),
         OptLevel::O1,

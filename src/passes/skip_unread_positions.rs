@@ -121,6 +121,7 @@ fn plan(graph: &Graph, id: NodeId, part: Part) -> Result<Vec<Option<Part>>, Opti
         Op::Attention { .. } => Err(Some("which keys a query sees follows from how many queries there are")),
         Op::Input { .. }
         | Op::Weight { .. }
+        | Op::QuantizedWeight { .. }
         | Op::Const { .. }
         | Op::Delay { .. }
         | Op::ProtocolSwitch

@@ -6,7 +6,9 @@ mod cuda;
 pub mod library;
 
 use super::backend::BackendError;
-use super::portable::{Elements, ElementsMut, ElementsRef, Engine, Input, Output, Portable, Typed};
+use super::portable::{
+    Elements, ElementsMut, ElementsRef, Engine, Input, Output, Portable, Typed, no_elements,
+};
 use crate::bundle::Bundle;
 use crate::ir::dtype::Dtype;
 use library::Found;
@@ -168,6 +170,7 @@ fn input<'v>(input: &Input<'v, DynValue>) -> Result<SessionInputValue<'v>, Strin
     }
     match OrtEngine::elements(input.storage, input.dtype)? {
         Typed::F32(values) => view(input.shape, values),
+        Typed::F16(values) => view(input.shape, values),
         Typed::I64(values) => view(input.shape, values),
         Typed::Bool(values) => view(input.shape, values),
     }
@@ -180,6 +183,7 @@ fn output(value: DynValue, inputs: &[Input<'_, DynValue>]) -> Result<Output<DynV
     };
     let dtype = match ty {
         TensorElementType::Float32 => Dtype::F32,
+        TensorElementType::Float16 => Dtype::F16,
         TensorElementType::Int64 => Dtype::I64,
         TensorElementType::Bool => Dtype::Bool,
         other => return Err(format!("it yields elements of type {other}")),
@@ -201,6 +205,7 @@ fn output(value: DynValue, inputs: &[Input<'_, DynValue>]) -> Result<Output<DynV
 fn start(elements: &ElementsRef<'_>) -> *const u8 {
     match elements {
         Typed::F32(values) => values.as_ptr().cast(),
+        Typed::F16(values) => values.as_ptr().cast(),
         Typed::I64(values) => values.as_ptr().cast(),
         Typed::Bool(values) => values.as_ptr().cast(),
     }
@@ -209,6 +214,7 @@ fn start(elements: &ElementsRef<'_>) -> *const u8 {
 fn copied(elements: &ElementsRef<'_>) -> Elements {
     match elements {
         Typed::F32(values) => Typed::F32(values.to_vec()),
+        Typed::F16(values) => Typed::F16(values.to_vec()),
         Typed::I64(values) => Typed::I64(values.to_vec()),
         Typed::Bool(values) => Typed::Bool(values.to_vec()),
     }
@@ -222,6 +228,7 @@ impl Engine for OrtEngine {
     fn keep(shape: &[usize], elements: Elements) -> Result<DynValue, String> {
         match elements {
             Typed::F32(values) => stored(shape, values),
+            Typed::F16(values) => stored(shape, values),
             Typed::I64(values) => stored(shape, values),
             Typed::Bool(values) => stored(shape, values),
         }
@@ -231,7 +238,9 @@ impl Engine for OrtEngine {
         match dtype {
             Dtype::I64 => slice_of(storage).map(Typed::I64),
             Dtype::Bool => slice_of(storage).map(Typed::Bool),
-            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => slice_of(storage).map(Typed::F32),
+            Dtype::F16 => slice_of(storage).map(Typed::F16),
+            Dtype::F32 => slice_of(storage).map(Typed::F32),
+            Dtype::Bf16 => Err(no_elements(dtype)),
         }
     }
 
@@ -243,7 +252,9 @@ impl Engine for OrtEngine {
         let elements = match dtype {
             Dtype::I64 => slice_mut(storage).map(Typed::I64),
             Dtype::Bool => slice_mut(storage).map(Typed::Bool),
-            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => slice_mut(storage).map(Typed::F32),
+            Dtype::F16 => slice_mut(storage).map(Typed::F16),
+            Dtype::F32 => slice_mut(storage).map(Typed::F32),
+            Dtype::Bf16 => return Err(no_elements(dtype)),
         };
         elements.map(write)
     }

@@ -9,6 +9,7 @@ use super::region::{self, RegionError, View};
 use crate::bundle::{Bundle, Layout};
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
+use half::f16;
 use std::any::Any;
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,9 +19,11 @@ pub const TARGET: &str = "portable";
 
 /// One of the element types that portable models have.
 #[derive(Clone, Copy, Debug)]
-pub enum Typed<F, I, B> {
+pub enum Typed<F, H, I, B> {
     /// `f32`.
     F32(F),
+    /// `f16`.
+    F16(H),
     /// `i64`.
     I64(I),
     /// `bool`.
@@ -28,11 +31,11 @@ pub enum Typed<F, I, B> {
 }
 
 /// Elements of their own.
-pub type Elements = Typed<Vec<f32>, Vec<i64>, Vec<bool>>;
+pub type Elements = Typed<Vec<f32>, Vec<f16>, Vec<i64>, Vec<bool>>;
 /// Elements of an engine's tensor, row-major.
-pub type ElementsRef<'a> = Typed<&'a [f32], &'a [i64], &'a [bool]>;
+pub type ElementsRef<'a> = Typed<&'a [f32], &'a [f16], &'a [i64], &'a [bool]>;
 /// The same for writing.
-pub type ElementsMut<'a> = Typed<&'a mut [f32], &'a mut [i64], &'a mut [bool]>;
+pub type ElementsMut<'a> = Typed<&'a mut [f32], &'a mut [f16], &'a mut [i64], &'a mut [bool]>;
 
 /// A value that a graph reads.
 pub struct Input<'a, S> {
@@ -194,12 +197,14 @@ impl<E: Engine> Portable<E> {
         source: &Buffer,
         shape: Vec<usize>,
         floats: impl FnOnce(View<'_, f32>) -> Result<Vec<f32>, RegionError>,
+        halves: impl FnOnce(View<'_, f16>) -> Result<Vec<f16>, RegionError>,
         ints: impl FnOnce(View<'_, i64>) -> Result<Vec<i64>, RegionError>,
         bools: impl FnOnce(View<'_, bool>) -> Result<Vec<bool>, RegionError>,
     ) -> Result<Buffer, BackendError> {
         let sizes = source.shape();
         let elements = match Self::elements(source)? {
             Typed::F32(data) => Typed::F32(floats(View { data, shape: sizes })?),
+            Typed::F16(data) => Typed::F16(halves(View { data, shape: sizes })?),
             Typed::I64(data) => Typed::I64(ints(View { data, shape: sizes })?),
             Typed::Bool(data) => Typed::Bool(bools(View { data, shape: sizes })?),
         };
@@ -209,6 +214,11 @@ impl<E: Engine> Portable<E> {
     fn failed(message: String) -> BackendError {
         BackendError::Run { graph: "buffer".to_owned(), backend: E::NAME, message }
     }
+}
+
+/// Why there are no elements of type `dtype`.
+pub(super) fn no_elements(dtype: Dtype) -> String {
+    format!("portable models have no elements of {dtype}")
 }
 
 /// What each of the graph's inputs is given, in the graph's order.
@@ -238,9 +248,10 @@ impl<E: Engine> Backend for Portable<E> {
         let count = shape.iter().product();
         let elements = match dtype {
             Dtype::F32 => Typed::F32(vec![0.0; count]),
+            Dtype::F16 => Typed::F16(vec![f16::ZERO; count]),
             Dtype::I64 => Typed::I64(vec![0; count]),
             Dtype::Bool => Typed::Bool(vec![false; count]),
-            Dtype::F16 | Dtype::Bf16 => return Err(BackendError::Elements { dtype }),
+            Dtype::Bf16 => return Err(BackendError::Elements { dtype }),
         };
         Self::keep(dtype, shape.to_vec(), elements)
     }
@@ -249,6 +260,9 @@ impl<E: Engine> Backend for Portable<E> {
         let elements = match (&tensor.data, dtype) {
             (Data::Float(values), Dtype::F32) => {
                 Typed::F32(values.iter().map(|value| *value as f32).collect())
+            }
+            (Data::Float(values), Dtype::F16) => {
+                Typed::F16(values.iter().map(|value| f16::from_f64(*value)).collect())
             }
             (Data::Int(values), Dtype::I64) => Typed::I64(values.to_vec()),
             (Data::Bool(values), Dtype::Bool) => Typed::Bool(values.to_vec()),
@@ -260,6 +274,7 @@ impl<E: Engine> Backend for Portable<E> {
     fn download(&mut self, buffer: &Buffer) -> Result<Tensor, BackendError> {
         let data = match Self::elements(buffer)? {
             Typed::F32(values) => Data::float(values.iter().map(|value| f64::from(*value)).collect()),
+            Typed::F16(values) => Data::float(values.iter().map(|value| value.to_f64()).collect()),
             Typed::I64(values) => Data::int(values.to_vec()),
             Typed::Bool(values) => Data::bool(values.to_vec()),
         };
@@ -278,6 +293,9 @@ impl<E: Engine> Backend for Portable<E> {
         let view = source.shape();
         let write = |into: ElementsMut<'_>| match (into, from) {
             (Typed::F32(into), Typed::F32(data)) => {
+                Ok(region::write(into, &shape, View { data, shape: view }, axis, offsets)?)
+            }
+            (Typed::F16(into), Typed::F16(data)) => {
                 Ok(region::write(into, &shape, View { data, shape: view }, axis, offsets)?)
             }
             (Typed::I64(into), Typed::I64(data)) => {
@@ -299,6 +317,7 @@ impl<E: Engine> Backend for Portable<E> {
             |view| region::gather(view, rows),
             |view| region::gather(view, rows),
             |view| region::gather(view, rows),
+            |view| region::gather(view, rows),
         )
     }
 
@@ -314,6 +333,7 @@ impl<E: Engine> Backend for Portable<E> {
         Self::part(
             source,
             shape,
+            |view| region::slice(view, axis, start, len),
             |view| region::slice(view, axis, start, len),
             |view| region::slice(view, axis, start, len),
             |view| region::slice(view, axis, start, len),

@@ -7,6 +7,7 @@ use crate::bundle::Bundle;
 use crate::graph::interp::{Interpreter, Tensors, WeightCache, WeightError, WeightSource};
 use crate::graph::text;
 use crate::graph::{Graph, Verified};
+use crate::ir::attr::Scheme;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
 use indexmap::IndexMap;
@@ -51,6 +52,13 @@ impl WeightSource for BundleWeights {
             return Err(WeightError::Missing);
         }
         self.0.weight(name).map_err(|source| WeightError::Unreadable(source.to_string()))
+    }
+
+    fn quantized(&self, name: &str, scheme: Scheme) -> Result<Tensor, WeightError> {
+        if !self.0.manifest().quantized.contains_key(&scheme.key(name)) {
+            return Err(WeightError::Missing);
+        }
+        self.0.quantized_weight(name, scheme).map_err(|source| WeightError::Unreadable(source.to_string()))
     }
 }
 
@@ -141,7 +149,7 @@ impl Backend for Reference {
         if !tensor.holds(dtype) || tensor.data.len() != tensor.shape.iter().product::<usize>() {
             return Err(BackendError::Elements { dtype });
         }
-        Ok(buffer(tensor.clone(), dtype))
+        Ok(buffer(tensor.clone().rounded(dtype), dtype))
     }
 
     fn download(&mut self, buffer: &Buffer) -> Result<Tensor, BackendError> {
@@ -209,15 +217,10 @@ impl Backend for Reference {
             backend: NAME,
             message: source.to_string(),
         })?;
-        let typed = |tensor: Tensor| {
-            let dtype = match tensor.data {
-                Data::Float(_) => Dtype::F32,
-                Data::Int(_) => Dtype::I64,
-                Data::Bool(_) => Dtype::Bool,
-            };
-            buffer(tensor, dtype)
-        };
-        Ok(outputs.into_iter().map(|(name, tensor)| (name, typed(tensor))).collect())
+        let types = interpreter.outputs();
+        let typed =
+            outputs.into_iter().zip(types).map(|((name, tensor), dtype)| (name, buffer(tensor, *dtype)));
+        Ok(typed.collect())
     }
 
     fn prepare(&mut self, graph: &str) -> Result<(), BackendError> {

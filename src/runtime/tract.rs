@@ -1,9 +1,11 @@
-//! The embedded default: ONNX models of target `portable` in tract, pure Rust, f32 on the host. Buffers are tract
+//! The embedded default: ONNX models of target `portable` in tract, pure Rust, f32 or f16 on the host. Buffers are tract
 //! tensors, handed to graphs without a copy.
 
 mod exact;
 
-use super::portable::{Elements, ElementsMut, ElementsRef, Engine, Input, Output, Portable, Typed};
+use super::portable::{
+    Elements, ElementsMut, ElementsRef, Engine, Input, Output, Portable, Typed, no_elements,
+};
 use crate::bundle::Bundle;
 use crate::ir::dtype::Dtype;
 use std::fs::File;
@@ -36,7 +38,7 @@ impl Tract {
 fn plan(model: &[u8], folder: Option<&Path>) -> TractResult<Arc<TypedRunnableModel>> {
     let onnx = Onnx { provider: Arc::new(PositionedReads), ..tract_onnx::onnx() };
     let mut proto = onnx.proto_model_for_read(&mut &model[..])?;
-    exact::spell_out_sigmoid(&mut proto);
+    exact::spell_out(&mut proto);
     let parsed = onnx.parse(&proto, folder.and_then(Path::to_str))?;
     parsed.model.into_optimized()?.into_runnable()
 }
@@ -90,6 +92,7 @@ fn output(value: TValue) -> TractResult<Output<Storage>> {
     let shape = value.shape().to_vec();
     let dtype = match value.datum_type() {
         DatumType::F32 => Dtype::F32,
+        DatumType::F16 => Dtype::F16,
         DatumType::Bool => Dtype::Bool,
         _ => Dtype::I64,
     };
@@ -108,6 +111,7 @@ impl Engine for TractEngine {
     fn keep(shape: &[usize], elements: Elements) -> Result<Storage, String> {
         let stored = match elements {
             Typed::F32(values) => Stored::from_shape(shape, &values),
+            Typed::F16(values) => Stored::from_shape(shape, &values),
             Typed::I64(values) => Stored::from_shape(shape, &values),
             Typed::Bool(values) => Stored::from_shape(shape, &values),
         };
@@ -118,7 +122,9 @@ impl Engine for TractEngine {
         match dtype {
             Dtype::I64 => slice_of(storage).map(Typed::I64),
             Dtype::Bool => slice_of(storage).map(Typed::Bool),
-            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => slice_of(storage).map(Typed::F32),
+            Dtype::F16 => slice_of(storage).map(Typed::F16),
+            Dtype::F32 => slice_of(storage).map(Typed::F32),
+            Dtype::Bf16 => Err(no_elements(dtype)),
         }
     }
 
@@ -131,7 +137,9 @@ impl Engine for TractEngine {
         let elements = match dtype {
             Dtype::I64 => plain.as_slice_mut().map(Typed::I64),
             Dtype::Bool => plain.as_slice_mut().map(Typed::Bool),
-            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => plain.as_slice_mut().map(Typed::F32),
+            Dtype::F16 => plain.as_slice_mut().map(Typed::F16),
+            Dtype::F32 => plain.as_slice_mut().map(Typed::F32),
+            Dtype::Bf16 => return Err(no_elements(dtype)),
         };
         Ok(write(elements.map_err(words)?))
     }

@@ -9,6 +9,7 @@ use super::plan::WINDOW;
 use super::session::{Session, State};
 use super::timing::Phase;
 use crate::ir::dim::{Bindings, Symbol};
+use crate::ir::tensor::Tensor;
 
 /// Draws the tokens of windows whose prefix vectors are `conditions [rows * windows, R, W]`, rows outermost. All at once,
 /// or with penalties one meta-context after the other: what a token sees does not depend on how many are drawn together.
@@ -64,7 +65,8 @@ impl Windows<'_> {
         let Sizes { prefix, chunk, width, .. } = self.sizes;
         let count = windows.len();
         let mut state = window_caches(session, count)?;
-        let blank = session.upload_floats(&[count, width], vec![0.0; count * width])?;
+        let blank = Tensor::zeros(conditions.dtype(), &[count, width]);
+        let blank = session.backend.upload(&blank, conditions.dtype())?;
         for position in 0..prefix + chunk - 1 {
             let vector = match position < prefix {
                 true => {

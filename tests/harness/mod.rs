@@ -1,7 +1,8 @@
 //! What case tests share: finding files, and running graphs on random data.
 
-use photonc::graph::interp::{InterpError, Interpreter, Tensors};
+use photonc::graph::interp::{InterpError, Interpreter, Tensors, WeightSource as _};
 use photonc::graph::{Graph, NodeId};
+use photonc::ir::attr::Scheme;
 use photonc::ir::dim::{Bindings, Symbol};
 use photonc::ir::dtype::Dtype;
 use photonc::ir::op::Op;
@@ -82,10 +83,19 @@ fn random(graph: &Graph, node: NodeId, ty: &Type, noise: &mut Noise) -> Tensor {
 }
 
 /// Random values for the inputs, states and weights of a graph.
+#[derive(Clone)]
 pub struct Setting {
     inputs: Tensors,
     state: Tensors,
     weights: Tensors,
+}
+
+impl Setting {
+    /// Replaces a matrix by what its codes in `scheme` give back.
+    pub fn decode(&mut self, weight: &str, scheme: Scheme) {
+        let decoded = self.weights.quantized(weight, scheme).expect("fits");
+        self.weights.insert(weight.to_owned(), decoded);
+    }
 }
 
 /// A setting for `graph`; another `seed` is another one.
@@ -96,7 +106,9 @@ pub fn setting(graph: &Graph, seed: u64) -> Setting {
         let (into, name, ty) = match graph.op(id) {
             Op::Input { name, ty, .. } => (&mut setting.inputs, name, ty),
             Op::Delay { name, ty } => (&mut setting.state, name, ty),
-            Op::Weight { name, ty } => (&mut setting.weights, name, ty),
+            Op::Weight { name, ty } | Op::QuantizedWeight { name, ty, .. } => {
+                (&mut setting.weights, name, ty)
+            }
             _ => continue,
         };
         if !into.contains_key(&**name) {

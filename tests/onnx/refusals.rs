@@ -1,6 +1,7 @@
 //! Graphs and stores that must not become a file, and the text of models.
 
 use photonc::export::onnx::{self, WeightLocation};
+use photonc::export::target::Target;
 use photonc::graph::{Graph, NodeId, Scope};
 use photonc::ir::attr::Role;
 use photonc::ir::dtype::Dtype;
@@ -15,7 +16,7 @@ fn input(graph: &mut Graph, name: &str, ty: &str) -> NodeId {
 
 fn refusal(graph: &Graph, at: Option<WeightLocation>) -> String {
     let verified = graph.verify().expect("verifies");
-    onnx::export(verified, "", &|_| at.clone()).expect_err("refused").to_string()
+    onnx::export(verified, Target::Portable, "", &|_| at.clone()).expect_err("refused").to_string()
 }
 
 fn weight_at(file: &str, length_bytes: u64) -> Option<WeightLocation> {
@@ -79,6 +80,7 @@ fn an_output_that_is_an_input_is_copied() {
     let x = input(&mut graph, "x", "f32[batch]");
     graph.set_output("same", x);
     graph.set_output("again", x);
-    let model = onnx::export(graph.verify().expect("verifies"), "", &|_| None).expect("exports");
+    let model =
+        onnx::export(graph.verify().expect("verifies"), Target::Portable, "", &|_| None).expect("exports");
     insta::assert_snapshot!("copied_output", onnx::text::render(&model));
 }

@@ -5,7 +5,10 @@
 Every folder below FOLDER with a `case.json` is a case: `model.onnx` with its weights, and `run{i}.safetensors` with
 tensors `input NAME` and `output NAME` as the reference computed them. A case passes if `onnx.checker` accepts the
 model in full (with shape inference) and ONNX Runtime's results agree: integers exactly, floats within `tolerance` of
-the output's largest element (or of 1).
+the output's largest element (or of 1). Where the tolerance is that of f16, a draw may fall on the other side of a
+boundary and what follows from it differ: then rows of the batch whose `ids` differ are left out, at most half of all
+rows of a case.
+A case without runs is for TensorRT alone.
 `--tensorrt` also parses and builds each model with TensorRT-RTX for SM89, which needs no GPU (nothing is run).
 Prints a line per case and a summary; exit code 0 if all passed, 1 otherwise, 2 if there is nothing to check.
 """
@@ -19,6 +22,18 @@ import onnx
 import onnxruntime as ort
 from safetensors.numpy import load_file
 
+# Models that TensorRT-RTX 1.7.1 parses and then fails to build with an internal error, each with what they have in common.
+# One that builds after all is a failure too, so that this list says what is. docs/targets.md tells users.
+ODD_HEADS = "narrow attention with heads of 10 to 14 components in unrolled windows"
+SHARED_INPUT = "codes of several maps of one vector in unrolled windows"
+UNBUILT = {
+    **{f"{dtype}.lopsided.{graph}": ODD_HEADS
+       for dtype in ("f16", "bf16")
+       for graph in ("decode", "decode_logits", "expand", "expand_logits", "reencode", "score")},
+    **{f"{scheme}.paper.{graph}": SHARED_INPUT for scheme in ("int8", "int4") for graph in ("coarse", "score")},
+}
+NO_ENGINE = "TensorRT-RTX builds no engine"
+DRAWS_EXACT = 1e-3  # tolerances below it leave draws as they are
 DYNAMIC_SIZES = (1, 2, 4)  # of a symbol in a TensorRT profile: least, best, most
 
 
@@ -26,6 +41,8 @@ def session(path):
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    # By default weights in few bits are multiplied by activations of 8 bits, with errors of 2e-2.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
@@ -33,9 +50,10 @@ def difference(found, expected):
     """Largest difference, relative to the largest element (or to 1); infinite where shapes, types or integers differ."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return float("inf")
-    if found.dtype != np.float32:
+    if not np.issubdtype(found.dtype, np.floating):
         return 0.0 if np.array_equal(found, expected) else float("inf")
-    worst = np.max(np.abs(found.astype(np.float64) - expected), initial=0.0)
+    found, expected = found.astype(np.float64), expected.astype(np.float64)
+    worst = np.max(np.abs(found - expected), initial=0.0)
     return float("inf") if np.isnan(worst) else float(worst / np.max(np.abs(expected), initial=1.0))
 
 
@@ -43,7 +61,7 @@ def check_runs(folder, case):
     """Problems and the largest difference of all runs in ONNX Runtime."""
     model = session(folder / "model.onnx")
     names = [output.name for output in model.get_outputs()]
-    problems, worst = [], 0.0
+    problems, worst, drawn = [], 0.0, np.zeros(0, dtype=bool)
     for run in range(case["runs"]):
         tensors = load_file(folder / f"run{run}.safetensors")
         inputs = {name[6:]: value for name, value in tensors.items() if name.startswith("input ")}
@@ -51,11 +69,19 @@ def check_runs(folder, case):
         if set(names) != set(expected):
             problems.append(f"run {run}: outputs {sorted(names)}, expected {sorted(expected)}")
             continue
-        for name, found in zip(names, model.run(names, inputs)):
+        results = dict(zip(names, model.run(names, inputs)))
+        if case["tolerance"] >= DRAWS_EXACT and "ids" in results:
+            agree = np.array([np.array_equal(a, b) for a, b in zip(results["ids"], expected["ids"])])
+            drawn = np.concatenate([drawn, agree])
+            results = {name: found[agree] for name, found in results.items()}
+            expected = {name: found[agree] for name, found in expected.items()}
+        for name, found in results.items():
             gap = difference(found, expected[name])
             worst = max(worst, gap)
             if gap > case["tolerance"]:
                 problems.append(f"run {run}: `{name}` differs by {gap:.3g}, tolerance {case['tolerance']:.0e}")
+    if 2 * np.count_nonzero(drawn) < len(drawn):
+        problems.append(f"ids of {np.count_nonzero(~drawn)} of {len(drawn)} rows differ")
     return problems, worst
 
 
@@ -89,7 +115,17 @@ def build_tensorrt(path):
     config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     problems = [f"TensorRT-RTX drops input `{name}`" for name in dropped]
-    return problems + ([] if engine else ["TensorRT-RTX builds no engine"])
+    return problems + ([] if engine else [NO_ENGINE])
+
+
+def known_or_not(name, problems):
+    """Problems of a build, of which the known one is shown, but none."""
+    if name not in UNBUILT:
+        return problems
+    if problems == [NO_ENGINE]:
+        print(f"known: {name} is not built: {UNBUILT[name]}")
+        return []
+    return problems or [f"TensorRT-RTX builds `{name}` now: take it from UNBUILT"]
 
 
 def sizes(value, symbol):
@@ -104,10 +140,10 @@ def check(folder, with_tensorrt):
     path = folder / "model.onnx"
     try:
         problems = check_model(path)
-        differing, worst = check_runs(folder, case)
+        differing, worst = check_runs(folder, case) if case["runs"] else ([], 0.0)
         problems += differing
         if with_tensorrt:
-            problems += build_tensorrt(path)
+            problems += known_or_not(folder.name, build_tensorrt(path))
     except Exception as error:  # Every kind of refusal is a failed case.
         return [f"{type(error).__name__}: {error}".splitlines()[0]], float("inf")
     return problems, worst
@@ -123,8 +159,9 @@ def main(arguments):
     for folder in cases:
         problems, worst = check(folder, "--tensorrt" in arguments)
         failed += bool(problems)
+        tolerance = json.loads((folder / "case.json").read_text())["tolerance"]
         name = folder.relative_to(folders[0])
-        print(f"{'FAILED' if problems else 'ok'} {name} (largest difference {worst:.2g})")
+        print(f"{'FAILED' if problems else 'ok'} {name} (largest difference {worst:.2g}, tolerance {tolerance:.2g})")
         for problem in problems:
             print(f"    {problem}")
     print(f"{len(cases) - failed} passed, {failed} failed")

@@ -6,7 +6,7 @@
 mod compound;
 
 use photonc::graph::{Graph, NodeId, Scope};
-use photonc::ir::attr::{BinaryFn, CompareFn, Real, Role, UnaryFn};
+use photonc::ir::attr::{BinaryFn, CompareFn, Real, Role, Scheme, UnaryFn};
 use photonc::ir::dim::{Bindings, Dim, Symbol};
 use photonc::ir::dtype::Dtype;
 use photonc::ir::op::Op;
@@ -173,6 +173,13 @@ impl Grower {
         self.add(op, &[])
     }
 
+    /// A matrix once more, in few bits.
+    fn coded(&mut self, weight: NodeId) -> Option<NodeId> {
+        let Op::Weight { name, ty } = self.graph.op(weight).clone() else { return None };
+        let op = Op::QuantizedWeight { name, ty, scheme: Scheme::Int8 };
+        self.add(op, &[])
+    }
+
     fn grow(&mut self, (kind, n): &Choice) {
         self.scope = Scope::new(SCOPES[usize::from(n[3]) % SCOPES.len()]);
         let before = self.values.len();
@@ -239,7 +246,10 @@ impl Grower {
             }
             _ => {
                 let shape = [vec![Dim::from(4)], vec![2.into(), 4.into()]][usize::from(n[1]) % 2].clone();
-                self.weight(Dtype::F32, shape, n[2])?;
+                let weight = self.weight(Dtype::F32, shape, n[2])?;
+                if n[1].is_multiple_of(3) {
+                    self.coded(weight)?;
+                }
             }
         }
         Some(())

@@ -2,10 +2,13 @@
 
 use super::{Args, backend, input_names, location, plot};
 use crate::bundle::Bundle;
+use crate::cli::backends::BackendName;
 use crate::cli::inspect::config_of;
 use crate::cli::score::TextArgs;
 use crate::cli::{Failure, Reporter};
+use crate::export::target::Target;
 use crate::graph::Verified;
+use crate::ir::dtype::Dtype;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::{self, Plan};
 use crate::runtime::drift::{Drift, DriftOptions, Levels, Range, Ranges, States, measure};
@@ -103,10 +106,21 @@ fn drift(
         return Err(Failure::input("there is no open-loop state to measure", &cause));
     }
     let config = config_of(bundle)?;
-    let graph = compile::states(&config)?;
+    let manifest = bundle.manifest();
+    if !manifest.quantized.is_empty() {
+        let cause =
+            "its weights are kept in few bits, and the states of every level are measured with whole ones";
+        return Err(Failure::input("the drift of this bundle cannot be measured", &cause)
+            .help("measure a bundle of the same checkpoint without --quant"));
+    }
+    let precision = Dtype::from_name(&manifest.precision).unwrap_or(Dtype::F32);
+    let graph = compile::states(&config, precision)?;
     let verified = graph.verify().map_err(|error| Failure::bug(&error))?;
-    let model = onnx(bundle, verified)?;
-    let mut forward = backend(args, bundle, verified, Some(model), true)?;
+    let model = match args.backend.name {
+        BackendName::Reference | BackendName::Cuda => None,
+        BackendName::Tract | BackendName::Ort => Some(onnx(bundle, verified)?),
+    };
+    let mut forward = backend(args, bundle, verified, model, true)?;
     let levels = 1..=config.depth();
     let levels = Levels {
         units: levels.clone().map(|l| config.units(l)).collect(),
@@ -128,7 +142,8 @@ fn drift(
 /// The graph for backends that run ONNX; its weights stand in the bundle.
 fn onnx(bundle: &Bundle, graph: Verified<'_>) -> Result<OnnxGraph, Failure> {
     let locate = |name: &str| location(bundle, name);
-    let model = crate::export::onnx::export(graph, "", &locate).map_err(|error| Failure::bug(&error))?;
+    let model = crate::export::onnx::export(graph, Target::Portable, "", &locate);
+    let model = model.map_err(|error| Failure::input("the backend cannot run this", &error))?;
     Ok(OnnxGraph {
         name: graph.name().to_owned(),
         inputs: input_names(graph.graph()),

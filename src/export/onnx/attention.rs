@@ -8,6 +8,7 @@ use super::proto;
 use crate::graph::NodeId;
 use crate::ir::attr::Mask;
 use crate::ir::dim::Dim;
+use crate::ir::dtype::Dtype;
 
 /// How the heads of a group stand in the scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +21,20 @@ enum Grouping {
     Axis,
 }
 
+/// Types that an attention computes in.
+#[derive(Clone, Copy, Debug)]
+struct Types {
+    /// Of queries, keys, values and their products.
+    values: Dtype,
+    /// Of masked scores and probabilities.
+    softmax: Dtype,
+}
+
 impl Emitter<'_> {
     /// `[B, H, n, d], [B, G, m, d], [B, G, m, d], (i64 [B]) -> [B, H, n, d]`.
     pub(super) fn attention(
         &mut self,
+        id: NodeId,
         operands: &[NodeId],
         scale: f64,
         mask: Mask,
@@ -46,15 +57,20 @@ impl Emitter<'_> {
             self.visible(mask, &Extent { queries, keys, repeats }, names.get(3).map(String::as_str))?;
         let [heads, groups, share, width] = [heads, groups, share, width].map(proto::to_i64);
 
-        let q = self.scaled(&names[0], scale);
+        let dtype = graph.ty(id).dtype;
+        let types = Types {
+            values: dtype,
+            softmax: if self.rewrites("widen-softmax", id) { Dtype::F32 } else { dtype },
+        };
+        let q = self.scaled(&names[0], scale, dtype);
         let q = match grouping {
             Grouping::None => q,
             Grouping::Rows => self.reshape_to(&q, &[0, groups, rows, width]),
             Grouping::Axis => self.reshape_to(&q, &[0, groups, share, -1, width]),
         };
         let k = self.transpose(&names[1], &[0, 1, 3, 2]);
-        let v = self.blanked(&names[2], visible.as_ref());
-        let out = self.product(&q, &k, &v, visible.as_ref(), grouping);
+        let v = self.blanked(&names[2], visible.as_ref(), dtype);
+        let out = self.product([&q, &k, &v], visible.as_ref(), grouping, types);
         Ok(match grouping {
             Grouping::None => out,
             Grouping::Rows => {
@@ -68,41 +84,42 @@ impl Emitter<'_> {
     /// `softmax(q k) v` over what is seen.
     fn product(
         &mut self,
-        q: &str,
-        k: &str,
-        v: &str,
+        [q, k, v]: [&str; 3],
         visible: Option<&Visible>,
         grouping: Grouping,
+        types: Types,
     ) -> String {
         let on_axis = grouping == Grouping::Axis;
         let lift = |emitter: &mut Self, x: &str, axis: i64| {
             if on_axis { emitter.unsqueeze(x, &[axis]) } else { x.to_owned() }
         };
         let (k, v) = (lift(self, k, 2), lift(self, v, 2));
-        let mut scores = self.node("MatMul", &[q, &k], vec![]);
+        let scores = self.node("MatMul", &[q, &k], vec![]);
+        let mut scores = self.cast(&scores, types.values, types.softmax);
         if let Some(Visible { scores: seen, values }) = visible {
             // A mask without rows of its own has rows and keys alone, which broadcast to any rank.
             let seen = if values.is_some() { lift(self, seen, 1) } else { seen.clone() };
-            let never = self.float(f64::NEG_INFINITY);
+            let never = self.float_of(types.softmax, f64::NEG_INFINITY);
             scores = self.node("Where", &[&seen, &scores, &never], vec![]);
         }
         let weights = self.node("Softmax", &[&scores], vec![proto::int("axis", -1)]);
+        let weights = self.cast(&weights, types.softmax, types.values);
         self.node("MatMul", &[&weights, &v], vec![])
     }
 
     /// Queries times the scale: they are fewer than the scores.
-    fn scaled(&mut self, q: &str, scale: f64) -> String {
+    fn scaled(&mut self, q: &str, scale: f64, dtype: Dtype) -> String {
         if (scale - 1.0).abs() < f64::EPSILON {
             return q.to_owned();
         }
-        let scale = self.float(scale);
+        let scale = self.float_of(dtype, scale);
         self.node("Mul", &[q, &scale], vec![])
     }
 
     /// Values with zeros where no query sees them, so that whatever lies there times probability 0 is 0.
-    fn blanked(&mut self, v: &str, visible: Option<&Visible>) -> String {
+    fn blanked(&mut self, v: &str, visible: Option<&Visible>, dtype: Dtype) -> String {
         let Some(seen) = visible.and_then(|visible| visible.values.as_ref()) else { return v.to_owned() };
-        let zero = self.float(0.0);
+        let zero = self.float_of(dtype, 0.0);
         self.node("Where", &[seen, v, &zero], vec![])
     }
 

@@ -1,9 +1,11 @@
 //! The ONNX graph under construction. Owns names of nodes and values, initialisers (equal constants once), and the
 //! memory of values that several operations share.
 
+use super::super::rules;
+use super::super::target::Target;
 use super::proto;
 use super::scaled::scaled_by_tables;
-use super::{ExportError, WeightLocation, Weights};
+use super::{ExportError, Weights};
 use crate::graph::{NodeId, Verified};
 use crate::ir::attr::Real;
 use crate::ir::dim::Dim;
@@ -29,6 +31,8 @@ pub(super) enum Shared {
     Shape(String),
     /// The weight `[N, K]` as `[K, N]`.
     Transposed(String),
+    /// A value in another float type.
+    Cast(String, Dtype),
     /// Cosine or sine table of positions (a value name).
     Table(&'static str, String, Rotation, Dim),
     /// A value of all requests, `[B]` as `[B, 1, 1]` or what is made of it alone, by its use.
@@ -46,11 +50,14 @@ pub(super) struct Rotation {
     pub(super) width: usize,
     /// Factor of every entry.
     pub(super) factor: Real,
+    /// Type of the entries.
+    pub(super) dtype: Dtype,
 }
 
 /// An ONNX graph that grows node by node.
 pub(super) struct Emitter<'a> {
     pub(super) graph: Verified<'a>,
+    target: Target,
     pub(super) weights: &'a Weights<'a>,
     /// Name of the ONNX value of every lowered node.
     pub(super) values: HashMap<NodeId, String>,
@@ -75,9 +82,10 @@ pub(super) struct Emitter<'a> {
 }
 
 impl<'a> Emitter<'a> {
-    pub(super) fn new(graph: Verified<'a>, weights: &'a Weights<'a>) -> Self {
+    pub(super) fn new(graph: Verified<'a>, target: Target, weights: &'a Weights<'a>) -> Self {
         Emitter {
             graph,
+            target,
             weights,
             values: HashMap::new(),
             nodes: Vec::new(),
@@ -101,11 +109,10 @@ impl<'a> Emitter<'a> {
         let needed = graph.ancestors(graph.outputs().iter().map(|output| output.node));
         let inputs = graph.inputs();
         for id in &inputs {
-            self.declare_input(*id)?;
+            self.declare_input(*id);
         }
         for id in graph.order().into_iter().filter(|id| needed.contains(id)) {
             self.scope = graph.scope(id).to_string();
-            self.check_precision(id)?;
             let value = self.lower(id)?;
             let value = self.name_outputs(id, value);
             self.note_sizes(&value, graph.ty(id));
@@ -125,28 +132,34 @@ impl<'a> Emitter<'a> {
         })
     }
 
-    fn declare_input(&mut self, id: NodeId) -> Result<(), ExportError> {
+    fn declare_input(&mut self, id: NodeId) {
         let graph = self.graph;
         if let Op::Input { name, ty, .. } = graph.op(id) {
-            self.scope = graph.scope(id).to_string();
-            self.check_precision(id)?;
             self.note_sizes(name, ty);
             self.fixed.insert(name.to_string());
             self.values.insert(id, name.to_string());
         }
-        Ok(())
     }
 
-    fn check_precision(&self, id: NodeId) -> Result<(), ExportError> {
-        let ty = self.graph.ty(id);
-        match ty.dtype {
-            Dtype::F32 | Dtype::I64 | Dtype::Bool => Ok(()),
-            Dtype::F16 | Dtype::Bf16 => Err(ExportError::Precision {
-                scope: self.scope.clone(),
-                op: self.graph.op(id).kind().def().name,
-                ty: ty.to_string(),
-            }),
+    /// Whether the rule of that name rewrites a node for the target.
+    pub(super) fn rewrites(&self, rule: &str, id: NodeId) -> bool {
+        rules::rewrites(self.target, rule, self.graph.graph(), id)
+    }
+
+    /// A value of type `from` as type `to`.
+    pub(super) fn cast(&mut self, value: &str, from: Dtype, to: Dtype) -> String {
+        if from == to {
+            return value.to_owned();
         }
+        self.node("Cast", &[value], vec![proto::int("to", i64::from(proto::data_type(to)))])
+    }
+
+    /// [`Emitter::cast`] of a value that several nodes read, once for all of them.
+    pub(super) fn cast_once(&mut self, value: &str, from: Dtype, to: Dtype) -> Result<String, ExportError> {
+        if from == to {
+            return Ok(value.to_owned());
+        }
+        self.shared(Shared::Cast(value.to_owned(), to), |emitter| Ok(emitter.cast(value, from, to)))
     }
 
     fn check_inputs(&self, inputs: &[NodeId]) -> Result<(), ExportError> {
@@ -288,15 +301,20 @@ impl<'a> Emitter<'a> {
         Ok(value)
     }
 
+    /// Adds an initialiser that nothing renames; one of its name may be there already.
+    pub(super) fn initialize(&mut self, tensor: TensorProto) {
+        if self.initialized.insert(tensor.name.clone()) {
+            self.fixed.insert(tensor.name.clone());
+            self.initializers.push(tensor);
+        }
+    }
+
     /// An initialiser with these elements; equal ones share a name made of type, shape and elements.
     pub(super) fn literal(&mut self, value: &Literal) -> String {
         let mut tensor = proto::constant(value);
-        let name = constant_name(value, &tensor.raw_data);
-        if self.initialized.insert(name.clone()) {
-            tensor.name.clone_from(&name);
-            self.initializers.push(tensor);
-            self.fixed.insert(name.clone());
-        }
+        tensor.name = constant_name(value, &tensor.raw_data);
+        let name = tensor.name.clone();
+        self.initialize(tensor);
         name
     }
 
@@ -316,10 +334,10 @@ impl<'a> Emitter<'a> {
         Literal::ints(shape, values).or_else(zeros).map_or_else(String::new, |value| self.literal(&value))
     }
 
-    /// An initialiser `f32 [shape]`; the values are as many as the shape says.
-    pub(super) fn float_tensor(&mut self, shape: &[usize], values: &[f64]) -> String {
-        let zeros = || Literal::from_tensor(Dtype::F32, &Tensor::zeros(Dtype::F32, shape));
-        Literal::floats(Dtype::F32, shape, values)
+    /// An initialiser `dtype [shape]`; the values are as many as the shape says.
+    pub(super) fn float_tensor(&mut self, dtype: Dtype, shape: &[usize], values: &[f64]) -> String {
+        let zeros = || Literal::from_tensor(dtype, &Tensor::zeros(dtype, shape));
+        Literal::floats(dtype, shape, values)
             .or_else(zeros)
             .map_or_else(String::new, |value| self.literal(&value))
     }
@@ -332,54 +350,12 @@ impl<'a> Emitter<'a> {
 
     /// An initialiser `f32 []`.
     pub(super) fn float(&mut self, value: f64) -> String {
-        self.float_tensor(&[], &[value])
+        self.float_of(Dtype::F32, value)
     }
 
-    /// An initialiser whose elements lie in a weight store.
-    pub(super) fn weight(&mut self, name: &str, ty: &Type) -> Result<String, ExportError> {
-        let unknown = || ExportError::UnknownWeight { scope: self.scope.clone(), name: name.to_owned() };
-        let at = (self.weights)(name).ok_or_else(unknown)?;
-        self.stored(name, ty, at)
-    }
-
-    /// An initialiser whose elements lie at `at`.
-    pub(super) fn stored(
-        &mut self,
-        name: &str,
-        ty: &Type,
-        at: WeightLocation,
-    ) -> Result<String, ExportError> {
-        if !self.initialized.insert(name.to_owned()) {
-            return Ok(name.to_owned());
-        }
-        let scope = self.scope.clone();
-        let sizes = ty
-            .shape
-            .as_const()
-            .ok_or_else(|| ExportError::UnknownDim { scope: scope.clone(), dim: ty.shape.to_string() })?;
-        check_location(name, &at)?;
-        let expected = (sizes.iter().product::<usize>() * ty.dtype.size_bytes()) as u64;
-        if at.length_bytes != expected {
-            return Err(ExportError::WeightSize {
-                scope,
-                name: name.to_owned(),
-                ty: ty.to_string(),
-                found: at.length_bytes,
-                expected,
-            });
-        }
-        self.initializers.push(proto::external(name, ty.dtype, &sizes, &at));
-        self.fixed.insert(name.to_owned());
-        Ok(name.to_owned())
-    }
-}
-
-fn check_location(name: &str, at: &WeightLocation) -> Result<(), ExportError> {
-    let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']);
-    if at.file.split('/').all(plain) {
-        Ok(())
-    } else {
-        Err(ExportError::WeightPath { name: name.to_owned(), file: at.file.clone() })
+    /// An initialiser `dtype []`.
+    pub(super) fn float_of(&mut self, dtype: Dtype, value: f64) -> String {
+        self.float_tensor(dtype, &[], &[value])
     }
 }
 
@@ -391,7 +367,7 @@ fn constant_name(value: &Literal, bytes: &[u8]) -> String {
         return format!("{head}#{}", &blake3::hash(bytes).to_hex()[..16]);
     }
     let items: Vec<String> = match value.to_tensor().data {
-        #[expect(clippy::cast_possible_truncation, reason = "f32 is the target's precision")]
+        #[expect(clippy::cast_possible_truncation, reason = "no ONNX model computes in more than f32")]
         Data::Float(values) => values.iter().map(|value| format!("{:?}", *value as f32)).collect(),
         Data::Int(values) => values.iter().map(i64::to_string).collect(),
         Data::Bool(values) => values.iter().map(bool::to_string).collect(),

@@ -1,32 +1,69 @@
 //! Weights side by side: a concatenation of stored weights along their rows is itself stored where a store holds them
-//! one after the other. Owns the name of such a weight; joins nothing: elsewhere the concatenation stays a node.
+//! one after the other, and so is one of weights in few bits, whose codes and scales are two stored tensors. Owns the name
+//! of such a weight; joins nothing: elsewhere the concatenation stays a node.
 
 use super::emit::Emitter;
 use super::{ExportError, WeightLocation};
 use crate::graph::{Graph, NodeId};
+use crate::ir::attr::Scheme;
 use crate::ir::op::Op;
 
-/// Canonical names of the weights that the concatenation `id` puts one after the other in memory.
+/// Weights that a concatenation puts one after the other in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinedWeights {
+    /// Their canonical names, in order.
+    pub parts: Vec<String>,
+    /// How they are kept, if in few bits.
+    pub scheme: Option<Scheme>,
+}
+
+/// The weights that the concatenation `id` puts one after the other; `None` where it joins anything else, or matrices that
+/// have one scale each (fp8).
 #[must_use]
-pub fn joined_weights(graph: &Graph, id: NodeId) -> Option<Vec<String>> {
+pub fn joined_weights(graph: &Graph, id: NodeId) -> Option<JoinedWeights> {
     let Op::Concat { axis: 0 } = graph.op(id) else { return None };
     let part = |operand: NodeId| match graph.op(operand) {
-        Op::Weight { name, .. } => Some(name.to_string()),
+        Op::Weight { name, .. } => Some((name.to_string(), None)),
+        Op::QuantizedWeight { name, scheme: scheme @ (Scheme::Int8 | Scheme::Int4), .. } => {
+            Some((name.to_string(), Some(*scheme)))
+        }
         _ => None,
     };
-    graph.operands(id).into_iter().map(part).collect()
+    let parts: Option<Vec<_>> = graph.operands(id).into_iter().map(part).collect();
+    let (parts, schemes): (Vec<String>, Vec<Option<Scheme>>) = parts?.into_iter().unzip();
+    let scheme = *schemes.first()?;
+    schemes.iter().all(|other| *other == scheme).then_some(JoinedWeights { parts, scheme })
+}
+
+impl JoinedWeights {
+    /// Name of the initialiser that holds them, or their codes.
+    #[must_use]
+    pub fn name(&self) -> String {
+        name(&self.keys(""))
+    }
+
+    /// Names of the parts in a store.
+    fn keys(&self, suffix: &str) -> Vec<String> {
+        let key = |part: &String| self.scheme.map_or_else(|| part.clone(), |scheme| scheme.key(part));
+        self.parts.iter().map(|part| format!("{}{suffix}", key(part))).collect()
+    }
 }
 
 impl Emitter<'_> {
-    /// One initialiser for the concatenation `id`, if the store has its parts one after the other.
+    /// The value of the concatenation `id`, if the store has its parts one after the other.
     pub(super) fn joined(&mut self, id: NodeId) -> Result<Option<String>, ExportError> {
         let graph = self.graph;
-        let Some(parts) = joined_weights(graph.graph(), id) else { return Ok(None) };
-        let found: Option<Vec<WeightLocation>> = parts.iter().map(|part| (self.weights)(part)).collect();
-        match found.and_then(adjacent) {
-            Some(at) => self.stored(&name(&parts), graph.ty(id), at).map(Some),
-            None => Ok(None),
-        }
+        let Some(joined) = joined_weights(graph.graph(), id) else { return Ok(None) };
+        let Some(at) = self.adjacent(&joined.keys("")) else { return Ok(None) };
+        let (name, ty) = (joined.name(), graph.ty(id));
+        let Some(scheme) = joined.scheme else { return self.stored_as(&name, ty, &at).map(Some) };
+        let Some(scales) = self.adjacent(&joined.keys(".scale")) else { return Ok(None) };
+        self.dequantized(&name, ty, scheme, [&at, &scales]).map(Some)
+    }
+
+    fn adjacent(&self, keys: &[String]) -> Option<WeightLocation> {
+        let found: Option<Vec<WeightLocation>> = keys.iter().map(|key| (self.weights)(key)).collect();
+        found.and_then(adjacent)
     }
 }
 

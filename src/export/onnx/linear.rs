@@ -2,12 +2,14 @@
 
 use super::emit::Emitter;
 use super::{ExportError, proto};
+use crate::graph::NodeId;
+use crate::ir::dtype::Dtype;
 
 impl Emitter<'_> {
-    /// `[.., K], [N, K], ([N] or [.., N]) -> [.., N]` of a first operand with `rank` axes. `Gemm` takes two axes alone;
-    /// with more, the weight is turned once for all its users.
-    pub(super) fn linear(&mut self, args: &[&str], rank: usize) -> Result<String, ExportError> {
-        if rank == 2 {
+    /// `[.., K], [N, K], ([N] or [.., N]) -> [.., N]`. `Gemm` takes two axes alone; elsewhere the weight is turned once for
+    /// all its users.
+    pub(super) fn linear(&mut self, id: NodeId, args: &[&str]) -> Result<String, ExportError> {
+        if self.graph.ty(id).shape.rank() == 2 && !self.rewrites("spell-out-linear", id) {
             return Ok(self.node("Gemm", args, vec![proto::int("transB", 1)]));
         }
         let weight = self.transposed(args[1])?;
@@ -19,10 +21,17 @@ impl Emitter<'_> {
     }
 
     /// `[.., D], [D] -> [.., D]`, statistics in f32.
-    #[expect(clippy::cast_possible_truncation, reason = "f32 is the target's precision")]
-    pub(super) fn rms_norm(&mut self, args: &[&str], eps: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, reason = "statistics are f32")]
+    pub(super) fn rms_norm(&mut self, id: NodeId, args: &[&str], eps: f64) -> Result<String, ExportError> {
         let attributes =
             vec![proto::int("axis", -1), proto::float("epsilon", eps as f32), proto::int("stash_type", 1)];
-        self.node("RMSNormalization", args, attributes)
+        if !self.rewrites("widen-norms", id) {
+            return Ok(self.node("RMSNormalization", args, attributes));
+        }
+        let dtype = self.graph.ty(id).dtype;
+        let x = self.cast_once(args[0], dtype, Dtype::F32)?;
+        let weight = self.cast_once(args[1], dtype, Dtype::F32)?;
+        let normed = self.node("RMSNormalization", &[&x, &weight], attributes);
+        Ok(self.cast(&normed, Dtype::F32, dtype))
     }
 }

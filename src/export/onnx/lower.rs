@@ -16,6 +16,7 @@ impl Emitter<'_> {
         Ok(match graph.op(id) {
             Op::Input { name, .. } => name.to_string(),
             Op::Weight { name, ty } => self.weight(name, ty)?,
+            Op::QuantizedWeight { name, ty, scheme } => self.quantized(name, ty, *scheme)?,
             Op::Const { value } => self.literal(value),
             op @ (Op::Delay { .. } | Op::ProtocolSwitch | Op::CacheAppend) => {
                 return Err(ExportError::NotLowered { scope: self.scope.clone(), op: op.kind().def().name });
@@ -24,8 +25,7 @@ impl Emitter<'_> {
             Op::Binary { function } => self.binary(*function, &args),
             Op::Compare { function } => self.compare(*function, &args),
             Op::Where => self.node("Where", &args, vec![]),
-            // Precision was checked: both sides are f32.
-            Op::Cast { .. } => names[0].clone(),
+            Op::Cast { dtype } => self.cast(args[0], ty(0).dtype, *dtype),
             Op::Reshape { shape } => self.reshape(args[0], &ty(0).shape, shape)?,
             Op::Transpose { perm } => self.transpose(args[0], perm),
             Op::Concat { axis } => match self.joined(id)? {
@@ -39,16 +39,16 @@ impl Emitter<'_> {
             Op::Iota { axis } => self.range(&ty(0).shape.0[*axis])?,
             Op::Gather => self.node("Gather", &args, vec![]),
             Op::GatherRows => self.gather_rows(args[0], args[1]),
-            Op::Linear => self.linear(&args, ty(0).shape.rank())?,
-            Op::RmsNorm { eps } => self.rms_norm(&args, eps.get()),
+            Op::Linear => self.linear(id, &args)?,
+            Op::RmsNorm { eps } => self.rms_norm(id, &args, eps.get())?,
             Op::Rope { theta } => self.rope(id, &operands, *theta)?,
             Op::Attention { scale, mask } => {
                 let scale = if self.scaled.contains_key(&id) { 1.0 } else { scale.get() };
-                self.attention(&operands, scale, *mask)?
+                self.attention(id, &operands, scale, *mask)?
             }
             Op::SwiGlu => self.swiglu(args[0], args[1]),
             Op::Shift => self.shift(args[0], args[1]),
-            Op::Sample { candidates } => self.sample(&operands, *candidates)?,
+            Op::Sample { candidates } => self.sample(id, &operands, *candidates)?,
         })
     }
 

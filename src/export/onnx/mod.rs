@@ -1,11 +1,12 @@
-//! ONNX models of target `portable`: f32, with constructs that ONNX Runtime, tract and TensorRT all accept. Owns the
-//! choice of ONNX operators; refuses graphs with state of their own (delays, cache appends) and folds no constants.
+//! ONNX models, with constructs that their target accepts. Owns the choice of ONNX operators; refuses what the table of
+//! `rules` refuses for the target, and folds no constants.
 //!
 //! Weights are initialisers with external data: the model holds names, offsets and shapes, never their bytes, so its
 //! size and the memory of an export do not grow with the weights. All three runtimes and `onnx.checker` refuse data
 //! outside the folder of the `.onnx` file, so the stores lie in that folder or below it.
 
 mod attention;
+mod check;
 mod elementwise;
 mod emit;
 mod joined;
@@ -13,17 +14,22 @@ mod linear;
 mod lower;
 mod mask;
 mod proto;
+mod quantized;
 mod rope;
 mod sample;
 mod scaled;
 mod shapes;
 mod split;
+mod stored;
 pub mod tapped;
 pub mod text;
 
+use super::rules::{self, Refused};
+use super::target::Target;
 use crate::graph::Verified;
+pub use check::{CheckError, Fault, check};
 use emit::Emitter;
-pub use joined::joined_weights;
+pub use joined::{JoinedWeights, joined_weights};
 use prost::Message as _;
 use tract_onnx::pb::{GraphProto, ModelProto, OperatorSetIdProto};
 
@@ -33,7 +39,7 @@ pub const OPSET: i64 = 23;
 /// IR version of every exported model: the highest that all three runtimes read.
 pub const IR_VERSION: i64 = 10;
 
-/// Where the elements of a weight lie: f32, little-endian, row-major, without gaps.
+/// Where the elements of a weight lie: of its type in the graph, little-endian, row-major, without gaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightLocation {
     /// File, relative to the folder of the `.onnx` file, with `/` between its parts and no `..`.
@@ -58,16 +64,9 @@ pub enum ExportError {
         /// Name of the operation.
         op: &'static str,
     },
-    /// A value of a type that the target does not compute in.
-    #[error("{scope}: `{op}` yields {ty}, expected f32, i64 or bool for target portable")]
-    Precision {
-        /// Where in the model.
-        scope: String,
-        /// Name of the operation.
-        op: &'static str,
-        /// Type of the value.
-        ty: String,
-    },
+    /// A place that the target refuses.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// An input that no node reads: runtimes drop such inputs or refuse them.
     #[error("input `{name}` of graph `{graph}` is read by no node, remove it or use it")]
     UnusedInput {
@@ -116,14 +115,19 @@ pub enum ExportError {
     },
 }
 
-/// The ONNX model of a graph. Names of inputs and outputs are those of the graph; every node's name starts with its
+/// The ONNX model of a graph for a target. Names of inputs and outputs are those of the graph; every node's name starts with its
 /// scope; symbolic dimensions are `dim_param` texts without spaces. Equal arguments give equal models.
 ///
 /// # Errors
-/// The graph holds operations without ONNX counterpart, types other than f32, i64 and bool, an input that nothing
-/// reads, or weights that `weights` does not place.
-pub fn export(graph: Verified<'_>, doc: &str, weights: &Weights<'_>) -> Result<ModelProto, ExportError> {
-    let parts = Emitter::new(graph, weights).lower_graph()?;
+/// The target refuses a place of the graph, nothing reads an input, or `weights` does not place a weight.
+pub fn export(
+    graph: Verified<'_>,
+    target: Target,
+    doc: &str,
+    weights: &Weights<'_>,
+) -> Result<ModelProto, ExportError> {
+    rules::check(graph, target)?;
+    let parts = Emitter::new(graph, target, weights).lower_graph()?;
     Ok(ModelProto {
         ir_version: IR_VERSION,
         opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],

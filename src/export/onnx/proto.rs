@@ -4,6 +4,7 @@ use crate::ir::dim::Dim;
 use crate::ir::dtype::Dtype;
 use crate::ir::shape::Type;
 use crate::ir::tensor::{Data, Literal};
+use half::{bf16, f16};
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
@@ -91,8 +92,14 @@ pub(super) fn ints(name: &str, values: &[usize]) -> AttributeProto {
 /// An initialiser whose elements are inside the model, without its name.
 pub(super) fn constant(value: &Literal) -> TensorProto {
     let raw_data = match value.to_tensor().data {
-        #[expect(clippy::cast_possible_truncation, reason = "f32 is the target's precision")]
-        Data::Float(values) => values.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect(),
+        Data::Float(values) => match value.dtype() {
+            Dtype::F16 => values.iter().flat_map(|value| f16::from_f64(*value).to_le_bytes()).collect(),
+            Dtype::Bf16 => values.iter().flat_map(|value| bf16::from_f64(*value).to_le_bytes()).collect(),
+            #[expect(clippy::cast_possible_truncation, reason = "f32 is the constant's type")]
+            Dtype::F32 | Dtype::I64 | Dtype::Bool => {
+                values.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect()
+            }
+        },
         Data::Int(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         Data::Bool(values) => values.iter().map(|value| u8::from(*value)).collect(),
     };
@@ -105,12 +112,12 @@ pub(super) fn constant(value: &Literal) -> TensorProto {
 }
 
 /// An initialiser whose elements lie in a weight store.
-pub(super) fn external(name: &str, dtype: Dtype, sizes: &[usize], at: &WeightLocation) -> TensorProto {
+pub(super) fn external(name: &str, data_type: i32, sizes: &[usize], at: &WeightLocation) -> TensorProto {
     let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value };
     TensorProto {
         name: name.to_owned(),
         dims: sizes.iter().map(|size| to_i64(*size)).collect(),
-        data_type: data_type(dtype),
+        data_type,
         data_location: Some(DataLocation::External as i32),
         external_data: vec![
             entry("location", at.file.clone()),

@@ -2,7 +2,6 @@
 
 use super::ExportError;
 use super::emit::{Emitter, Rotation, Shared};
-use super::proto;
 use crate::graph::NodeId;
 use crate::ir::attr::Real;
 use crate::ir::dim::Dim;
@@ -20,14 +19,15 @@ impl Emitter<'_> {
     ) -> Result<String, ExportError> {
         let width = self.graph.ty(operands[0]).shape.0[3].as_const().unwrap_or(2);
         let factor = self.scaled.get(&id).map_or(1.0, |scale| scale.get().sqrt()).into();
-        let rotation = Rotation { theta, width, factor };
+        let dtype = self.graph.ty(id).dtype;
+        let rotation = Rotation { theta, width, factor, dtype };
         let cos = self.table("Cos", operands, rotation)?;
         let sin = self.table("Sin", operands, rotation)?;
         let x = self.values[&operands[0]].clone();
         Ok(self.node("RotaryEmbedding", &[&x, &cos, &sin], vec![]))
     }
 
-    /// `f32 [B, n, d / 2]`, which `RotaryEmbedding` wants in full without position ids.
+    /// `[B, n, d / 2]` of the operand's type, which `RotaryEmbedding` wants in full without position ids.
     fn table(
         &mut self,
         op: &'static str,
@@ -78,7 +78,7 @@ impl Emitter<'_> {
             let angles = frequencies.iter().map(|frequency| position * frequency);
             values.extend(angles.map(|angle| factor * if op == "Cos" { angle.cos() } else { angle.sin() }));
         }
-        self.float_tensor(&shape, &values)
+        self.float_tensor(rotation.dtype, &shape, &values)
     }
 
     /// From positions known at run time: `[1, n, d / 2]`, or `[B, n, d / 2]` of positions per row.
@@ -88,22 +88,22 @@ impl Emitter<'_> {
         positions: &str,
         rotation: Rotation,
     ) -> Result<String, ExportError> {
-        let plain = Rotation { factor: 1.0.into(), ..rotation };
+        let plain = Rotation { factor: 1.0.into(), dtype: Dtype::F32, ..rotation };
         let key = Shared::Table("Angle", positions.to_owned(), plain, Dim::from(1));
         let angle = self.shared(key, |emitter| {
-            let float = i64::from(proto::data_type(Dtype::F32));
-            let positions = emitter.node("Cast", &[positions], vec![proto::int("to", float)]);
+            let positions = emitter.cast(positions, Dtype::I64, Dtype::F32);
             let column = emitter.unsqueeze(&positions, &[-1]);
             let frequencies = frequencies(rotation);
-            let row = emitter.float_tensor(&[1, 1, frequencies.len()], &frequencies);
+            let row = emitter.float_tensor(Dtype::F32, &[1, 1, frequencies.len()], &frequencies);
             Ok(emitter.node("Mul", &[&column, &row], vec![]))
         })?;
         let table = self.node(op, &[&angle], vec![]);
         if rotation.factor == plain.factor {
-            return Ok(table);
+            return Ok(self.cast(&table, Dtype::F32, rotation.dtype));
         }
         let factor = self.float(rotation.factor.get());
-        Ok(self.node("Mul", &[&table, &factor], vec![]))
+        let table = self.node("Mul", &[&table, &factor], vec![]);
+        Ok(self.cast(&table, Dtype::F32, rotation.dtype))
     }
 }
 

@@ -21,9 +21,20 @@ struct Candidates {
 impl Emitter<'_> {
     /// `[R, n, V], [R, n], [B], i64 [B], [B] -> i64 [R, n]`. Rows of a request are folded into one axis, so that its
     /// parameters broadcast and are never repeated.
-    pub(super) fn sample(&mut self, operands: &[NodeId], count: usize) -> Result<String, ExportError> {
+    pub(super) fn sample(
+        &mut self,
+        id: NodeId,
+        operands: &[NodeId],
+        count: usize,
+    ) -> Result<String, ExportError> {
         let graph = self.graph;
-        let names: Vec<String> = operands.iter().map(|operand| self.values[operand].clone()).collect();
+        let widen = self.rewrites("widen-sampling", id);
+        let mut names = Vec::with_capacity(operands.len());
+        for operand in operands {
+            let (name, dtype) = (self.values[operand].clone(), graph.ty(*operand).dtype);
+            let is_cast = widen && dtype.is_float();
+            names.push(if is_cast { self.cast_once(&name, dtype, Dtype::F32)? } else { name });
+        }
         let (logits, uniforms) = (&graph.ty(operands[0]).shape, &graph.ty(operands[1]).shape);
         let requests = graph.ty(operands[2]).shape.0[0].clone();
         let per_request = uniforms.elements().divided_by(&requests).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Values inside an exported model, for those who want to look at them. Owns which values of a graph its model computes as
 //! they are; refuses those that it has only in another form, or that two nodes share.
 
+use super::super::target::Target;
 use super::emit::Emitter;
 use super::{ExportError, Weights, proto};
 use crate::graph::{Graph, NodeId, Verified};
@@ -8,7 +9,7 @@ use crate::ir::op::Op;
 use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::ModelProto;
 
-/// Names of the values of `graph` that `model`, its ONNX model, computes under a name of their own.
+/// Names of the values of `graph` that `model`, its portable ONNX model, computes under a name of their own.
 ///
 /// # Errors
 /// The graph cannot be exported.
@@ -17,7 +18,7 @@ pub fn computed_values(
     weights: &Weights<'_>,
     model: &ModelProto,
 ) -> Result<HashMap<NodeId, String>, ExportError> {
-    let mut emitted = Emitter::new(graph, weights);
+    let mut emitted = Emitter::new(graph, Target::Portable, weights);
     emitted.lower_graph()?;
     let computed: HashSet<&str> = model
         .graph

@@ -1,6 +1,7 @@
 //! A model as text for people and snapshots. Owns its layout; equal models give equal text. Not a format: nothing
 //! reads it back.
 
+use half::{bf16, f16};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -100,6 +101,11 @@ fn dim_text(dim: &Dimension) -> String {
 fn dtype_text(data_type: i32) -> &'static str {
     match DataType::try_from(data_type) {
         Ok(DataType::Float) => "f32",
+        Ok(DataType::Float16) => "f16",
+        Ok(DataType::Bfloat16) => "bf16",
+        Ok(DataType::Int8) => "int8",
+        Ok(DataType::Int4) => "int4",
+        Ok(DataType::Float8e4m3fn) => "fp8",
         Ok(DataType::Int64) => "i64",
         Ok(DataType::Bool) => "bool",
         Ok(other) => other.as_str_name(),
@@ -127,6 +133,12 @@ fn elements(tensor: &TensorProto) -> Option<Vec<String>> {
     Some(match DataType::try_from(tensor.data_type).ok()? {
         DataType::Float => {
             raw.as_chunks().0.iter().map(|b| format!("{:?}", f32::from_le_bytes(*b))).collect()
+        }
+        DataType::Float16 => {
+            raw.as_chunks().0.iter().map(|b| format!("{:?}", f16::from_le_bytes(*b))).collect()
+        }
+        DataType::Bfloat16 => {
+            raw.as_chunks().0.iter().map(|b| format!("{:?}", bf16::from_le_bytes(*b))).collect()
         }
         DataType::Int64 => raw.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b).to_string()).collect(),
         DataType::Bool => raw.iter().map(|byte| (*byte != 0).to_string()).collect(),

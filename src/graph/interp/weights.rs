@@ -2,6 +2,7 @@
 
 use super::{InterpError, Interpreter, bind};
 use crate::graph::Scope;
+use crate::ir::attr::Scheme;
 use crate::ir::dim::Bindings;
 use crate::ir::shape::Type;
 use crate::ir::tensor::Tensor;
@@ -27,17 +28,37 @@ pub trait WeightSource {
     /// # Errors
     /// There is none of that name, or it cannot be read.
     fn weight(&self, name: &str) -> Result<Tensor, WeightError>;
+
+    /// The matrix as its codes in `scheme` give it back. A source without codes makes them of the tensor.
+    ///
+    /// # Errors
+    /// There is none of that name, it cannot be read, or the scheme does not fit it.
+    fn quantized(&self, name: &str, scheme: Scheme) -> Result<Tensor, WeightError> {
+        let weight = self.weight(name)?;
+        let misfit = || WeightError::Unreadable(format!("{:?} does not fit {}", weight.shape, scheme.name()));
+        let ([rows, columns], Some(values)) = (&weight.shape[..], weight.as_floats()) else {
+            return Err(misfit());
+        };
+        let rounded = scheme.rounded([*rows, *columns], values).ok_or_else(misfit)?;
+        Tensor::floats(&weight.shape, rounded).ok_or_else(misfit)
+    }
 }
 
 impl<S: WeightSource + ?Sized> WeightSource for &S {
     fn weight(&self, name: &str) -> Result<Tensor, WeightError> {
         (**self).weight(name)
     }
+    fn quantized(&self, name: &str, scheme: Scheme) -> Result<Tensor, WeightError> {
+        (**self).quantized(name, scheme)
+    }
 }
 
 impl<S: WeightSource + ?Sized> WeightSource for Arc<S> {
     fn weight(&self, name: &str) -> Result<Tensor, WeightError> {
         (**self).weight(name)
+    }
+    fn quantized(&self, name: &str, scheme: Scheme) -> Result<Tensor, WeightError> {
+        (**self).quantized(name, scheme)
     }
 }
 
@@ -64,7 +85,7 @@ impl WeightSource for BTreeMap<String, Tensor> {
 #[derive(Debug)]
 pub struct WeightCache<S> {
     source: S,
-    read: Mutex<HashMap<String, Tensor>>,
+    read: Mutex<HashMap<(String, Option<Scheme>), Tensor>>,
 }
 
 impl<S: WeightSource> WeightCache<S> {
@@ -74,16 +95,30 @@ impl<S: WeightSource> WeightCache<S> {
     }
 }
 
-impl<S: WeightSource> WeightSource for WeightCache<S> {
-    fn weight(&self, name: &str) -> Result<Tensor, WeightError> {
+impl<S: WeightSource> WeightCache<S> {
+    fn cached(
+        &self,
+        key: (String, Option<Scheme>),
+        read: impl FnOnce(&S) -> Result<Tensor, WeightError>,
+    ) -> Result<Tensor, WeightError> {
         // Entries are whole tensors, so a panic elsewhere leaves the map usable.
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tensor) = read.get(name) {
+        let mut known = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tensor) = known.get(&key) {
             return Ok(tensor.clone());
         }
-        let tensor = self.source.weight(name)?;
-        read.insert(name.to_owned(), tensor.clone());
+        let tensor = read(&self.source)?;
+        known.insert(key, tensor.clone());
         Ok(tensor)
+    }
+}
+
+impl<S: WeightSource> WeightSource for WeightCache<S> {
+    fn weight(&self, name: &str) -> Result<Tensor, WeightError> {
+        self.cached((name.to_owned(), None), |source| source.weight(name))
+    }
+
+    fn quantized(&self, name: &str, scheme: Scheme) -> Result<Tensor, WeightError> {
+        self.cached((name.to_owned(), Some(scheme)), |source| source.quantized(name, scheme))
     }
 }
 
@@ -92,14 +127,20 @@ impl Interpreter {
     pub(super) fn fetch(
         &mut self,
         name: &Arc<str>,
+        scheme: Option<Scheme>,
         ty: &Type,
         scope: &Scope,
         source: &dyn WeightSource,
     ) -> Result<(), InterpError> {
-        if self.weights.contains_key(name) {
+        let key = (name.clone(), scheme);
+        if self.weights.contains_key(&key) {
             return Ok(());
         }
-        let weight = source.weight(name).map_err(|source| InterpError::Weight {
+        let found = match scheme {
+            None => source.weight(name),
+            Some(scheme) => source.quantized(name, scheme),
+        };
+        let weight = found.map_err(|source| InterpError::Weight {
             scope: scope.to_string(),
             name: name.to_string(),
             source,
@@ -107,7 +148,7 @@ impl Interpreter {
         if !weight.holds(ty.dtype) || ty.shape.as_const().as_ref() != Some(&weight.shape) {
             return Err(bind::mismatch("weight", name, &weight, ty, &Bindings::default()));
         }
-        self.weights.insert(name.clone(), weight);
+        self.weights.insert(key, weight.rounded(ty.dtype));
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! Values of results from values of operands: the reference semantics, the oracle every backend is compared with.
 //!
 //! Owns what operations mean on data; leaves inputs, weights, delays and protocol switches to `graph::interp`.
-//! Floats are binary64 and never rounded to the declared element type. Every reduction has one fixed order that
+//! Arithmetic is binary64 inside an operation. A result of a narrow type (f16, bf16) is rounded to it once, by who knows
+//! the type: `cast` here, everything else in the interpreter; f32 stands for exact arithmetic and is never rounded. Every reduction has one fixed order that
 //! depends on the reduced axis alone, so a row's result is bit-identical whatever the batch or the padding beside it.
 //! No data panics: an id out of range, a full cache or a NaN logit is an error that says where.
 
@@ -62,26 +63,28 @@ type Evaluated = Result<Tensor, EvalError>;
 
 /// The value of `op` on `operands`, whose concrete result shape is `shape`.
 ///
-/// `Cast` between float types is the identity: the oracle does not round.
+/// `Cast` rounds to f16 and bf16 and is the identity to f32, which the oracle does not round to.
 ///
 /// # Errors
 /// The operands do not fit the operation or the shape, an element is outside what the operation is defined on, or
 /// the operation takes its value from outside (input, weight, delay, protocol switch).
 pub fn eval(op: &Op, operands: &[&Tensor], shape: &[usize]) -> Evaluated {
-    if matches!(op, Op::Input { .. } | Op::Weight { .. } | Op::Delay { .. } | Op::ProtocolSwitch) {
+    if is_external(op) {
         return Err(EvalError::External(op.kind().def().name));
     }
     check(op, operands, shape)?;
     match op {
-        Op::Input { .. } | Op::Weight { .. } | Op::Delay { .. } | Op::ProtocolSwitch => {
-            Err(EvalError::External(op.kind().def().name))
-        }
+        Op::Input { .. }
+        | Op::Weight { .. }
+        | Op::QuantizedWeight { .. }
+        | Op::Delay { .. }
+        | Op::ProtocolSwitch => Err(EvalError::External(op.kind().def().name)),
         Op::Const { value } => Ok(value.to_tensor()),
         Op::Unary { function } => elementwise::unary(*function, operands[0]),
         Op::Binary { function } => elementwise::binary(*function, operands[0], operands[1], shape),
         Op::Compare { function } => elementwise::compare(*function, operands[0], operands[1], shape),
         Op::Where => elementwise::select(operands[0], operands[1], operands[2], shape),
-        Op::Cast { .. } => Ok(operands[0].clone()),
+        Op::Cast { dtype } => Ok(operands[0].clone().rounded(*dtype)),
         Op::Reshape { .. } => Ok(Tensor { shape: shape.to_vec(), data: operands[0].data.clone() }),
         Op::Transpose { perm } => layout::transpose(operands[0], perm, shape),
         Op::Concat { axis } => layout::concat(operands, *axis, shape),
@@ -100,6 +103,18 @@ pub fn eval(op: &Op, operands: &[&Tensor], shape: &[usize]) -> Evaluated {
         Op::Shift => layout::shift(operands[0], operands[1]),
         Op::Sample { candidates } => sample::sample(operands, *candidates),
     }
+}
+
+/// Whether the interpreter supplies the value.
+fn is_external(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Input { .. }
+            | Op::Weight { .. }
+            | Op::QuantizedWeight { .. }
+            | Op::Delay { .. }
+            | Op::ProtocolSwitch
+    )
 }
 
 /// Proves what the evaluators rely on: consistent tensors of fitting shapes and a result of the promised shape.

@@ -109,9 +109,11 @@ fn comparison_and_choice() {
 }
 
 #[test]
-fn casts_do_not_round() {
+fn casts_round_to_narrow_types_only() {
     let x = f(&[1], &[0.1]);
-    assert_eq!(run(&Op::Cast { dtype: Dtype::Bf16 }, &[&x], &[1]), x);
+    assert_eq!(run(&Op::Cast { dtype: Dtype::F32 }, &[&x], &[1]), x);
+    assert_eq!(run(&Op::Cast { dtype: Dtype::Bf16 }, &[&x], &[1]), f(&[1], &[205.0 / 2048.0]));
+    assert_eq!(run(&Op::Cast { dtype: Dtype::F16 }, &[&x], &[1]), f(&[1], &[1638.0 / 16384.0]));
 }
 
 #[test]

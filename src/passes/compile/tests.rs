@@ -110,7 +110,7 @@ impl Observer for Counter {
 
 fn rewrites(level: OptLevel, stop_after: Option<usize>) -> usize {
     let mut counter = Counter::default();
-    let options = PassOptions { level, stop_after, observer: Some(&mut counter), ..PassOptions::default() };
+    let options = PassOptions { stop_after, observer: Some(&mut counter), ..PassOptions::at(level) };
     compile_with(&model(&[4, 4], Feedback::Token), &[Protocol::Recgen], options).expect("compiles");
     assert_eq!(counter.started, 0, "every pass that starts is told to have ended");
     counter.optional

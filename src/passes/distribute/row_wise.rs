@@ -49,9 +49,12 @@ pub(super) fn row_wise(op: &Op, operands: &[Type], ty: &Type) -> Result<(), Stri
             "positions run along the batch",
         ),
         Op::CacheAppend => Err("a cache is state of its own".to_owned()),
-        Op::Input { .. } | Op::Weight { .. } | Op::Const { .. } | Op::Delay { .. } | Op::ProtocolSwitch => {
-            Err("not an operation on rows".to_owned())
-        }
+        Op::Input { .. }
+        | Op::Weight { .. }
+        | Op::QuantizedWeight { .. }
+        | Op::Const { .. }
+        | Op::Delay { .. }
+        | Op::ProtocolSwitch => Err("not an operation on rows".to_owned()),
     }
 }
 

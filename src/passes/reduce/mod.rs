@@ -89,7 +89,7 @@ fn size(graph: &Graph) -> Size {
     for id in graph.nodes() {
         size.nodes += match graph.op(id) {
             Op::Input { .. } => 1,
-            Op::Weight { .. } | Op::Const { .. } | Op::Delay { .. } => 2,
+            Op::Weight { .. } | Op::QuantizedWeight { .. } | Op::Const { .. } | Op::Delay { .. } => 2,
             _ => 3,
         };
         size.axes += graph.ty(id).shape.0.iter().map(axis).sum::<usize>();

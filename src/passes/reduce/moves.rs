@@ -80,7 +80,10 @@ impl Move {
         match self {
             Move::CutFront(count) => {
                 for id in graph.order().into_iter().take(*count) {
-                    if !matches!(graph.op(id), Op::Weight { .. } | Op::Const { .. }) {
+                    if !matches!(
+                        graph.op(id),
+                        Op::Weight { .. } | Op::QuantizedWeight { .. } | Op::Const { .. }
+                    ) {
                         edit.replace.insert(id, Replacement::Input);
                     }
                 }

@@ -41,6 +41,9 @@ impl Resize {
         Some(match op {
             Op::Input { name, ty, role } => Op::Input { name: name.clone(), ty: self.ty(ty), role: *role },
             Op::Weight { name, ty } => Op::Weight { name: name.clone(), ty: self.ty(ty) },
+            Op::QuantizedWeight { name, ty, scheme } => {
+                Op::QuantizedWeight { name: name.clone(), ty: self.ty(ty), scheme: *scheme }
+            }
             Op::Delay { name, ty } => Op::Delay { name: name.clone(), ty: self.ty(ty) },
             Op::Const { value } => Op::Const { value: crop(value, &self.ty(&value.ty()).shape.as_const()?)? },
             Op::Reshape { shape } => Op::Reshape { shape: self.shape(shape) },

@@ -7,7 +7,7 @@ use super::dispatch;
 use super::machine::{Machine, MachineError, bytes_of, solve};
 use super::plan::view::{Element, View, row_major};
 use super::plan::{Contents, PlanOptions};
-use super::weights::{InMemory, WeightBytes};
+use super::weights::{InMemory, WeightBytes, refuse_codes};
 use crate::bundle::Bundle;
 use crate::graph::interp::WeightSource;
 use crate::graph::{Graph, text};
@@ -60,7 +60,7 @@ impl Cuda {
     /// The graphs of a bundle, activations and weights in `dtype`.
     ///
     /// # Errors
-    /// A graph that does not parse.
+    /// A graph that does not parse, or reads weights in few bits.
     pub fn of_bundle(bundle: Bundle, device: Arc<dyn Device>, dtype: Dtype) -> Result<Self, BackendError> {
         let mut graphs = IndexMap::new();
         for name in bundle.manifest().graphs.keys() {
@@ -74,7 +74,7 @@ impl Cuda {
     /// Graphs in memory with the weights of a bundle.
     ///
     /// # Errors
-    /// Never for verified graphs.
+    /// A graph that reads weights in few bits; no other verified one.
     pub fn with_weights_of(
         bundle: Bundle,
         graphs: IndexMap<String, Graph>,
@@ -87,7 +87,7 @@ impl Cuda {
     /// Graphs in memory.
     ///
     /// # Errors
-    /// Never for verified graphs.
+    /// A graph that reads weights in few bits; no other verified one.
     pub fn of_graphs(
         graphs: IndexMap<String, Graph>,
         weights: Arc<dyn WeightSource>,
@@ -103,6 +103,10 @@ impl Cuda {
         device: Arc<dyn Device>,
         dtype: Dtype,
     ) -> Result<Self, BackendError> {
+        for (graph, of) in &graphs {
+            let refuse = |message| Err(BackendError::Load { graph: graph.clone(), message });
+            refuse_codes(of).map_or(Ok(()), refuse)?;
+        }
         let error = |message: String| BackendError::Load { graph: "-".to_owned(), message };
         let machine =
             Machine::new(device, graphs, weights, dtype).map_err(|source| error(source.to_string()))?;

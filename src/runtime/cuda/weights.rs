@@ -3,8 +3,10 @@
 use super::device::{Allocation, Device, DeviceError, Stream};
 use super::plan::weights::WeightLayout;
 use crate::bundle::{Bundle, Piece};
+use crate::graph::Graph;
 use crate::graph::interp::WeightSource;
 use crate::ir::dtype::Dtype;
+use crate::ir::op::Op;
 use crate::ir::tensor::Tensor;
 use half::{bf16, f16};
 use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSlice, ParallelSliceMut};
@@ -42,6 +44,19 @@ impl WeightBytes for InMemory {
             values.iter().flat_map(|value| super::plan::narrow(*value).to_le_bytes()).collect();
         piece(Dtype::F32, &bytes)
     }
+}
+
+/// Why a graph that reads weights in few bits has no plan, with the first place that does; `None` for all others.
+pub(super) fn refuse_codes(graph: &Graph) -> Option<String> {
+    graph.order().into_iter().find_map(|id| match graph.op(id) {
+        Op::QuantizedWeight { name, scheme, .. } => Some(format!(
+            "{}: weight `{name}` is kept in {}, which no CUDA kernel reads; export without --quant, or take another \
+             backend",
+            graph.scope(id),
+            scheme.name()
+        )),
+        _ => None,
+    })
 }
 
 /// Packs of weights on a device, loaded when first asked for.

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 pub use inputs::random_inputs;
 pub use taps::{with_taps, with_taps_of};
-pub use tolerance::{Tolerances, roundings, unit_roundoff};
+pub use tolerance::{Tolerances, roundings};
 
 /// Inputs that are tried until rounding alone changes no integer output.
 const TRIES: u64 = 8;

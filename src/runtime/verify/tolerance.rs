@@ -10,7 +10,6 @@ use crate::graph::interp::{InterpError, Interpreter, Tensors};
 use crate::graph::{NodeId, Verified};
 use crate::ir::attr::{BinaryFn, UnaryFn};
 use crate::ir::dim::{Bindings, Dim, Symbol};
-use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::ir::shape::Type;
 use crate::ir::tensor::{Data, Tensor};
@@ -23,17 +22,6 @@ const RUNS: u64 = 4;
 /// The largest of few random moves, times this, bounds what systematic rounding does.
 const MARGIN: f64 = 16.0;
 
-/// Half the distance from 1 to the next number: the largest relative error of one rounding; 0 for what is never rounded.
-#[must_use]
-pub fn unit_roundoff(dtype: Dtype) -> f64 {
-    match dtype {
-        Dtype::F32 => 2f64.powi(-24),
-        Dtype::F16 => 2f64.powi(-11),
-        Dtype::Bf16 => 2f64.powi(-8),
-        Dtype::I64 | Dtype::Bool => 0.0,
-    }
-}
-
 /// Roundings on the way to one element of a result, those of a sum counted as its square root; 0 where elements only move.
 /// `sizes` gives an operand's axis.
 #[must_use]
@@ -42,6 +30,7 @@ pub fn roundings(op: &Op, sizes: &dyn Fn(usize, usize) -> usize) -> f64 {
     match op {
         Op::Input { .. }
         | Op::Weight { .. }
+        | Op::QuantizedWeight { .. }
         | Op::Const { .. }
         | Op::Delay { .. }
         | Op::ProtocolSwitch
@@ -111,7 +100,7 @@ impl Tolerances {
             }
         }
         for output in graph.outputs() {
-            let floor = unit_roundoff(graph.ty(output.node).dtype);
+            let floor = graph.ty(output.node).dtype.unit_roundoff();
             if let (Some(Some(worst)), Some(value)) =
                 (outputs.get_mut(&*output.name), expected.get(&*output.name))
             {
@@ -144,7 +133,7 @@ fn amplitudes(graph: Verified<'_>, inputs: &Tensors) -> HashMap<NodeId, f64> {
             let dim: Option<&Dim> = operands.get(operand).and_then(|id| graph.ty(*id).shape.0.get(axis));
             dim.and_then(|dim| dim.eval(&bindings)).unwrap_or(1)
         };
-        let amplitude = unit_roundoff(graph.ty(id).dtype) * roundings(graph.op(id), &sizes);
+        let amplitude = graph.ty(id).dtype.unit_roundoff() * roundings(graph.op(id), &sizes);
         if amplitude > 0.0 {
             amplitudes.insert(id, amplitude);
         }

@@ -314,6 +314,7 @@ impl Emitter<'_> {
             Op::Input { .. } => Ok(()),
             Op::Rope { .. }
             | Op::Attention { .. }
+            | Op::QuantizedWeight { .. }
             | Op::CacheAppend
             | Op::Delay { .. }
             | Op::ProtocolSwitch => {

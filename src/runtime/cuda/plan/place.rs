@@ -15,20 +15,16 @@ impl Emitter<'_> {
             let is_output = graph.outputs().iter().any(|output| output.node == *id);
             let sampled = |user: NodeId, slot: usize| match graph.op(user) {
                 Op::Sample { .. } => slot != 3,
-                Op::Reshape { .. } | Op::Slice { .. } | Op::Concat { .. } | Op::Transpose { .. } => {
-                    self.wide.contains(&user)
-                }
-                _ => false,
+                op => moves(op) && self.wide.contains(&user),
             };
             let only_sampled = users.iter().all(|(user, slot)| sampled(*user, *slot));
             let sampler_only = only_sampled && !users.is_empty();
             let wide = match graph.op(*id) {
                 Op::Linear => only_sampled && (is_output || sampler_only),
                 Op::Input { .. } => sampler_only,
-                Op::Reshape { .. } | Op::Slice { .. } | Op::Concat { .. } | Op::Transpose { .. } => {
-                    only_sampled && (sampler_only || is_output && self.comes_from_product(*id))
+                op => {
+                    moves(op) && only_sampled && (sampler_only || is_output && self.comes_from_product(*id))
                 }
-                _ => false,
             };
             if wide {
                 self.wide.insert(*id);
@@ -39,7 +35,7 @@ impl Emitter<'_> {
     fn comes_from_product(&self, id: NodeId) -> bool {
         match (self.graph().op(id), self.graph().operands(id).as_slice()) {
             (Op::Linear, _) => true,
-            (Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. }, [of]) => {
+            (Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. } | Op::Cast { .. }, [of]) => {
                 self.comes_from_product(*of)
             }
             (Op::Concat { .. }, parts) => parts.iter().all(|part| self.comes_from_product(*part)),
@@ -86,4 +82,12 @@ impl Emitter<'_> {
             self.placed.entry(id).or_insert(view);
         }
     }
+}
+
+/// Whether an operation yields its operands' elements, in another type at most.
+fn moves(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Reshape { .. } | Op::Slice { .. } | Op::Concat { .. } | Op::Transpose { .. } | Op::Cast { .. }
+    )
 }

@@ -1,0 +1,180 @@
+//! Weights in few bits: what a stored code means, and which code stands for a number. Owns the schemes, all symmetric
+//! (zero is zero); knows neither files nor graphs.
+//!
+//! A matrix `[N, K]` is `code * scale` with one f32 scale for each group of elements. The largest magnitude of a group
+//! gets the largest code; codes are rounded to nearest, ties to even.
+
+use super::attr::Scheme;
+
+/// Elements of a row that share a scale in `int4`.
+pub const BLOCK: usize = 32;
+
+/// Largest magnitude that is used of E4M3.
+const FP8_MAX: f32 = 448.0;
+
+impl Scheme {
+    /// Magnitude of the largest code.
+    #[must_use]
+    pub fn limit(self) -> f32 {
+        match self {
+            Scheme::Int8 => 127.0,
+            Scheme::Int4 => 7.0,
+            Scheme::Fp8 => FP8_MAX,
+        }
+    }
+
+    /// Name of the codes of a weight, in files and models; their scales end in `.scale`.
+    #[must_use]
+    pub fn key(self, weight: &str) -> String {
+        format!("{weight}@{}", self.name())
+    }
+
+    /// Sizes of the scales of a matrix `[rows, columns]`; `None` if the scheme does not fit it.
+    #[must_use]
+    pub fn scale_shape(self, [rows, columns]: [usize; 2]) -> Option<Vec<usize>> {
+        match self {
+            Scheme::Int8 => Some(vec![rows]),
+            Scheme::Int4 => (columns > 0 && columns % BLOCK == 0).then(|| vec![rows, columns / BLOCK]),
+            Scheme::Fp8 => Some(Vec::new()),
+        }
+    }
+
+    /// Successive elements, row-major, that share a scale.
+    #[must_use]
+    pub fn group(self, [rows, columns]: [usize; 2]) -> usize {
+        match self {
+            Scheme::Int8 => columns,
+            Scheme::Int4 => BLOCK,
+            Scheme::Fp8 => rows * columns,
+        }
+    }
+
+    /// Bytes of the codes of `elements` elements; two codes of `int4` share a byte, the first in its lower half.
+    #[must_use]
+    pub fn code_bytes(self, elements: usize) -> usize {
+        match self {
+            Scheme::Int8 | Scheme::Fp8 => elements,
+            Scheme::Int4 => elements.div_ceil(2),
+        }
+    }
+
+    /// The scale of a group whose largest magnitude is `largest`; a group of zeros has scale 1.
+    #[must_use]
+    pub fn scale(self, largest: f32) -> f32 {
+        let scale = largest / self.limit();
+        // The quotient of a subnormal number may be 0.
+        if scale > 0.0 { scale } else { 1.0 }
+    }
+
+    /// The code of an element: two's complement, or the bits of E4M3.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "clamped to the range of the codes")]
+    pub fn encode(self, value: f32, scale: f32) -> u8 {
+        let scaled = (value / scale).clamp(-self.limit(), self.limit());
+        match self {
+            Scheme::Int8 => (scaled.round_ties_even() as i8).cast_unsigned(),
+            Scheme::Int4 => (scaled.round_ties_even() as i8).cast_unsigned() & 0xf,
+            Scheme::Fp8 => e4m3(scaled),
+        }
+    }
+
+    /// The element that a code stands for.
+    #[must_use]
+    pub fn decode(self, code: u8, scale: f32) -> f64 {
+        let number = match self {
+            Scheme::Int8 => f64::from(code.cast_signed()),
+            // Shifting up and down again extends the sign.
+            Scheme::Int4 => f64::from((code << 4).cast_signed() >> 4),
+            Scheme::Fp8 if code & 0x80 == 0 => magnitude(code),
+            Scheme::Fp8 => -magnitude(code & 0x7f),
+        };
+        number * f64::from(scale)
+    }
+
+    /// A matrix as its codes give it back; `None` if the scheme does not fit it.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "stored weights are f32 at most")]
+    pub fn rounded(self, shape: [usize; 2], values: &[f64]) -> Option<Vec<f64>> {
+        self.scale_shape(shape)?;
+        let mut result = Vec::with_capacity(values.len());
+        for group in values.chunks(self.group(shape).max(1)) {
+            let largest = group.iter().fold(0f32, |largest, value| largest.max((*value as f32).abs()));
+            let scale = self.scale(largest);
+            result.extend(group.iter().map(|value| self.decode(self.encode(*value as f32, scale), scale)));
+        }
+        Some(result)
+    }
+}
+
+/// The number of a positive code of E4M3: four bits of exponent (bias 7), three of mantissa, subnormal below 2^-6.
+fn magnitude(code: u8) -> f64 {
+    let (exponent, mantissa) = (i32::from(code >> 3), f64::from(code & 7) / 8.0);
+    if exponent == 0 { mantissa * 2f64.powi(-6) } else { (1.0 + mantissa) * 2f64.powi(exponent - 7) }
+}
+
+/// The nearest number of E4M3 to one of at most `FP8_MAX`, ties to the even code.
+fn e4m3(value: f32) -> u8 {
+    /// The code of 448; the one after is NaN.
+    const LAST: u8 = 0x7e;
+    let wanted = f64::from(value.abs());
+    let (mut low, mut high) = (0u8, LAST);
+    while high - low > 1 {
+        let middle = u8::midpoint(low, high);
+        if magnitude(middle) <= wanted { low = middle } else { high = middle }
+    }
+    let (below, above) = (wanted - magnitude(low), magnitude(high) - wanted);
+    let up = above < below || (above <= below && high % 2 == 0);
+    let code = if up { high } else { low };
+    if value.is_sign_negative() { code | 0x80 } else { code }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scheme;
+
+    #[test]
+    fn integers_round_to_even_and_reach_both_ends() {
+        for (scheme, limit) in [(Scheme::Int8, 127), (Scheme::Int4, 7)] {
+            for code in -limit..=limit {
+                let number = code as f32 * 0.5;
+                assert_eq!(
+                    scheme.decode(scheme.encode(number, 0.5), 0.5),
+                    f64::from(number),
+                    "{scheme:?} {code}"
+                );
+            }
+            assert_eq!(scheme.decode(scheme.encode(2.5, 1.0), 1.0), 2.0);
+            assert_eq!(scheme.decode(scheme.encode(-3.5, 1.0), 1.0), -4.0);
+            assert_eq!(scheme.decode(scheme.encode(1e9, 1.0), 1.0), f64::from(limit));
+        }
+    }
+
+    #[test]
+    fn e4m3_is_itself_and_rounds_to_the_nearest() {
+        for code in (0..0x7fu8).chain(0x80..0xff) {
+            let number = Scheme::Fp8.decode(code, 1.0);
+            assert_eq!(Scheme::Fp8.encode(number as f32, 1.0), code, "{number}");
+        }
+        let through = |x: f32| Scheme::Fp8.decode(Scheme::Fp8.encode(x, 1.0), 1.0);
+        // Between 16 and 18 the tie goes to the even mantissa, between 18 and 20 up.
+        assert_eq!([through(17.0), through(17.01), through(19.0), through(448.0)], [16.0, 18.0, 20.0, 448.0]);
+        assert_eq!(through(2f32.powi(-10)), 0.0);
+        assert_eq!(through(-(3.0 * 2f32.powi(-10))), -(2f64.powi(-8)));
+    }
+
+    #[test]
+    fn errors_stay_below_half_a_step_of_their_group() {
+        let values: Vec<f64> =
+            (0..128).map(|i| ((i * 37 % 101) as f64 - 50.0) * 0.01 * (1.0 + i as f64)).collect();
+        for scheme in [Scheme::Int8, Scheme::Int4] {
+            let rounded = scheme.rounded([2, 64], &values).expect("fits");
+            let group = scheme.group([2, 64]);
+            for (values, rounded) in values.chunks(group).zip(rounded.chunks(group)) {
+                let step = values.iter().fold(0f64, |a, b| a.max(b.abs())) / f64::from(scheme.limit());
+                assert!(values.iter().zip(rounded).all(|(a, b)| (a - b).abs() <= step * 0.500_01));
+            }
+        }
+        assert_eq!(Scheme::Int4.rounded([1, 33], &[0.0; 33]), None);
+        assert_eq!(Scheme::Int8.rounded([1, 2], &[0.0, 0.0]), Some(vec![0.0, 0.0]));
+    }
+}
