@@ -256,6 +256,27 @@ fn bench_reports_speed_memory_and_graphs() -> TestResult {
     Ok(())
 }
 
+// Several batches make a list and a curve; what only a GPU can do says so.
+#[test]
+fn bench_takes_several_batches_and_plots_them() -> TestResult {
+    let folder = with_bundle("paper")?;
+    let regime = ["bench", "bundle", "--regime", "16/16", "--repetitions", "1"];
+    let more = ["--batch", "1,2", "--plot", "speed.svg", "--json"];
+    let report = document(folder.path(), &[&regime[..], &more].concat())?;
+    let points = report["points"].as_array().ok_or("a list")?;
+    assert_eq!(points.iter().map(|point| &point["batch"]).collect::<Vec<_>>(), [&1, &2]);
+    assert_eq!(report["prompt_tokens"], 16);
+    let plot = fs::read_to_string(folder.path().join("speed.svg"))?;
+    assert_eq!(plot.matches("<circle").count(), 2);
+    insta::assert_snapshot!(
+        "bench_max_needs_a_gpu",
+        transcript(folder.path(), &[&regime[..], &["--batch", "max"]].concat())?
+    );
+    let generate = ["generate", "bundle", "--prompt-ids", "1,2,3", "--batch", "4"];
+    insta::assert_snapshot!("batch_needs_a_gpu", transcript(folder.path(), &generate)?);
+    Ok(())
+}
+
 #[test]
 fn synth_repeats_and_replaces_only_a_checkpoint() -> TestResult {
     let folder = tempfile::tempdir()?;

@@ -473,25 +473,26 @@ fn recordings_that_share_a_workspace_must_not_run_at_once() {
         let x = upload(&device, &[1.0f32; 16]);
         let outs = [upload(&device, &[0.0f32; 4]), upload(&device, &[0.0f32; 4])];
         let streams = [MAIN, if own_streams { SIDE } else { MAIN }];
+        let product = |at: usize| MatMul {
+            m: 2,
+            n: 2,
+            k: 4,
+            dtype: Dtype::F32,
+            out_dtype: Dtype::F32,
+            x: x.address,
+            x_stride: 4,
+            weight: x.address,
+            bias: 0,
+            residual: 0,
+            residual_stride: 0,
+            out: outs[at].address,
+            out_stride: 2,
+        };
+        device.matmul(MAIN, &product(0)).expect("loads its kernel");
         let recordings = [0, 1].map(|at: usize| {
             device.begin_recording(streams[at]).expect("begun");
             for _ in 0..4 {
-                let product = MatMul {
-                    m: 2,
-                    n: 2,
-                    k: 4,
-                    dtype: Dtype::F32,
-                    out_dtype: Dtype::F32,
-                    x: x.address,
-                    x_stride: 4,
-                    weight: x.address,
-                    bias: 0,
-                    residual: 0,
-                    residual_stride: 0,
-                    out: outs[at].address,
-                    out_stride: 2,
-                };
-                device.matmul(streams[at], &product).expect("recorded");
+                device.matmul(streams[at], &product(at)).expect("recorded");
             }
             device.end_recording(streams[at]).expect("ended")
         });
@@ -501,6 +502,36 @@ fn recordings_that_share_a_workspace_must_not_run_at_once() {
     assert!((0..16).all(|seed| run(seed, true).is_ok()));
     let found = (0..16).find_map(|seed| run(seed, false).err()).expect("a report").to_string();
     assert!(found.contains("use the workspace of stream 0 at once"), "{found}");
+}
+
+/// A library loads the kernel of a kind of product when it comes first, and a recording must not load anything.
+#[test]
+fn the_first_product_of_its_kind_cannot_be_recorded() {
+    let device = device(Order::Immediate);
+    let memory = upload(&device, &[1.0f32; 512]);
+    let at = memory.address;
+    let product = MatMul {
+        m: 2,
+        n: 2,
+        k: 4,
+        dtype: Dtype::F32,
+        out_dtype: Dtype::F32,
+        x: at,
+        x_stride: 4,
+        weight: at + 256,
+        bias: 0,
+        residual: 0,
+        residual_stride: 0,
+        out: at + 512,
+        out_stride: 2,
+    };
+    device.matmul(MAIN, &product).expect("outside a recording");
+    device.begin_recording(MAIN).expect("begun");
+    device.matmul(MAIN, &product).expect("known");
+    device.matmul(MAIN, &MatMul { out: at + 1024, ..product }).expect("of the same kind");
+    let other = MatMul { out: at + 516, ..product };
+    let error = device.matmul(MAIN, &other).expect_err("aligned otherwise").to_string();
+    assert!(error.contains("the first of its kind"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use photonc::ir::dtype::Dtype;
 use photonc::runtime::cuda::arguments::{
     AttendArguments, ElementArguments, EmbedArguments, GatherArguments, Heads, IotaArguments,
-    LinearArguments, NormArguments, Rows, SampleArguments, SwigluArguments, UniformArguments,
+    LinearArguments, NormArguments, ReadArguments, Rows, SampleArguments, SwigluArguments, UniformArguments,
 };
 use photonc::runtime::cuda::device::Properties;
 use photonc::runtime::cuda::launch::{self, LaunchError, Shape};
@@ -21,6 +21,7 @@ fn h100() -> Properties {
         multiprocessors: 132,
         memory_bytes: 80 << 30,
         shared_bytes: 232_448,
+        allocation_bytes: 256,
     }
 }
 
@@ -133,6 +134,11 @@ fn row_kernels(cases: &mut Vec<Value>) {
             let a = GatherArguments { batch: m, length: 5, count: 3, width, ..GatherArguments::default() };
             let about = json!({"op": "gather_rows", "batch": m, "length": 5, "count": 3, "width": width});
             cases.push(case(about, dtype, launch::gather_rows(&a, &device)));
+        }
+        for words in [3, 256 * 132 * 16 * 2 + 77] {
+            let a = ReadArguments { words, ..ReadArguments::default() };
+            let about = json!({"op": "read_words", "words": words});
+            cases.push(case(about, dtype, launch::read_words(&a, &device)));
         }
         for operation in [
             "copy", "neg", "sigmoid", "silu", "exp", "add", "sub", "mul", "max", "min", "less", "equal",

@@ -249,7 +249,7 @@ fn page() -> String {
          for compute capability 8.9; `tests/python/onnx_check.py` lists what is not built. TensorRT itself and ONNX Runtime on \
          CUDA were not at hand: their rows rest on TensorRT-RTX and on the CPU. TensorRT-RTX fails with an internal error on\n\n\
          - f16 and bf16 windows with heads of 10 to 14 components (golden `lopsided`; 8 components build);\n\
-         - int8 codes of several maps of one vector (query, key and value; gate and up) in unrolled windows, and int4 codes of them in \
+         - int8 codes of several maps of one vector (query, key and value; gate and up) in unrolled windows, and int4 and fp8 codes of them in \
          an f32 graph. int8 of stacks without windows (`level2.encoder`), of chunkers and converters, and int4 and fp8 in f16 and bf16 \
          graphs build.\n",
     );

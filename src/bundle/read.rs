@@ -7,9 +7,9 @@ use super::layout::Layout;
 use super::manifest::{FORMAT, FileRecord, GraphRecord, Manifest, WeightRecord};
 use super::write::inside;
 use crate::ir::attr::Scheme;
+use crate::ir::bytes::floats_of;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::Tensor;
-use half::{bf16, f16};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -97,21 +97,19 @@ impl Bundle {
     /// # Errors
     /// No such weight, or its bytes cannot be read.
     pub fn weight(&self, name: &str) -> Result<Tensor, BundleError> {
-        let record =
-            self.manifest.weights.get(name).ok_or_else(|| self.missing(format!("weight `{name}`")))?;
-        let path = inside(&self.root, &record.file)?;
-        let invalid = |message: String| BundleError::Manifest { path: self.manifest_path(), message };
-        let dtype = check_weight(name, record).map_err(invalid)?;
-        let file = File::open(&path).map_err(BundleError::io(&path, "open"))?;
-        let length = usize::try_from(record.length_bytes)
-            .map_err(|_| invalid(format!("weight `{name}`: too large")))?;
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, record.offset_bytes).map_err(BundleError::io(&path, "read"))?;
-        Tensor::floats(&record.shape, floats(dtype, &bytes))
-            .ok_or_else(|| invalid(format!("weight `{name}`: shape {:?} does not fit", record.shape)))
+        let mut values = Vec::new();
+        let record = self.weight_pieces(name, usize::MAX, &mut |dtype, bytes| {
+            values.extend(floats_of(dtype, bytes));
+            Ok(())
+        })?;
+        let shape = &record.shape;
+        Tensor::floats(shape, values).ok_or_else(|| BundleError::Manifest {
+            path: self.manifest_path(),
+            message: format!("weight `{name}`: shape {shape:?} does not fit"),
+        })
     }
 
-    /// Hands the stored elements of a weight to `piece` in order, at most `piece_bytes` at a time.
+    /// Hands the stored elements of a weight to `piece` in order, at most `piece_bytes` at a time; gives its record.
     ///
     /// # Errors
     /// No such weight, its bytes cannot be read, or `piece` refuses.
@@ -120,7 +118,7 @@ impl Bundle {
         name: &str,
         piece_bytes: usize,
         piece: &mut Piece<'_>,
-    ) -> Result<(), BundleError> {
+    ) -> Result<&WeightRecord, BundleError> {
         let record =
             self.manifest.weights.get(name).ok_or_else(|| self.missing(format!("weight `{name}`")))?;
         let path = inside(&self.root, &record.file)?;
@@ -128,18 +126,19 @@ impl Bundle {
         let dtype = check_weight(name, record).map_err(invalid)?;
         let file = File::open(&path).map_err(BundleError::io(&path, "open"))?;
         // Whole elements, whatever their size.
-        let step = piece_bytes.next_multiple_of(8).max(8) as u64;
+        let step = (piece_bytes.max(8) / 8 * 8) as u64;
         let mut bytes = Vec::new();
         let mut done = 0;
         while done < record.length_bytes {
             let part = step.min(record.length_bytes - done);
-            bytes.resize(usize::try_from(part).unwrap_or(piece_bytes), 0);
+            let length = usize::try_from(part).map_err(|_| invalid(format!("weight `{name}`: too large")))?;
+            bytes.resize(length, 0);
             file.read_exact_at(&mut bytes, record.offset_bytes + done)
                 .map_err(BundleError::io(&path, "read"))?;
             piece(dtype, &bytes).map_err(|message| invalid(format!("weight `{name}`: {message}")))?;
             done += part;
         }
-        Ok(())
+        Ok(record)
     }
 
     /// A weight as its codes give it back.
@@ -280,14 +279,4 @@ fn same_hash(path: &Path, found: &Blake3, record: &FileRecord) -> Result<(), Bun
         found: found.to_string(),
         expected: record.blake3.to_string(),
     })
-}
-
-fn floats(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {
-    match dtype {
-        Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f64()).collect(),
-        Dtype::Bf16 => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f64()).collect(),
-        Dtype::F32 | Dtype::I64 | Dtype::Bool => {
-            bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
-        }
-    }
 }

@@ -8,7 +8,7 @@ use crate::ir::dtype::Dtype;
 use crate::passes::compile::Plan;
 use crate::runtime::backend::{Backend, BackendError};
 use crate::runtime::cuda::backend::Cuda;
-use crate::runtime::cuda::device::Device;
+use crate::runtime::cuda::device::{Device, DeviceError};
 use crate::runtime::error::RuntimeError;
 use crate::runtime::generator::Generator;
 use crate::runtime::plan::{ENCODE, WINDOW};
@@ -41,9 +41,9 @@ pub struct BackendArgs {
     /// Where the graphs run
     #[arg(long = "backend", value_enum, value_name = "BACKEND", default_value_t = BackendName::Tract)]
     pub name: BackendName,
-    /// Number of the GPU, for backends that use one
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    device: usize,
+    /// Numbers of the GPUs, for backends that use them; where several prompts are generated from, each GPU takes its part
+    #[arg(long, visible_alias = "device", value_name = "N,..", default_value = "0", value_delimiter = ',')]
+    devices: Vec<usize>,
     /// Type of activations and weights on the GPU; by default the type of the stored weights
     #[arg(long, value_name = "TYPE", value_parser = compute_type)]
     compute: Option<Dtype>,
@@ -93,26 +93,40 @@ impl BackendArgs {
     pub fn open(&self, path: &Path) -> Result<(Bundle, Generator), Failure> {
         self.check()?;
         let bundle = Bundle::open(path)?;
+        let generator = self.generator(&bundle)?;
+        Ok((bundle, generator))
+    }
+
+    /// Puts an opened bundle on the backend.
+    pub fn generator(&self, bundle: &Bundle) -> Result<Generator, Failure> {
+        self.check()?;
         let backend: Box<dyn Backend> = match self.name {
             BackendName::Tract => Box::new(Tract::of_bundle(bundle.clone())),
-            BackendName::Ort => self.ort(&bundle, None)?,
+            BackendName::Ort => self.ort(bundle, None)?,
             BackendName::Reference => Box::new(Reference::of_bundle(bundle.clone())),
-            BackendName::Cuda => self.cuda(&bundle)?,
+            BackendName::Cuda => self.cuda(bundle)?,
         };
-        let generator = Generator::of_bundle(&bundle, backend)?;
-        Ok((bundle, generator))
+        Ok(Generator::of_bundle(bundle, backend)?)
     }
 
     /// ONNX Runtime, with one graph more than the bundle has.
     pub fn ort(&self, bundle: &Bundle, extra: Option<OnnxGraph>) -> Result<Box<dyn Backend>, Failure> {
-        Ok(self.ort.open(bundle, self.device, extra)?)
+        Ok(self.ort.open(bundle, self.one_device()?, extra)?)
     }
 
     fn cuda(&self, bundle: &Bundle) -> Result<Box<dyn Backend>, Failure> {
+        Ok(Box::new(self.load_cuda(bundle, self.one_gpu()?).map_err(RuntimeError::from)?))
+    }
+
+    /// Puts the graphs of a bundle on a GPU.
+    pub fn load_cuda(&self, bundle: &Bundle, device: Arc<dyn Device>) -> Result<Cuda, BackendError> {
+        Cuda::of_bundle(bundle.clone(), device, self.compute_type(bundle))
+    }
+
+    /// Type of activations and weights on a GPU: the one asked for, or that of the stored weights.
+    pub fn compute_type(&self, bundle: &Bundle) -> Dtype {
         let stored = bundle.manifest().weights.values().find_map(|weight| Dtype::from_name(&weight.dtype));
-        let dtype = self.compute.or(stored).unwrap_or(Dtype::F32);
-        let cuda = Cuda::of_bundle(bundle.clone(), self.gpu()?, dtype).map_err(RuntimeError::from)?;
-        Ok(Box::new(cuda))
+        self.compute.or(stored).unwrap_or(Dtype::F32)
     }
 
     /// The GPU, with one graph and the weights of a bundle: in the graph's own precision, so that it can be verified.
@@ -120,14 +134,53 @@ impl BackendArgs {
         let graphs = [(graph.name().to_owned(), graph.clone())].into_iter().collect();
         let own = Dtype::from_name(&bundle.manifest().precision);
         let dtype = self.compute.or(own).unwrap_or(Dtype::F32);
-        let cuda = Cuda::with_weights_of(bundle.clone(), graphs, self.gpu()?, dtype);
+        let cuda = Cuda::with_weights_of(bundle.clone(), graphs, self.one_gpu()?, dtype);
         Ok(Box::new(cuda.map_err(RuntimeError::from)?))
     }
 
-    fn gpu(&self) -> Result<Arc<dyn Device>, RuntimeError> {
-        open_gpu(self.device)
+    /// The type that every float is computed in, where it was asked for.
+    pub fn precision(&self) -> Option<Dtype> {
+        self.compute.filter(|_| self.name == BackendName::Cuda)
+    }
+
+    /// Every GPU asked for, in that order.
+    pub fn gpus(&self) -> Result<Vec<Arc<dyn Device>>, Failure> {
+        let repeated = |at: usize| self.devices[..at].contains(&self.devices[at]);
+        if let Some(at) = (0..self.devices.len()).find(|at| repeated(*at)) {
+            return Err(Failure::usage(&format_args!(
+                "GPU {} is named twice in --devices",
+                self.devices[at]
+            )));
+        }
+        self.devices.iter().map(|ordinal| Ok(self.open_device(*ordinal)?)).collect()
+    }
+
+    /// The GPU, where the work cannot be shared.
+    pub fn one_gpu(&self) -> Result<Arc<dyn Device>, Failure> {
+        Ok(self.open_device(self.one_device()?)?)
+    }
+
+    fn one_device(&self) -> Result<usize, Failure> {
+        match self.devices.as_slice() {
+            [device] => Ok(*device),
+            _ => Err(Failure::usage(&"this runs on one GPU: name one in --devices")),
+        }
+    }
+
+    fn open_device(&self, ordinal: usize) -> Result<Arc<dyn Device>, RuntimeError> {
+        open_gpu(ordinal)
             .map_err(|message| BackendError::Unavailable { backend: self.name.name(), message }.into())
     }
+
+    /// Whether many prompts are shared out: over several GPUs, or over the rows of one.
+    pub fn shares_out(&self, prompts: usize) -> bool {
+        self.name == BackendName::Cuda && (prompts > 1 || self.devices.len() > 1)
+    }
+}
+
+/// A device that failed outside any graph.
+pub fn failed_on_gpu(error: DeviceError) -> Failure {
+    RuntimeError::from(BackendError::from(error)).into()
 }
 
 #[cfg(feature = "cuda")]

@@ -16,7 +16,7 @@ use crate::runtime::backend::Backend;
 use crate::runtime::portable::{OnnxGraph, TARGET};
 use crate::runtime::reference::{BundleWeights, Reference};
 use crate::runtime::tract::Tract;
-use crate::runtime::verify::{CompareError, Compared, Comparison, compare, with_taps, with_taps_of};
+use crate::runtime::verify::{CompareError, Compared, Comparison, compare_as, with_taps, with_taps_of};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -74,7 +74,8 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
         let verified = graph.verify().map_err(|error| unusable(&error))?;
         // One graph at a time: a backend keeps the weights of what it has loaded.
         let mut backend = backend(args, &bundle, verified, model, args.per_layer)?;
-        let comparison = compare(verified, &weights, backend.as_mut(), args.seed)?;
+        let precision = args.backend.precision();
+        let comparison = compare_as(verified, &weights, backend.as_mut(), args.seed, precision)?;
         comparisons.push(Comparison { graph: name, ..comparison });
     }
     tell(args, &comparisons, reporter)?;

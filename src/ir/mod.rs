@@ -1,6 +1,7 @@
 //! Values only: dtype, dim, shape, tensor, the operation table and what operations mean.
 
 pub mod attr;
+pub mod bytes;
 pub mod cost;
 pub mod dim;
 pub mod dtype;

@@ -134,6 +134,23 @@ impl fmt::Display for Type {
     }
 }
 
+impl Bindings {
+    /// Every symbol that the sizes of values determine; a product of two waits until one of them is known from elsewhere.
+    /// Whether the sizes fit is `Shape::eval`'s to say.
+    #[must_use]
+    pub fn solve(ports: &[(&Shape, &[usize])]) -> Self {
+        let mut bindings = Bindings::default();
+        loop {
+            let axes = ports.iter().flat_map(|(shape, sizes)| shape.0.iter().zip(*sizes));
+            let Some((symbol, value)) = axes.into_iter().find_map(|(dim, size)| dim.solve(*size, &bindings))
+            else {
+                return bindings;
+            };
+            bindings.bind(symbol, value);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Shape, Type};

@@ -121,6 +121,24 @@ pub enum BackendError {
         /// What the backend said, with the node's scope where it is known.
         message: String,
     },
+    /// The device failed outside any graph.
+    #[error("backend `{backend}`: {message}")]
+    Device {
+        /// The backend.
+        backend: &'static str,
+        /// What was called, and what the device said.
+        message: String,
+    },
+    /// A decoder was asked for what it cannot do.
+    #[error("decoder of {rows} rows, {samples} samples each: {message}")]
+    Decoder {
+        /// Its rows.
+        rows: usize,
+        /// Sequences of a row.
+        samples: usize,
+        /// What was found and expected.
+        message: String,
+    },
     /// A region does not fit its buffer.
     #[error(transparent)]
     Region(#[from] RegionError),

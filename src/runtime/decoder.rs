@@ -3,7 +3,9 @@
 
 use super::backend::BackendError;
 use super::sampler::Sampling;
+use super::timing::GraphTime;
 use crate::passes::choose_protocol::Protocol;
+use std::collections::BTreeMap;
 
 /// Shape of a decoder, fixed for its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,19 @@ pub struct DecoderSetup {
     pub capacity: usize,
     /// Meta-contexts of one burst.
     pub run_ahead: usize,
+}
+
+impl DecoderSetup {
+    /// Sequences side by side.
+    #[must_use]
+    pub fn sequences(&self) -> usize {
+        self.rows * self.samples
+    }
+
+    /// The error that a decoder of this shape cannot do something.
+    pub fn refuses(&self, message: impl Into<String>) -> BackendError {
+        BackendError::Decoder { rows: self.rows, samples: self.samples, message: message.into() }
+    }
 }
 
 /// A prompt for a row.
@@ -64,4 +79,13 @@ pub trait Decoder {
     /// # Errors
     /// No burst is pending, or the device failed.
     fn collect(&mut self) -> Result<&[i64], BackendError>;
+
+    /// From now on notes how long graphs take on the device, where the decoder can.
+    fn measure(&mut self) {}
+
+    /// Runs and device time of graphs, in bursts that were collected since the last call; nothing unless `measure` was
+    /// called. Graphs that are run as one have one name, `decode + reencode`.
+    fn take_times(&mut self) -> BTreeMap<String, GraphTime> {
+        BTreeMap::new()
+    }
 }

@@ -45,7 +45,8 @@ pub struct Request {
     pub watch: Option<Arc<dyn Watch>>,
     /// What to keep besides the tokens.
     pub keep: Keep,
-    /// Waits for the device after each graph, so that [`Timing`] is exact per graph.
+    /// Makes [`Timing`] exact per graph: waits for the device after each, or has the device note its times where generation
+    /// stays there.
     pub profile: bool,
 }
 

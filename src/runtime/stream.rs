@@ -5,13 +5,37 @@ use super::batch::Batch;
 use super::decoder::{Admission, Decoder, DecoderSetup};
 use super::error::RuntimeError;
 use super::generator::Generator;
+use super::plan::{ENCODE, Program};
 use super::prompt::Prompt;
 use super::request::{Burst, Cancel, Generation, Keep, Request, RunAhead};
 use super::timing::{Phase, Timing};
+use crate::passes::compile::Plan;
 use std::time::Instant;
 
 /// Longest burst of a decoder, in meta-contexts: what is recorded once has a bounded size.
 const MAX_RUN_AHEAD: usize = 64;
+
+impl Request {
+    /// The shape of a decoder of `rows` rows, each with room for any prompt of the request.
+    #[must_use]
+    pub fn decoder_setup(&self, program: &Program, rows: usize) -> DecoderSetup {
+        let meta_tokens = program.meta_tokens.max(1);
+        let steps = self.max_new_tokens.div_ceil(meta_tokens);
+        let run_ahead = match self.run_ahead {
+            RunAhead::All => steps,
+            RunAhead::MetaContexts(count) => count,
+        };
+        let run_ahead = run_ahead.clamp(1, steps.clamp(1, MAX_RUN_AHEAD));
+        let longest = self.prompts.iter().map(|prompt| prompt.len() / meta_tokens).max().unwrap_or(0);
+        DecoderSetup {
+            protocol: self.protocol,
+            rows,
+            samples: self.samples,
+            capacity: longest + steps.div_ceil(run_ahead) * run_ahead,
+            run_ahead,
+        }
+    }
+}
 
 impl Generator {
     /// The generation by a decoder; `None` where the backend has none, or the request wants what stays on the device.
@@ -23,26 +47,13 @@ impl Generator {
         on_burst: &mut dyn FnMut(&Burst<'_>),
         cancel: &Cancel,
     ) -> Result<Option<Generation>, RuntimeError> {
-        if request.needs_host() || request.keep != Keep::default() || request.profile {
+        if request.needs_host() || request.keep != Keep::default() {
             return Ok(None);
         }
         let started = Instant::now();
-        let run_ahead = match request.run_ahead {
-            RunAhead::All => steps,
-            RunAhead::MetaContexts(count) => count,
-        };
-        let run_ahead = run_ahead.clamp(1, steps.clamp(1, MAX_RUN_AHEAD));
-        let bursts = steps.div_ceil(run_ahead);
         let program = self.program().clone();
-        let longest =
-            prompts.iter().map(|prompt| prompt.meta_contexts(program.meta_tokens)).max().unwrap_or(0);
-        let setup = DecoderSetup {
-            protocol: request.protocol,
-            rows: prompts.len(),
-            samples: request.samples,
-            capacity: longest + bursts * run_ahead,
-            run_ahead,
-        };
+        let setup = request.decoder_setup(&program, prompts.len());
+        let bursts = steps.div_ceil(setup.run_ahead);
         let Some(decoder) = self.backend().decoder(&program, setup) else { return Ok(None) };
         let mut decoder = decoder?;
         let admissions: Vec<Admission<'_>> = prompts
@@ -56,8 +67,10 @@ impl Generator {
             })
             .collect();
         let mut timing = Timing::default();
+        if request.profile {
+            decoder.measure();
+        }
         decoder.admit(&admissions)?;
-        timing.add(Phase::Prefill, super::plan::ENCODE, started.elapsed());
         let mut batch = Batch::new(request, prompts);
         let mut flow = Flow { decoder: &mut *decoder, bursts, begun: Vec::new(), collected: 0 };
         while !cancel.is_cancelled() && flow.go_on(&batch)? {
@@ -67,6 +80,11 @@ impl Generator {
             })?;
         }
         timing.total = started.elapsed();
+        timing.graphs = flow.decoder.take_times();
+        let plan = program.plan(request.protocol)?;
+        for (graph, time) in &timing.graphs {
+            *timing.phases.entry(phase_of(plan, graph)).or_default() += time.total;
+        }
         Ok(Some(Generation {
             sequences: batch.finish(),
             states: Vec::new(),
@@ -74,6 +92,16 @@ impl Generator {
             host_sampled: false,
             timing,
         }))
+    }
+}
+
+/// What a decoder's graph is for.
+fn phase_of(plan: &Plan, graph: &str) -> Phase {
+    match plan {
+        _ if graph == ENCODE => Phase::Prefill,
+        Plan::Distributed { coarse, .. } if graph == coarse => Phase::Coarse,
+        Plan::Distributed { .. } => Phase::Expand,
+        Plan::Undistributed { .. } => Phase::Decode,
     }
 }
 

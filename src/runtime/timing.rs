@@ -32,7 +32,7 @@ pub struct GraphTime {
 }
 
 /// Times of one generation. On a device that works asynchronously a graph's time is that of its launch, unless the
-/// generator profiles, which waits after each run.
+/// generator profiles: then it is the device's, and graphs that run as one have one name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
     /// Time per phase.

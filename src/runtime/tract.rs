@@ -2,6 +2,7 @@
 //! tensors, handed to graphs without a copy.
 
 mod exact;
+mod largest;
 
 use super::portable::{
     Elements, ElementsMut, ElementsRef, Engine, Input, Output, Portable, Typed, no_elements,
@@ -40,7 +41,9 @@ fn plan(model: &[u8], folder: Option<&Path>) -> TractResult<Arc<TypedRunnableMod
     let mut proto = onnx.proto_model_for_read(&mut &model[..])?;
     exact::spell_out(&mut proto);
     let parsed = onnx.parse(&proto, folder.and_then(Path::to_str))?;
-    parsed.model.into_optimized()?.into_runnable()
+    let mut model = parsed.model.into_optimized()?;
+    largest::select_instead_of_sorting(&mut model);
+    model.into_runnable()
 }
 
 /// Reads external data by position: a file cut short is an error, where a mapped one would end the process.

@@ -394,6 +394,17 @@ def time_attend(bench):
     return launches * max(1, 8 // len(launches)), moved, 4.0 * seen * case["rows"] * case["heads"] * case["head_dim"]
 
 
+def check_read_words(bench):
+    words, blocks = bench.case["words"], bench.case["launch"]["grid"][0]
+    values = bench.random.integers(0, 2**63, 2 * words).astype(np.uint64)
+    out = bench.buffer(blocks, "u64")
+    bench.run("ReadArguments", dict(data=bench.buffer(2 * words, "u64", values).address, out=out.address, words=words))
+    expected = np.zeros(blocks, np.uint64)
+    np.bitwise_xor.at(expected, np.arange(words) // bench.case["launch"]["threads"] % blocks, values[::2] ^ values[1::2])
+    assert (out.read() == expected).all(), "another sum"
+    return 0.0
+
+
 # ---- sample ----
 
 

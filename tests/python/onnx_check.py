@@ -30,7 +30,7 @@ UNBUILT = {
     **{f"{dtype}.lopsided.{graph}": ODD_HEADS
        for dtype in ("f16", "bf16")
        for graph in ("decode", "decode_logits", "expand", "expand_logits", "reencode", "score")},
-    **{f"{scheme}.paper.{graph}": SHARED_INPUT for scheme in ("int8", "int4") for graph in ("coarse", "score")},
+    **{f"{scheme}.paper.{graph}": SHARED_INPUT for scheme in ("int8", "int4", "fp8") for graph in ("coarse", "score")},
 }
 NO_ENGINE = "TensorRT-RTX builds no engine"
 DRAWS_EXACT = 1e-3  # tolerances below it leave draws as they are

@@ -25,9 +25,6 @@ pub struct FileArgs {
     /// goes on after a kill [default: standard output]
     #[arg(long, value_name = "FILE", requires = "prompts_file")]
     out: Option<PathBuf>,
-    /// Prompts that generate side by side; changes the speed, not the tokens
-    #[arg(long, value_name = "N", default_value_t = 8, requires = "prompts_file")]
-    batch: usize,
 }
 
 /// One line of a file of prompts.
@@ -73,14 +70,13 @@ pub struct Job<'j> {
     pub request: Request,
     /// Whether the user said how long sequences get; what a checkpoint says gives way to the room there is.
     pub asked: bool,
+    /// Prompts side by side.
+    pub batch: usize,
 }
 
 impl Job<'_> {
     /// Answers every prompt of `file` that has no result yet.
     pub fn run(&mut self, file: &Path, args: &FileArgs, reporter: &Reporter) -> Result<(), Failure> {
-        if args.batch == 0 {
-            return Err(Failure::usage(&"--batch counts from 1"));
-        }
         if reporter.json() && args.out.is_none() {
             return Err(Failure::usage(
                 &"--json prints one document, and the results are lines of standard output",
@@ -100,7 +96,7 @@ impl Job<'_> {
             shown.set((entries.len() - rest.len()) as u64, entries.len() as u64);
             let alike =
                 |entry: &&&Entry| (entry.max_new_tokens, entry.seed) == (first.max_new_tokens, first.seed);
-            let count = rest.iter().take(args.batch).take_while(alike).count();
+            let count = rest.iter().take(self.batch).take_while(alike).count();
             let (batch, later) = rest.split_at(count);
             results.add(&self.batch(batch, &mut totals)?)?;
             rest = later;

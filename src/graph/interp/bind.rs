@@ -2,7 +2,7 @@
 
 use super::{InterpError, Interpreter, Tensors};
 use crate::ir::dim::{Bindings, Symbol};
-use crate::ir::shape::Type;
+use crate::ir::shape::{Shape, Type};
 use crate::ir::tensor::{Data, Tensor};
 
 /// A tensor given for a name, and the type the graph declares for it.
@@ -18,9 +18,9 @@ impl Interpreter {
     pub(super) fn bind(&self, state: &Tensors, inputs: &Tensors) -> Result<Bindings, InterpError> {
         let mut given = self.pair("input", inputs, &self.inputs)?;
         given.extend(self.pair("state", state, &self.states)?);
-        let mut bindings = Bindings::default();
-        // A product of two symbols waits until one of them is known from elsewhere.
-        while given.iter().map(|one| solve(one, &mut bindings)).fold(false, |any, bound| any | bound) {}
+        let ports: Vec<(&Shape, &[usize])> =
+            given.iter().map(|one| (&one.ty.shape, one.tensor.shape.as_slice())).collect();
+        let bindings = Bindings::solve(&ports);
         match given.iter().find(|one| one.ty.shape.eval(&bindings).as_ref() != Some(&one.tensor.shape)) {
             Some(one) => Err(mismatch(one.what, one.name, one.tensor, one.ty, &bindings)),
             None => Ok(bindings),
@@ -55,18 +55,6 @@ impl Interpreter {
         }
         Ok(given)
     }
-}
-
-/// Binds what the axes of one tensor determine; whether anything was.
-fn solve(given: &Given<'_>, bindings: &mut Bindings) -> bool {
-    let mut bound = false;
-    for (dim, size) in given.ty.shape.0.iter().zip(&given.tensor.shape) {
-        if let Some((symbol, value)) = dim.solve(*size, bindings) {
-            bindings.bind(symbol, value);
-            bound = true;
-        }
-    }
-    bound
 }
 
 pub(super) fn mismatch(

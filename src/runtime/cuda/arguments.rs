@@ -214,6 +214,16 @@ pub struct IotaArguments {
     pub unused: i32,
 }
 
+/// Arguments of `read_words`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields are described in kernels/abi.cuh")]
+pub struct ReadArguments {
+    pub data: u64,
+    pub out: u64,
+    pub words: i64,
+}
+
 // The sizes that `kernels/abi.cuh` asserts.
 const _: () = {
     assert!(size_of::<Rows>() == 32 && size_of::<Heads>() == 32);
@@ -222,6 +232,7 @@ const _: () = {
     assert!(size_of::<AttendArguments>() == 336 && size_of::<SampleArguments>() == 120);
     assert!(size_of::<ElementArguments>() == 232 && size_of::<GatherArguments>() == 72);
     assert!(size_of::<UniformArguments>() == 40 && size_of::<IotaArguments>() == 16);
+    assert!(size_of::<ReadArguments>() == 24);
 };
 
 /// What a kernel does with the memory at an address.
@@ -300,4 +311,5 @@ plain! {
     GatherArguments,
     UniformArguments,
     IotaArguments,
+    ReadArguments,
 }

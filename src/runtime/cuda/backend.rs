@@ -1,16 +1,18 @@
 //! The `cuda` backend: every graph of a bundle on a device, one run at a time, as the generator asks for it. Owns the
 //! buffers' memory, which it reuses by size, and the conversion between what graphs declare and what the device holds.
 
+use super::computed::BrokenGraph;
 use super::decode::CudaDecoder;
 use super::device::{Allocation, Device, DeviceError, Stream};
 use super::dispatch;
 use super::machine::{Machine, MachineError, bytes_of, solve};
 use super::plan::view::{Element, View, row_major};
-use super::plan::{Contents, PlanOptions};
+use super::plan::{PlanError, PlanOptions};
 use super::weights::{InMemory, WeightBytes, refuse_codes};
 use crate::bundle::Bundle;
 use crate::graph::interp::WeightSource;
 use crate::graph::{Graph, text};
+use crate::ir::bytes::floats_of;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
 use crate::runtime::backend::{Backend, BackendError, Buffer, Outputs};
@@ -107,9 +109,9 @@ impl Cuda {
             let refuse = |message| Err(BackendError::Load { graph: graph.clone(), message });
             refuse_codes(of).map_or(Ok(()), refuse)?;
         }
-        let error = |message: String| BackendError::Load { graph: "-".to_owned(), message };
-        let machine =
-            Machine::new(device, graphs, weights, dtype).map_err(|source| error(source.to_string()))?;
+        let broken =
+            |error: BrokenGraph| BackendError::Load { message: error.source.to_string(), graph: error.graph };
+        let machine = Machine::new(device, graphs, weights, dtype).map_err(broken)?;
         Ok(Cuda { machine, pool: Pool::default(), arena: None })
     }
 
@@ -169,22 +171,28 @@ pub(super) fn failed(error: DeviceError) -> BackendError {
     match error {
         DeviceError::OutOfMemory { bytes, .. } => BackendError::OutOfMemory { backend: NAME, bytes },
         DeviceError::Unavailable(message) => BackendError::Unavailable { backend: NAME, message },
-        other => BackendError::Run { graph: "-".to_owned(), backend: NAME, message: other.to_string() },
+        other => BackendError::Device { backend: NAME, message: other.to_string() },
     }
 }
 
 pub(super) fn failed_in(graph: &str, error: MachineError) -> BackendError {
     match error {
         MachineError::NoGraph(graph) => BackendError::NoGraph { graph, backend: NAME },
+        MachineError::Verify(source) => {
+            BackendError::Load { graph: graph.to_owned(), message: source.to_string() }
+        }
+        MachineError::Plan(PlanError { graph, scope, message }) => {
+            BackendError::Load { graph, message: format!("{scope}: {message}") }
+        }
+        MachineError::Unbound { graph, name } => {
+            BackendError::Binding { graph, message: format!("`{name}` was given no memory") }
+        }
         MachineError::Device(error @ (DeviceError::OutOfMemory { .. } | DeviceError::Unavailable(_))) => {
             failed(error)
         }
-        MachineError::Device(DeviceError::Call { call, message }) => BackendError::Run {
-            graph: graph.to_owned(),
-            backend: NAME,
-            message: format!("{call}: {message}"),
-        },
-        other => BackendError::Load { graph: graph.to_owned(), message: other.to_string() },
+        MachineError::Device(error) => {
+            BackendError::Run { graph: graph.to_owned(), backend: NAME, message: error.to_string() }
+        }
     }
 }
 
@@ -325,10 +333,7 @@ impl Backend for Cuda {
         let mut outputs = Outputs::new();
         for (name, ty) in &names.outputs {
             let shape = ty.shape.eval(&bindings).ok_or_else(|| binding(format!("`{name}` has no size")))?;
-            let is_output =
-                |contents: &Contents| matches!(contents, Contents::Output { name: known } if known == name);
-            let found = plan.buffers.iter().find(|buffer| is_output(&buffer.contents));
-            let element = found.map_or(element_of(ty.dtype), |buffer| buffer.element);
+            let element = plan.output(name).map_or(element_of(ty.dtype), |buffer| buffer.element);
             let buffer = self.hold(element, ty.dtype, &shape)?;
             values.insert(name.clone(), held(&buffer)?.address());
             outputs.push((name.clone(), buffer));
@@ -359,21 +364,10 @@ impl Backend for Cuda {
 
 /// Elements as the host reads them.
 fn data_of(bytes: &[u8], element: Element, model: Dtype) -> Data {
-    let floats = |dtype: Dtype| -> Vec<f64> {
-        match dtype {
-            Dtype::F16 => {
-                bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f64()).collect()
-            }
-            Dtype::Bf16 => {
-                bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f64()).collect()
-            }
-            _ => bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
-        }
-    };
     match element {
         Element::Int => Data::int(bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
         Element::Bool => Data::bool(bytes.iter().map(|byte| *byte != 0).collect()),
-        Element::Float => Data::float(floats(Dtype::F32)),
-        Element::Model => Data::float(floats(model)),
+        Element::Float => Data::float(floats_of(Dtype::F32, bytes)),
+        Element::Model => Data::float(floats_of(model, bytes)),
     }
 }

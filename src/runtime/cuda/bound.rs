@@ -5,6 +5,7 @@ use super::plan::view::located;
 use super::plan::{Call, Plan};
 use super::{dispatch, launch};
 use crate::graph::Scope;
+use std::collections::BTreeSet;
 
 /// A step that only needs a stream.
 enum Ready {
@@ -15,6 +16,23 @@ enum Ready {
 /// A plan whose buffers have addresses on a device.
 pub struct Bound {
     steps: Vec<(Scope, Ready)>,
+}
+
+/// Loads every kernel of some plans at once: a device may compile them side by side.
+///
+/// # Errors
+/// A kernel does not compile or load, or a size is beyond what it can launch.
+pub fn load_kernels<'p>(
+    device: &dyn Device,
+    plans: impl IntoIterator<Item = &'p Plan>,
+) -> Result<(), DeviceError> {
+    let mut units = BTreeSet::new();
+    for plan in plans {
+        for step in plan.steps.iter().filter(|step| !matches!(step.call, Call::MatMul(_))) {
+            units.insert(dispatch::of(&mut step.call.clone(), plan.dtype, device.properties())?.unit);
+        }
+    }
+    device.load(&units.into_iter().collect::<Vec<_>>())
 }
 
 impl Bound {
@@ -39,6 +57,14 @@ impl Bound {
             steps.push((step.scope.clone(), ready));
         }
         Ok(Bound { steps })
+    }
+
+    /// The matrix products, in order.
+    pub fn products(&self) -> impl Iterator<Item = &MatMul> {
+        self.steps.iter().filter_map(|(_, step)| match step {
+            Ready::MatMul(matmul) => Some(matmul),
+            Ready::Launch { .. } => None,
+        })
     }
 
     /// Runs the steps on a stream.

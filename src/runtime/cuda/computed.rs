@@ -5,16 +5,26 @@ use super::weights::WeightBytes;
 use crate::bundle::Piece;
 use crate::graph::interp::{Interpreter, Tensors, WeightError, WeightSource};
 use crate::graph::{BuildError, Graph, NodeId, text};
+use crate::ir::bytes::{bytes_of, floats_of};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::ir::tensor::{Data, Tensor};
 use crate::passes::Pass as _;
 use crate::passes::eliminate_dead_code::EliminateDeadCode;
-use half::{bf16, f16};
 use std::collections::{BTreeMap, HashMap};
 
 /// Name of the one output of a weight's graph.
 const VALUE: &str = "value";
+
+/// A graph breaks a rule when what it computes from weights alone is taken out.
+#[derive(Debug, thiserror::Error)]
+#[error("graph `{graph}`: {source}")]
+pub struct BrokenGraph {
+    /// The graph.
+    pub graph: String,
+    /// The rule.
+    pub source: BuildError,
+}
 
 /// Stored weights, and those that graphs compute from them, by the names that `separate` gave.
 pub struct Computed {
@@ -26,37 +36,43 @@ impl Computed {
     /// Replaces what `graphs` compute from weights alone by weights of their own.
     ///
     /// # Errors
-    /// Never for verified graphs.
+    /// Never for verified graphs; else the graph that is none.
     pub fn separate<'g>(
         graphs: impl Iterator<Item = &'g mut Graph>,
         stored: Box<dyn WeightBytes>,
-    ) -> Result<Self, BuildError> {
+    ) -> Result<Self, BrokenGraph> {
         let mut computed = BTreeMap::new();
         for graph in graphs {
-            let fixed = graph.fixed();
-            for id in graph.order() {
-                let leaf = matches!(graph.op(id), Op::Weight { .. } | Op::Const { .. });
-                let read = graph.users(id).iter().any(|(user, _)| !fixed.contains(user));
-                let float = matches!(graph.ty(id).dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16);
-                let sized = graph.ty(id).shape.as_const().is_some();
-                // Kernels read joined weights where they lie.
-                let joined = super::plan::weights::joined(graph, id).is_some();
-                if fixed.contains(&id) && !leaf && !joined && read && float && sized {
-                    let own = alone(graph, id)?;
-                    let hash = blake3::hash(text::print(&own).as_bytes()).to_hex();
-                    let name = format!("computed.{}", &hash[..16]);
-                    let op = Op::Weight { name: name.as_str().into(), ty: graph.ty(id).clone() };
-                    let weight = graph.add(op, &[], &graph.scope(id).clone())?;
-                    graph.replace_uses(id, weight)?;
-                    computed.insert(name, own);
-                }
-            }
-            // What only computed weights read is dead now; the pass cannot fail.
-            let _ = EliminateDeadCode.run(graph);
-            graph.sweep();
+            let name = graph.name().to_owned();
+            separate_in(graph, &mut computed).map_err(|source| BrokenGraph { graph: name, source })?;
         }
         Ok(Computed { stored, graphs: computed })
     }
+}
+
+fn separate_in(graph: &mut Graph, computed: &mut BTreeMap<String, Graph>) -> Result<(), BuildError> {
+    let fixed = graph.fixed();
+    for id in graph.order() {
+        let leaf = matches!(graph.op(id), Op::Weight { .. } | Op::Const { .. });
+        let read = graph.users(id).iter().any(|(user, _)| !fixed.contains(user));
+        let float = matches!(graph.ty(id).dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16);
+        let sized = graph.ty(id).shape.as_const().is_some();
+        // Kernels read joined weights where they lie.
+        let joined = super::plan::weights::joined(graph, id).is_some();
+        if fixed.contains(&id) && !leaf && !joined && read && float && sized {
+            let own = alone(graph, id)?;
+            let hash = blake3::hash(text::print(&own).as_bytes()).to_hex();
+            let name = format!("computed.{}", &hash[..16]);
+            let op = Op::Weight { name: name.as_str().into(), ty: graph.ty(id).clone() };
+            let weight = graph.add(op, &[], &graph.scope(id).clone())?;
+            graph.replace_uses(id, weight)?;
+            computed.insert(name, own);
+        }
+    }
+    // What only computed weights read is dead now; the pass cannot fail.
+    let _ = EliminateDeadCode.run(graph);
+    graph.sweep();
+    Ok(())
 }
 
 /// A graph that yields one node's value.
@@ -82,9 +98,7 @@ impl WeightBytes for Computed {
         let Some((_, Tensor { data: Data::Float(values), .. })) = value else {
             return Err(format!("weight `{name}` has no value"));
         };
-        let bytes: Vec<u8> =
-            values.iter().flat_map(|value| super::plan::narrow(*value).to_le_bytes()).collect();
-        piece(Dtype::F32, &bytes)
+        piece(Dtype::F32, &bytes_of(Dtype::F32, &values))
     }
 }
 
@@ -98,17 +112,7 @@ impl WeightSource for Stored<'_> {
         let shape = self.1.ty(id).shape.as_const().ok_or(WeightError::Missing)?;
         let mut values = Vec::new();
         let mut take = |dtype: Dtype, bytes: &[u8]| {
-            match dtype {
-                Dtype::F16 => {
-                    values.extend(bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f64()));
-                }
-                Dtype::Bf16 => {
-                    values.extend(bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f64()));
-                }
-                _ => {
-                    values.extend(bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))))
-                }
-            }
+            values.extend(floats_of(dtype, bytes));
             Ok(())
         };
         self.0.read(name, &mut take).map_err(WeightError::Unreadable)?;

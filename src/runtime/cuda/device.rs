@@ -32,6 +32,15 @@ pub struct Properties {
     pub memory_bytes: usize,
     /// Most shared memory of a block in bytes, after opting in.
     pub shared_bytes: usize,
+    /// An allocation takes at most its size rounded up to a multiple of this many bytes.
+    pub allocation_bytes: usize,
+}
+
+impl Properties {
+    /// Device memory in bytes that allocations of these sizes take at most.
+    pub fn taken_bytes(&self, sizes: impl IntoIterator<Item = usize>) -> usize {
+        sizes.into_iter().map(|bytes| bytes.max(1).next_multiple_of(self.allocation_bytes.max(1))).sum()
+    }
 }
 
 /// Device memory that is freed when dropped.
@@ -133,7 +142,45 @@ pub struct MatMul {
     pub out_stride: usize,
 }
 
+/// All that the choice of an algorithm for a product depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProductKind {
+    /// Rows of `x`, rows of `weight`, columns of both.
+    pub sizes: [usize; 3],
+    /// Elements from one row to the next: of `x`, of what is added and of `out`.
+    pub strides: [usize; 3],
+    /// Type of the operands.
+    pub dtype: Dtype,
+    /// Type of `out`.
+    pub out_dtype: Dtype,
+    /// Whether there is a bias.
+    pub bias: bool,
+    /// Whether there is a residual.
+    pub residual: bool,
+    /// Alignment in bytes, at most 256, of `weight`, `x`, what is added and `out`.
+    pub alignments: [u32; 4],
+}
+
 impl MatMul {
+    /// What the choice of an algorithm depends on.
+    #[must_use]
+    pub fn kind(&self) -> ProductKind {
+        let alignment = |address: u64| 1u32 << address.trailing_zeros().min(8);
+        let (added, added_stride) = match self.residual {
+            0 => (self.out, self.out_stride),
+            residual => (residual, self.residual_stride),
+        };
+        ProductKind {
+            sizes: [self.m, self.n, self.k],
+            strides: [self.x_stride, added_stride, self.out_stride],
+            dtype: self.dtype,
+            out_dtype: self.out_dtype,
+            bias: self.bias != 0,
+            residual: self.residual != 0,
+            alignments: [self.weight, self.x, added, self.out].map(alignment),
+        }
+    }
+
     /// Refuses products that no device has: of other types, with a result of another type that is added to, with rows
     /// that overlap.
     ///
@@ -284,7 +331,8 @@ pub trait Device: Send + Sync {
     /// The driver refused the launch.
     fn launch(&self, stream: Stream, launch: &Launch<'_>) -> Result<(), DeviceError>;
 
-    /// Starts a matrix product.
+    /// Starts a matrix product. A library may load its kernels at the first product of a kind, which cannot be recorded:
+    /// a product that is recorded is of a kind that was started before outside recordings.
     ///
     /// # Errors
     /// The library refused it.

@@ -1,6 +1,6 @@
 //! From a call of a plan to a launch: which kernel of which unit, with how many blocks and threads.
 
-use super::arguments::{ElementArguments, Plain as _, UniformArguments};
+use super::arguments::{ElementArguments, Plain as _, ReadArguments, UniformArguments};
 use super::device::{Device, DeviceError, Launch, Properties, Source, Stream, Unit};
 use super::launch::{self, Shape};
 use super::launch_attention;
@@ -104,6 +104,22 @@ pub fn uniforms(
     let unit = Unit { source: Source::Sample, dtype, head_dim: 0 };
     let shape = launch::uniforms(arguments, device.properties()).map_err(refused)?;
     start(device, stream, unit, &shape, &arguments.bytes())
+}
+
+/// Reads memory; `out` has an element for each block, of which the number is given back.
+///
+/// # Errors
+/// The device failed.
+pub fn read_words(
+    device: &dyn Device,
+    stream: Stream,
+    dtype: Dtype,
+    arguments: &ReadArguments,
+) -> Result<usize, DeviceError> {
+    let unit = Unit { source: Source::Rows, dtype, head_dim: 0 };
+    let shape = launch::read_words(arguments, device.properties()).map_err(refused)?;
+    start(device, stream, unit, &shape, &arguments.bytes())?;
+    Ok(shape.grid[0] as usize)
 }
 
 fn start(

@@ -155,6 +155,8 @@ impl Driver {
         unsafe {
             check("cuModuleGetFunction", sys::cuModuleGetFunction(&raw mut function, module, text.as_ptr()))
                 .map_err(|error| failed(format!("kernel `{name}`: {error}")))?;
+            // Now, not at its first launch: a recording must not load anything.
+            check("cuFuncLoad", sys::cuFuncLoad(function))?;
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
             let asked = sys::cuFuncGetAttribute(&raw mut declared_bytes, attribute, function);
             check("cuFuncGetAttribute", asked)?;

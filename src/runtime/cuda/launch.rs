@@ -3,8 +3,8 @@
 //! written at the top of their sources.
 
 use super::arguments::{
-    ElementArguments, EmbedArguments, GatherArguments, IotaArguments, LinearArguments, NormArguments, Rows,
-    SampleArguments, SwigluArguments, UniformArguments,
+    ElementArguments, EmbedArguments, GatherArguments, IotaArguments, LinearArguments, NormArguments,
+    ReadArguments, Rows, SampleArguments, SwigluArguments, UniformArguments,
 };
 use super::device::Properties;
 use crate::ir::dtype::Dtype;
@@ -213,6 +213,21 @@ pub fn iota(a: &IotaArguments, properties: &Properties) -> Result<Shape, LaunchE
     walk("iota", positive("iota", "count", a.count)?, THREADS, properties)
 }
 
+/// `read_words`; as many blocks as `out` has room for.
+///
+/// # Errors
+/// Nothing to read.
+pub fn read_words(a: &ReadArguments, properties: &Properties) -> Result<Shape, LaunchError> {
+    let nothing = || LaunchError {
+        kernel: "read_words",
+        what: "words",
+        found: a.words,
+        expected: "at least 1".to_owned(),
+    };
+    let words = usize::try_from(a.words).ok().filter(|words| *words > 0).ok_or_else(nothing)?;
+    walk("read_words", words, THREADS, properties)
+}
+
 /// `uniforms`.
 ///
 /// # Errors
@@ -242,7 +257,14 @@ mod tests {
     use crate::runtime::cuda::device::Properties;
 
     fn device(shared_bytes: usize) -> Properties {
-        Properties { name: "test".to_owned(), sm: 90, multiprocessors: 132, memory_bytes: 0, shared_bytes }
+        Properties {
+            name: "test".to_owned(),
+            sm: 90,
+            multiprocessors: 132,
+            memory_bytes: 0,
+            shared_bytes,
+            allocation_bytes: 256,
+        }
     }
 
     fn product(rows: i32, k: i32, n: i32, mode: i32) -> LinearArguments {

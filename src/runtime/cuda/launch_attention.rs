@@ -167,6 +167,7 @@ mod tests {
             multiprocessors: 132,
             memory_bytes: 0,
             shared_bytes: 232_448,
+            allocation_bytes: 256,
         }
     }
 

@@ -2,18 +2,21 @@
 //! every way of running has in common; refuses to know state, protocols and requests.
 
 use super::bound::Bound;
-use super::computed::Computed;
-use super::device::{Allocation, Device, DeviceError, Stream};
+use super::computed::{BrokenGraph, Computed};
+use super::device::{Allocation, Device, DeviceError, ProductKind, Stream};
+use super::needs::Needs;
 use super::plan::view::Element;
 use super::plan::weights::WeightLayout;
 use super::plan::{Contents, Plan, PlanError, PlanOptions, lower};
 use super::weights::{DeviceWeights, WeightBytes};
-use crate::graph::{BuildError, Graph};
-use crate::ir::dim::{Bindings, Symbol};
+use crate::graph::Graph;
+use crate::ir::bytes::bytes_of as floats_as;
+use crate::ir::dim::Bindings;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Literal};
+use crate::runtime::plan::signature;
 use indexmap::IndexMap;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Graphs and weights on a device.
@@ -23,12 +26,14 @@ pub struct Machine {
     /// Type of activations and weights.
     pub dtype: Dtype,
     graphs: IndexMap<String, Graph>,
-    weights: DeviceWeights,
-    constants: HashMap<(Literal, Element), Allocation>,
+    pub(super) weights: DeviceWeights,
+    pub(super) constants: HashMap<(Literal, Element), Allocation>,
     /// Cosines and sines by angle base and half width: positions and memory.
-    rotations: HashMap<(u64, usize), (usize, Allocation)>,
+    pub(super) rotations: HashMap<(u64, usize), (usize, Allocation)>,
     /// Tables that longer ones replaced; plans bound before still read them.
-    outgrown: Vec<Allocation>,
+    pub(super) outgrown: Vec<Allocation>,
+    /// Kinds of products that were started.
+    warm: HashSet<ProductKind>,
 }
 
 /// Why a graph could not be made ready or run.
@@ -60,13 +65,13 @@ impl Machine {
     /// `graphs` with weights from `source`, computed in `dtype`.
     ///
     /// # Errors
-    /// Never for verified graphs.
+    /// Never for verified graphs; else the graph that is none.
     pub fn new(
         device: Arc<dyn Device>,
         mut graphs: IndexMap<String, Graph>,
         source: Box<dyn WeightBytes>,
         dtype: Dtype,
-    ) -> Result<Self, BuildError> {
+    ) -> Result<Self, BrokenGraph> {
         let source = Box::new(Computed::separate(graphs.values_mut(), source)?);
         let layout = WeightLayout::of(&graphs.values().collect::<Vec<_>>());
         Ok(Machine {
@@ -77,6 +82,7 @@ impl Machine {
             constants: HashMap::new(),
             rotations: HashMap::new(),
             outgrown: Vec::new(),
+            warm: HashSet::new(),
         })
     }
 
@@ -119,6 +125,10 @@ impl Machine {
         arena: u64,
         values: &BTreeMap<String, u64>,
     ) -> Result<Bound, MachineError> {
+        let needs = Needs::of([plan]);
+        if self.missing_bytes(&needs) > 0 {
+            self.load(&needs)?;
+        }
         let mut addresses = Vec::with_capacity(plan.buffers.len());
         for buffer in &plan.buffers {
             let given = |name: &String| {
@@ -136,44 +146,18 @@ impl Machine {
         Ok(Bound::new(&*self.device, plan, &addresses)?)
     }
 
-    fn constant(&mut self, value: &Literal, element: Element) -> Result<u64, DeviceError> {
-        let key = (value.clone(), element);
-        if let Some(known) = self.constants.get(&key) {
-            return Ok(known.address);
-        }
-        let bytes = bytes_of(&value.to_tensor().data, element, self.dtype);
-        let memory = self.device.allocate(bytes.len().max(1))?;
-        self.device.write(Stream(0), memory.address, &bytes)?;
-        self.device.synchronize()?;
-        let address = memory.address;
-        self.constants.insert(key, memory);
-        Ok(address)
-    }
-
-    fn rotation(&mut self, theta: u64, half: usize, positions: usize) -> Result<u64, DeviceError> {
-        let known = self.rotations.get(&(theta, half)).filter(|(known, _)| *known >= positions);
-        if let Some((_, memory)) = known {
-            return Ok(memory.address);
-        }
-        let base = f64::from_bits(theta);
-        let mut bytes = Vec::with_capacity(positions * half * 8);
-        for position in 0..positions {
-            for pair in 0..half {
-                // Positions and pairs are far below 2^52: the quotient is the nearest f64.
-                let exponent = -(pair as f64) / half as f64;
-                let (sin, cos) = (position as f64 * base.powf(exponent)).sin_cos();
-                bytes.extend_from_slice(&super::plan::narrow(cos).to_le_bytes());
-                bytes.extend_from_slice(&super::plan::narrow(sin).to_le_bytes());
+    /// Starts one product of every kind that `bound` has and that was not started before, so that `bound` can be recorded.
+    /// Nobody may use the memory of its results meanwhile.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn warm(&mut self, bound: &Bound) -> Result<(), DeviceError> {
+        for product in bound.products() {
+            if self.warm.insert(product.kind()) {
+                self.device.matmul(Stream(0), product)?;
             }
         }
-        let memory = self.device.allocate(bytes.len().max(1))?;
-        self.device.write(Stream(0), memory.address, &bytes)?;
-        self.device.synchronize()?;
-        let address = memory.address;
-        if let Some((_, old)) = self.rotations.insert((theta, half), (positions, memory)) {
-            self.outgrown.push(old);
-        }
-        Ok(address)
+        Ok(())
     }
 }
 
@@ -183,15 +167,7 @@ pub fn bytes_of(data: &Data, element: Element, model: Dtype) -> Vec<u8> {
     match data {
         Data::Int(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         Data::Bool(values) => values.iter().map(|value| u8::from(*value)).collect(),
-        Data::Float(values) => {
-            let dtype = if element == Element::Float { Dtype::F32 } else { model };
-            let values = values.iter().map(|value| super::plan::narrow(*value));
-            match dtype {
-                Dtype::F16 => values.flat_map(|value| half::f16::from_f32(value).to_le_bytes()).collect(),
-                Dtype::Bf16 => values.flat_map(|value| half::bf16::from_f32(value).to_le_bytes()).collect(),
-                _ => values.flat_map(f32::to_le_bytes).collect(),
-            }
-        }
+        Data::Float(values) => floats_as(if element == Element::Float { Dtype::F32 } else { model }, values),
     }
 }
 
@@ -200,30 +176,17 @@ pub fn bytes_of(data: &Data, element: Element, model: Dtype) -> Vec<u8> {
 /// # Errors
 /// The input whose sizes do not fit its type.
 pub fn solve(graph: &Graph, sizes: &[(&str, &[usize])]) -> Result<Bindings, String> {
-    use crate::ir::op::Op;
-    let mut bindings = Bindings::default();
-    let inputs = graph.inputs();
-    // Dimensions of one symbol first, products once one of their symbols is known.
-    for _ in 0..Symbol::ALL.len() + 1 {
-        for id in &inputs {
-            let Op::Input { name, ty, .. } = graph.op(*id) else { continue };
-            let Some((_, dims)) = sizes.iter().find(|(given, _)| *given == &**name) else { continue };
-            for (dim, size) in ty.shape.0.iter().zip(*dims) {
-                if let Some((symbol, value)) = dim.solve(*size, &bindings)
-                    && bindings.get(symbol).is_none()
-                {
-                    bindings.bind(symbol, value);
-                }
-            }
-        }
+    let signature = signature(graph);
+    let mut ports = Vec::with_capacity(signature.inputs.len());
+    for (name, ty) in &signature.inputs {
+        let given = sizes.iter().find(|(given, _)| given == name);
+        let (_, dims) = given.ok_or_else(|| format!("input `{name}` is missing"))?;
+        ports.push((&ty.shape, *dims));
     }
-    for id in &inputs {
-        let Op::Input { name, ty, .. } = graph.op(*id) else { continue };
-        let Some((_, dims)) = sizes.iter().find(|(given, _)| *given == &**name) else {
-            return Err(format!("input `{name}` is missing"));
-        };
-        if ty.shape.eval(&bindings).as_deref() != Some(*dims) {
-            return Err(format!("input `{name}` has the sizes {dims:?}, expected {}", ty.shape));
+    let bindings = Bindings::solve(&ports);
+    for ((shape, dims), name) in ports.iter().zip(signature.inputs.keys()) {
+        if shape.eval(&bindings).as_deref() != Some(*dims) {
+            return Err(format!("input `{name}` has the sizes {dims:?}, expected {shape}"));
         }
     }
     Ok(bindings)

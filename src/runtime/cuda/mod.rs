@@ -3,8 +3,10 @@
 
 pub mod arguments;
 pub mod backend;
+pub mod bench;
 pub mod bound;
 pub mod cache;
+pub mod ceilings;
 pub mod computed;
 pub mod decode;
 pub mod device;
@@ -17,9 +19,11 @@ pub mod launch_attention;
 #[cfg(feature = "cuda")]
 pub mod libraries;
 pub mod machine;
+pub mod needs;
 #[cfg(feature = "cuda")]
 pub mod nvrtc;
 pub mod plan;
 #[cfg(feature = "cuda")]
 pub mod presence;
+pub mod replicas;
 pub mod weights;

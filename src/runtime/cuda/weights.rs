@@ -5,6 +5,7 @@ use super::plan::weights::WeightLayout;
 use crate::bundle::{Bundle, Piece};
 use crate::graph::Graph;
 use crate::graph::interp::WeightSource;
+use crate::ir::bytes::bytes_of;
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::ir::tensor::Tensor;
@@ -27,7 +28,7 @@ pub trait WeightBytes {
 
 impl WeightBytes for Arc<Bundle> {
     fn read(&self, name: &str, piece: &mut Piece<'_>) -> Result<(), String> {
-        self.weight_pieces(name, PIECE_BYTES, piece).map_err(|source| source.to_string())
+        self.weight_pieces(name, PIECE_BYTES, piece).map(|_| ()).map_err(|source| source.to_string())
     }
 }
 
@@ -40,9 +41,7 @@ impl WeightBytes for InMemory {
         let crate::ir::tensor::Data::Float(values) = data else {
             return Err(format!("weight `{name}` is not of floats"));
         };
-        let bytes: Vec<u8> =
-            values.iter().flat_map(|value| super::plan::narrow(*value).to_le_bytes()).collect();
-        piece(Dtype::F32, &bytes)
+        piece(Dtype::F32, &bytes_of(Dtype::F32, &values))
     }
 }
 
@@ -78,6 +77,12 @@ impl DeviceWeights {
     #[must_use]
     pub fn layout(&self) -> &WeightLayout {
         &self.layout
+    }
+
+    /// Whether a pack is loaded.
+    #[must_use]
+    pub fn has(&self, index: usize) -> bool {
+        self.packs.contains_key(&index)
     }
 
     /// Bytes of the packs on the device.

@@ -67,6 +67,14 @@ impl Limits {
         Limits { meta_tokens, vocab_size, max_tokens }
     }
 
+    /// Whether `job` can run in rows of this shape.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(self, number: usize, job: &Job<'_>, setup: DecoderSetup) -> Result<(), Refusal> {
+        self.fit(number, job, setup).map(|_| ())
+    }
+
     /// The prompt in whole meta-contexts, and the bursts that `job` takes.
     pub(super) fn fit(
         self,

@@ -6,8 +6,10 @@ mod taps;
 mod tolerance;
 
 use super::backend::{Backend, BackendError};
-use crate::graph::interp::{InterpError, Interpreter, Tensors, WeightSource};
+use crate::graph::interp::{InterpError, Interpreter, Tensors, WeightError, WeightSource};
 use crate::graph::{NodeId, Verified};
+use crate::ir::bytes::{bytes_of, floats_of};
+use crate::ir::dtype::Dtype;
 use crate::ir::tensor::Tensor;
 use std::collections::HashMap;
 
@@ -96,12 +98,28 @@ pub fn compare(
     candidate: &mut dyn Backend,
     seed: u64,
 ) -> Result<Comparison, CompareError> {
-    let interpreter = Interpreter::new(graph, weights)?;
+    compare_as(graph, weights, candidate, seed, None)
+}
+
+/// The same for a candidate that computes every float in `precision`, whatever the graph declares: the reference gets the
+/// weights that the candidate has.
+///
+/// # Errors
+/// As `compare`.
+pub fn compare_as(
+    graph: Verified<'_>,
+    weights: &dyn WeightSource,
+    candidate: &mut dyn Backend,
+    seed: u64,
+    precision: Option<Dtype>,
+) -> Result<Comparison, CompareError> {
+    let rounded = Rounded { weights, precision };
+    let interpreter = Interpreter::new(graph, &rounded)?;
     let mut tried = None;
     for seed in seed..seed + TRIES {
         let inputs = random_inputs(graph.graph(), seed);
         let expected = interpreter.run(&inputs)?;
-        let tolerances = Tolerances::measure(graph, &interpreter, &inputs, &expected)?;
+        let tolerances = Tolerances::measure(graph, &interpreter, &inputs, &expected, precision)?;
         let stable = tolerances.decided();
         tried = Some((seed, inputs, expected, tolerances));
         if stable {
@@ -136,6 +154,21 @@ pub fn compare(
         });
     }
     Ok(Comparison { graph: graph.name().to_owned(), seed, values })
+}
+
+/// Weights as a candidate of another precision has them.
+struct Rounded<'w> {
+    weights: &'w dyn WeightSource,
+    precision: Option<Dtype>,
+}
+
+impl WeightSource for Rounded<'_> {
+    fn weight(&self, name: &str) -> Result<Tensor, WeightError> {
+        let tensor = self.weights.weight(name)?;
+        let (Some(dtype), Some(values)) = (self.precision, tensor.as_floats()) else { return Ok(tensor) };
+        let values = floats_of(dtype, &bytes_of(dtype, values));
+        Tensor::floats(&tensor.shape, values).ok_or(WeightError::Missing)
+    }
 }
 
 fn run(graph: Verified<'_>, candidate: &mut dyn Backend, inputs: &Tensors) -> Result<Tensors, BackendError> {

@@ -9,9 +9,9 @@
 use crate::graph::interp::{InterpError, Interpreter, Tensors};
 use crate::graph::{NodeId, Verified};
 use crate::ir::attr::{BinaryFn, UnaryFn};
-use crate::ir::dim::{Bindings, Dim, Symbol};
+use crate::ir::dim::{Bindings, Dim};
+use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
-use crate::ir::shape::Type;
 use crate::ir::tensor::{Data, Tensor};
 use crate::runtime::random::uniform;
 use std::collections::HashMap;
@@ -70,7 +70,8 @@ pub struct Tolerances {
 }
 
 impl Tolerances {
-    /// Measures how far random moves of every value take the outputs from `expected`.
+    /// Measures how far random moves of every value take the outputs from `expected`. Each operation is done in the type of
+    /// its result; or, with a `precision`, in f32, and each float, inputs too, is rounded to that type once.
     ///
     /// # Errors
     /// A moved run has no value.
@@ -79,8 +80,9 @@ impl Tolerances {
         interpreter: &Interpreter,
         inputs: &Tensors,
         expected: &Tensors,
+        precision: Option<Dtype>,
     ) -> Result<Self, InterpError> {
-        let amplitudes = amplitudes(graph, inputs);
+        let amplitudes = amplitudes(graph, inputs, precision);
         let mut outputs: HashMap<String, Option<f64>> = HashMap::new();
         for run in 0..RUNS {
             let mut through = |id: NodeId, value: Tensor| match amplitudes.get(&id) {
@@ -100,7 +102,7 @@ impl Tolerances {
             }
         }
         for output in graph.outputs() {
-            let floor = graph.ty(output.node).dtype.unit_roundoff();
+            let floor = computed_as(graph.ty(output.node).dtype, precision).unit_roundoff();
             if let (Some(Some(worst)), Some(value)) =
                 (outputs.get_mut(&*output.name), expected.get(&*output.name))
             {
@@ -123,8 +125,13 @@ impl Tolerances {
     }
 }
 
+/// The type that a value declared as `dtype` is computed in.
+fn computed_as(dtype: Dtype, precision: Option<Dtype>) -> Dtype {
+    precision.filter(|_| dtype.is_float()).unwrap_or(dtype)
+}
+
 /// Relative moves of values that are rounded.
-fn amplitudes(graph: Verified<'_>, inputs: &Tensors) -> HashMap<NodeId, f64> {
+fn amplitudes(graph: Verified<'_>, inputs: &Tensors, precision: Option<Dtype>) -> HashMap<NodeId, f64> {
     let bindings = bindings(graph, inputs);
     let mut amplitudes = HashMap::new();
     for id in graph.order() {
@@ -133,7 +140,16 @@ fn amplitudes(graph: Verified<'_>, inputs: &Tensors) -> HashMap<NodeId, f64> {
             let dim: Option<&Dim> = operands.get(operand).and_then(|id| graph.ty(*id).shape.0.get(axis));
             dim.and_then(|dim| dim.eval(&bindings)).unwrap_or(1)
         };
-        let amplitude = graph.ty(id).dtype.unit_roundoff() * roundings(graph.op(id), &sizes);
+        let own = graph.ty(id).dtype;
+        let roundings = roundings(graph.op(id), &sizes);
+        let amplitude = match precision.filter(|_| own.is_float()) {
+            None => own.unit_roundoff() * roundings,
+            // Inputs are rounded once, as are results; what is between is done in f32.
+            Some(short) if roundings > 0.0 || matches!(graph.op(id), Op::Input { .. }) => {
+                short.unit_roundoff() + Dtype::F32.unit_roundoff() * roundings
+            }
+            Some(_) => 0.0,
+        };
         if amplitude > 0.0 {
             amplitudes.insert(id, amplitude);
         }
@@ -142,22 +158,11 @@ fn amplitudes(graph: Verified<'_>, inputs: &Tensors) -> HashMap<NodeId, f64> {
 }
 
 fn bindings(graph: Verified<'_>, inputs: &Tensors) -> Bindings {
-    let mut bindings = Bindings::default();
     let ports = graph.inputs().into_iter().filter_map(|id| match graph.op(id) {
-        Op::Input { name, ty, .. } => Some((ty.clone(), inputs.get(&**name)?.shape.clone())),
+        Op::Input { name, ty, .. } => Some((&ty.shape, inputs.get(&**name)?.shape.as_slice())),
         _ => None,
     });
-    let ports: Vec<(Type, Vec<usize>)> = ports.collect();
-    for _ in Symbol::ALL {
-        for (ty, shape) in &ports {
-            for (dim, size) in ty.shape.0.iter().zip(shape) {
-                if let Some((symbol, value)) = dim.solve(*size, &bindings) {
-                    bindings.bind(symbol, value);
-                }
-            }
-        }
-    }
-    bindings
+    Bindings::solve(&ports.collect::<Vec<_>>())
 }
 
 fn moved(value: Tensor, amplitude: f64, run: u64, serial: u64) -> Tensor {

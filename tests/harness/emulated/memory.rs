@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 /// NaN in every float type, -1 in integers.
 pub const POISON: u8 = 0xff;
-const ALIGNMENT: usize = 256;
+pub const ALIGNMENT: usize = 256;
 const PAGE: usize = 4096;
 /// Addresses around an allocation that fault: an index may be far off.
 const GAP: usize = 64 << 20;

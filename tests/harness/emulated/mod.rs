@@ -11,12 +11,12 @@ mod queue;
 use build::{Kernels, Request, Text};
 use memory::{HostBlock, HostBytes, Memory, call};
 use photonc::runtime::cuda::device::{
-    Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MatMul, Properties, Recording,
-    STREAMS, Stream, Unit,
+    Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MatMul, ProductKind, Properties,
+    Recording, STREAMS, Stream, Unit,
 };
 use photonc::runtime::cuda::kernels::HEADERS;
 use queue::{Capture, Entered, Mark, Queues, Running, Sequence, Work};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// When work is done.
@@ -43,6 +43,7 @@ impl Options {
             multiprocessors: 4,
             memory_bytes: 1 << 30,
             shared_bytes: 227 << 10,
+            allocation_bytes: memory::ALIGNMENT,
         };
         Options { order, properties }
     }
@@ -98,6 +99,8 @@ struct State {
     capture: Option<Capture>,
     units: HashMap<Unit, Kernels>,
     functions: Vec<Loaded>,
+    /// Kinds of products that were started outside recordings.
+    products: HashSet<ProductKind>,
     traffic: Traffic,
     /// The first failure; everything after it fails alike.
     failed: Option<DeviceError>,
@@ -135,6 +138,7 @@ impl Emulated {
             capture: None,
             units: HashMap::new(),
             functions: Vec::new(),
+            products: HashSet::new(),
             traffic: Traffic::default(),
             failed: None,
         };
@@ -235,6 +239,7 @@ impl Emulated {
     }
 
     fn perform(&self, state: &mut State, work: &Work) -> Result<(), DeviceError> {
+        state.queues.clock_ns += work.cost_ns();
         match work {
             Work::Launch { .. } => {
                 state.traffic.launches += 1;
@@ -443,6 +448,18 @@ impl Device for Emulated {
 
     fn matmul(&self, stream: Stream, matmul: &MatMul) -> Result<(), DeviceError> {
         matmul.check()?;
+        {
+            let mut state = self.ready(stream, "matmul")?;
+            let recorded = state.capture.as_ref().is_some_and(|capture| capture.takes(stream.0));
+            if !recorded {
+                state.products.insert(matmul.kind());
+            } else if !state.products.contains(&matmul.kind()) {
+                return Err(call(
+                    "matmul",
+                    "the first of its kind loads its kernel, which cannot be recorded",
+                ));
+            }
+        }
         self.enter(stream, "matmul", Work::MatMul(*matmul))
     }
 
@@ -502,7 +519,7 @@ impl Device for Emulated {
             _ => Err(call("elapsed_ms", "an event has not been reached")),
         };
         let (from, to) = (at(from)?, at(to)?);
-        Ok(to.saturating_duration_since(from).as_secs_f32() * 1e3)
+        Ok(to.saturating_sub(from) as f32 / 1e6)
     }
 
     fn begin_recording(&self, stream: Stream) -> Result<(), DeviceError> {

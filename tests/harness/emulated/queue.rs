@@ -5,7 +5,6 @@ use super::build::Entry;
 use photonc::runtime::cuda::device::{DeviceError, MatMul, STREAMS};
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 /// Something to do on a stream.
 #[derive(Clone)]
@@ -39,6 +38,23 @@ pub enum Work {
         at: usize,
         bytes: usize,
     },
+}
+
+impl Work {
+    /// What it takes of the device's time: nothing like a GPU's, but more for more work.
+    pub fn cost_ns(&self) -> u64 {
+        let moved = |bytes: usize| 1_000 + bytes as u64 / 1_000;
+        match self {
+            Work::Launch { grid, .. } => {
+                2_000 + 10 * grid.iter().map(|blocks| u64::from(*blocks)).product::<u64>()
+            }
+            Work::MatMul(product) => 2_000 + (product.m * product.n * product.k) as u64 / 500_000,
+            Work::Copy { bytes, .. } | Work::Fill { bytes, .. } | Work::ReadLater { bytes, .. } => {
+                moved(*bytes)
+            }
+            Work::Write { bytes, .. } => moved(bytes.len()),
+        }
+    }
 }
 
 /// What stands in a stream's queue.
@@ -127,7 +143,8 @@ impl Noise {
 #[derive(Clone, Copy)]
 pub enum Mark {
     Pending,
-    Reached(Instant),
+    /// At this time of the device.
+    Reached(u64),
     /// Of a recording: cannot be waited for outside.
     Recorded,
 }
@@ -137,11 +154,13 @@ pub struct Queues {
     pub entered: [VecDeque<Entered>; STREAMS],
     pub marks: Vec<Mark>,
     pub noise: Noise,
+    /// The device's time, which goes on with its work alone: the same in every run of a seed.
+    pub clock_ns: u64,
 }
 
 impl Queues {
     pub fn new(seed: u64) -> Self {
-        Queues { entered: Default::default(), marks: Vec::new(), noise: Noise(seed) }
+        Queues { entered: Default::default(), marks: Vec::new(), noise: Noise(seed), clock_ns: 0 }
     }
 
     pub fn reached(&self, event: u64) -> bool {
@@ -166,7 +185,7 @@ impl Queues {
             _ => match self.entered[stream].pop_front() {
                 Some(Entered::Work(work)) => (stream, Some(work)),
                 Some(Entered::Record(event)) => {
-                    self.marks[event as usize] = Mark::Reached(Instant::now());
+                    self.marks[event as usize] = Mark::Reached(self.clock_ns);
                     (stream, None)
                 }
                 Some(Entered::Wait(_) | Entered::Replay(_)) | None => (stream, None),

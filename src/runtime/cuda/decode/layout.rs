@@ -1,13 +1,16 @@
 //! What a decoder keeps on the device, and how much of it. Owns the plans of its graphs and the sizes that follow; pure,
 //! so that admission is computed before anything is allocated.
 
+use super::super::backend::failed_in;
 use super::super::machine::Machine;
+use super::super::needs::Needs;
 use super::super::plan::view::{Element, View, row_major};
 use super::super::plan::{Plan, PlanOptions};
-use super::{IN_FLIGHT, failed, graphs};
+use super::prefill::Places;
+use super::{IN_FLIGHT, graphs};
 use crate::ir::dim::{Bindings, Symbol};
 use crate::runtime::backend::BackendError;
-use crate::runtime::decoder::{Admission, DecoderSetup};
+use crate::runtime::decoder::DecoderSetup;
 use crate::runtime::plan::{ENCODE, NEXT, Program};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,31 +43,35 @@ pub struct Layout {
     pub(super) arenas: Vec<usize>,
     /// Tokens of a sequence in one burst.
     pub(super) burst_tokens: usize,
+    /// Bytes that every prefill gets along with.
+    pub(super) prefill_bytes: usize,
+    pub(super) needs: Needs,
     element_bytes: usize,
-    weight_bytes: usize,
-    prefill_bytes: usize,
 }
 
 impl Layout {
     /// The layout of a decoder. Nothing is loaded or allocated.
     ///
     /// # Errors
-    /// The bundle lacks the protocol or a graph, or a graph has no plan.
+    /// The bundle lacks the protocol or a graph, a graph has no plan, or the setup has no room for any prompt.
     pub fn new(machine: &Machine, program: &Program, setup: DecoderSetup) -> Result<Self, BackendError> {
-        let binding = |message: String| BackendError::Binding { graph: "-".to_owned(), message };
-        if [setup.rows, setup.samples, setup.capacity, setup.run_ahead].contains(&0) {
-            return Err(binding("a decoder needs rows, samples, capacity and run-ahead above 0".to_owned()));
+        if [setup.rows, setup.samples, setup.run_ahead].contains(&0) || setup.capacity <= setup.run_ahead {
+            return Err(setup.refuses(format!(
+                "rows, samples and run-ahead count from 1 and the capacity exceeds the run-ahead; the capacity is {}, the run-ahead {}",
+                setup.capacity, setup.run_ahead
+            )));
         }
-        let split = program.plan(setup.protocol).map_err(|error| binding(error.to_string()))?.clone();
-        let sequences = setup.rows * setup.samples;
-        let (coarse, draw, reencode) = graphs(&split);
+        let split = program.plan(setup.protocol).map_err(|error| setup.refuses(error.to_string()))?;
+        let (coarse, draw, reencode) = graphs(split);
         let options = PlanOptions { in_place: true, min_p: true, ..PlanOptions::default() };
         let plan = |graph: &str, rows: usize, meta: usize, options: &PlanOptions| {
-            machine.plan(graph, &bindings(rows, meta, setup.capacity), options).map_err(failed)
+            let sizes = bindings(rows, meta, setup.capacity);
+            machine.plan(graph, &sizes, options).map_err(|error| failed_in(graph, error))
         };
+        let sequences = setup.sequences();
         let (ahead, expand, cuts) = match coarse {
             Some(coarse) => {
-                let cuts = cuts(machine, program, coarse, setup)?;
+                let cuts = cuts(program, coarse, setup)?;
                 let strides = cuts.iter().map(|cut| (cut.name.clone(), cut.burst.strides.clone())).collect();
                 let coarse_options = PlanOptions { output_strides: strides, ..options.clone() };
                 let ahead = plan(coarse, setup.rows, 1, &coarse_options)?;
@@ -75,9 +82,7 @@ impl Layout {
         let reencode = reencode.map(|graph| plan(graph, sequences, 1, &options)).transpose()?;
         let mut layout = Layout {
             setup,
-            arenas: vec![
-                ahead.arena_bytes.max(reencode.as_ref().map_or(0, |plan| plan.arena_bytes)).max(256),
-            ],
+            arenas: Vec::new(),
             ahead,
             expand,
             reencode,
@@ -85,47 +90,80 @@ impl Layout {
             state: BTreeMap::new(),
             caches: BTreeSet::new(),
             burst_tokens: setup.run_ahead * program.meta_tokens,
-            element_bytes: machine.dtype.size_bytes(),
-            weight_bytes: 0,
             prefill_bytes: 0,
+            needs: Needs::default(),
+            element_bytes: machine.dtype.size_bytes(),
         };
-        layout.arenas.extend(layout.expand.as_ref().map(|plan| plan.arena_bytes.max(256)));
+        layout.size_arenas();
         layout.size_state(program);
-        let prefill = layout.prefill_plan(
-            machine,
-            program,
-            1,
-            PREFILL_TOKENS.div_ceil(program.meta_tokens).min(setup.capacity),
-        )?;
-        let rows = PREFILL_TOKENS / (program.meta_tokens * setup.capacity).max(1);
-        let outputs: usize =
-            prefill.buffers.iter().filter(|buffer| is_output(buffer)).map(|buffer| buffer.bytes).sum();
-        layout.prefill_bytes = (prefill.arena_bytes + outputs) * rows.clamp(1, setup.rows);
-        let packs: BTreeSet<usize> = layout.plans().flat_map(Plan::packs).chain(prefill.packs()).collect();
-        layout.weight_bytes = packs
-            .iter()
-            .filter_map(|pack| machine.layout().packs().get(*pack))
-            .map(|pack| pack.elements.iter().sum::<usize>() * layout.element_bytes)
-            .sum();
+        layout.size_prefill(machine, program)?;
         Ok(layout)
     }
 
-    fn plans(&self) -> impl Iterator<Item = &Plan> {
+    /// Most rows of a decoder that fits `room_bytes` of free device memory beside what `machine` has loaded, up to
+    /// `at_most`; `None` if not one does. One row more would not fit, or is more than kernels can count.
+    ///
+    /// # Errors
+    /// As `new`, for one row.
+    pub fn most_rows(
+        machine: &Machine,
+        program: &Program,
+        setup: DecoderSetup,
+        room_bytes: usize,
+        at_most: usize,
+    ) -> Result<Option<usize>, BackendError> {
+        let of = |rows: usize| Layout::new(machine, program, DecoderSetup { rows, ..setup });
+        if at_most == 0 || of(1)?.missing_bytes(machine) > room_bytes {
+            return Ok(None);
+        }
+        let fits = |rows: usize| of(rows).is_ok_and(|layout| layout.missing_bytes(machine) <= room_bytes);
+        let (mut fitting, mut step) = (1, 1);
+        while fitting + step <= at_most && fits(fitting + step) {
+            fitting += step;
+            step *= 2;
+        }
+        while step > 0 {
+            if fitting + step <= at_most && fits(fitting + step) {
+                fitting += step;
+            }
+            step /= 2;
+        }
+        Ok(Some(fitting))
+    }
+
+    pub(super) fn plans(&self) -> impl Iterator<Item = &Plan> {
         [Some(&self.ahead), self.expand.as_ref(), self.reencode.as_ref()].into_iter().flatten()
     }
 
-    /// Bytes of device memory that a decoder of this layout takes at most, weights included.
+    /// Bytes of device memory that making a decoder of this layout takes: its own, and what `machine` has not loaded yet
+    /// of the weights, constants and tables. Exact where the device takes what it is asked for, else the most it takes.
     #[must_use]
-    pub fn total_bytes(&self) -> usize {
-        let state: usize = self.state.values().sum();
-        let arenas: usize = self.arenas.iter().sum();
-        self.weight_bytes + state + arenas + IN_FLIGHT * self.lane_bytes() + self.prefill_bytes
+    pub fn missing_bytes(&self, machine: &Machine) -> usize {
+        machine.missing_bytes(&self.needs) + self.own_bytes(machine)
     }
 
-    fn lane_bytes(&self) -> usize {
-        let trajectory: usize = self.cuts.iter().map(|cut| cut.burst.elements() * self.element_bytes).sum();
-        let wide = if self.setup.samples > 1 { trajectory * self.setup.samples } else { 0 };
-        trajectory + wide + self.sequences() * self.burst_tokens * 8
+    /// Bytes of device memory of the decoder itself: state, arenas, bursts in flight, prefill.
+    #[must_use]
+    pub fn own_bytes(&self, machine: &Machine) -> usize {
+        machine.device.properties().taken_bytes(self.allocations())
+    }
+
+    /// Sizes of the allocations that a decoder makes for itself.
+    fn allocations(&self) -> impl Iterator<Item = usize> {
+        let lane = self.cuts.iter().flat_map(|cut| {
+            let bytes = cut.burst.elements() * self.element_bytes;
+            let wide = (self.setup.samples > 1).then_some(bytes * self.setup.samples);
+            [Some(bytes), wide].into_iter().flatten()
+        });
+        let lane: Vec<usize> = lane.chain([self.ids_bytes()]).collect();
+        let lanes = std::iter::repeat_n(lane, IN_FLIGHT).flatten();
+        let own = self.state.values().chain(&self.arenas).chain([&self.prefill_bytes]).copied();
+        own.chain(lanes)
+    }
+
+    /// Bytes of the tokens of one burst.
+    pub(super) fn ids_bytes(&self) -> usize {
+        self.sequences() * self.burst_tokens * 8
     }
 
     /// Bytes of the caches of one row.
@@ -135,10 +173,16 @@ impl Layout {
         bytes / self.setup.rows
     }
 
+    /// Bytes of weights that the decoder's graphs read, loaded or not.
+    #[must_use]
+    pub fn weight_bytes(&self, machine: &Machine) -> usize {
+        machine.pack_bytes(&self.needs).into_iter().map(|(_, bytes)| bytes).sum()
+    }
+
     /// Sequences side by side.
     #[must_use]
     pub fn sequences(&self) -> usize {
-        self.setup.rows * self.setup.samples
+        self.setup.sequences()
     }
 
     /// Whether a coarse run-ahead and an expansion share the work.
@@ -147,9 +191,22 @@ impl Layout {
         self.expand.is_some()
     }
 
+    /// Names of the graphs that run on the coarse stream for one meta-context.
+    pub(super) fn step_graphs(&self) -> String {
+        let reencode = self.reencode.as_ref().map(|plan| format!(" + {}", plan.graph));
+        format!("{}{}", self.ahead.graph, reencode.unwrap_or_default())
+    }
+
     /// Tokens of a sequence that one run of the sampler's graph yields.
     pub(super) fn drawn_tokens(&self) -> usize {
         if self.is_split() { self.burst_tokens } else { self.burst_tokens / self.setup.run_ahead }
+    }
+
+    /// One arena for each stream.
+    fn size_arenas(&mut self) {
+        let reencode = self.reencode.as_ref().map_or(0, |plan| plan.arena_bytes);
+        self.arenas = vec![self.ahead.arena_bytes.max(reencode).max(1)];
+        self.arenas.extend(self.expand.as_ref().map(|plan| plan.arena_bytes.max(1)));
     }
 
     fn size_state(&mut self, program: &Program) {
@@ -186,6 +243,23 @@ impl Layout {
         self.state = state;
     }
 
+    /// Room for the longest prompt alone and for as many of them as go together; what needs more goes in smaller groups.
+    fn size_prefill(&mut self, machine: &Machine, program: &Program) -> Result<(), BackendError> {
+        let longest = self.longest_prompt();
+        let together = self.prefill_rows(program, longest);
+        let one = self.prefill_plan(machine, program, 1, longest)?;
+        let several = self.prefill_plan(machine, program, together, longest)?;
+        let bytes = |plan: &Plan, rows: usize| Places::of(plan, rows, longest * program.meta_tokens).bytes;
+        self.prefill_bytes = bytes(&one, 1).max(bytes(&several, together));
+        self.needs = Needs::of(self.plans().chain([&one, &several]));
+        Ok(())
+    }
+
+    /// Meta-contexts of the longest prompt that a row takes.
+    pub(super) fn longest_prompt(&self) -> usize {
+        self.setup.capacity - self.setup.run_ahead
+    }
+
     /// The plan that encodes `rows` prompts of `meta` meta-contexts each to the state that bursts start from.
     pub(super) fn prefill_plan(
         &self,
@@ -194,27 +268,28 @@ impl Layout {
         rows: usize,
         meta: usize,
     ) -> Result<Plan, BackendError> {
-        let signature = program.signature(ENCODE).map_err(|error| BackendError::Binding {
-            graph: ENCODE.to_owned(),
-            message: error.to_string(),
-        })?;
+        let sizes = bindings(rows, meta, self.setup.capacity);
+        machine
+            .plan(ENCODE, &sizes, &self.prefill_options(program)?)
+            .map_err(|error| failed_in(ENCODE, error))
+    }
+
+    /// Prefill makes the states alone.
+    fn prefill_options(&self, program: &Program) -> Result<PlanOptions, BackendError> {
+        let signature = program.signature(ENCODE).map_err(|error| self.setup.refuses(error.to_string()))?;
         let wanted =
             signature.outputs.keys().filter(|name| self.state.contains_key(*name)).cloned().collect();
-        let options = PlanOptions { outputs: Some(wanted), ..PlanOptions::default() };
-        machine.plan(ENCODE, &bindings(rows, meta, self.setup.capacity), &options).map_err(failed)
+        Ok(PlanOptions { outputs: Some(wanted), ..PlanOptions::default() })
     }
 
     /// Rows that one prefill takes where prompts have `meta_contexts` each.
     pub(super) fn prefill_rows(&self, program: &Program, meta_contexts: usize) -> usize {
-        (PREFILL_TOKENS / (meta_contexts * program.meta_tokens).max(1)).max(1)
+        (PREFILL_TOKENS / (meta_contexts * program.meta_tokens).max(1)).clamp(1, self.setup.rows)
     }
 }
 
-fn is_output(buffer: &super::super::plan::Buffer) -> bool {
-    matches!(buffer.contents, super::super::plan::Contents::Output { .. })
-}
-
-fn bindings(batch: usize, meta: usize, capacity: usize) -> Bindings {
+/// Sizes of the symbols.
+pub(super) fn bindings(batch: usize, meta: usize, capacity: usize) -> Bindings {
     let mut bindings = Bindings::default();
     bindings.bind(Symbol::Batch, batch);
     bindings.bind(Symbol::Meta, meta);
@@ -223,15 +298,9 @@ fn bindings(batch: usize, meta: usize, capacity: usize) -> Bindings {
 }
 
 /// The outputs of the coarse graph that are no state.
-fn cuts(
-    machine: &Machine,
-    program: &Program,
-    coarse: &str,
-    setup: DecoderSetup,
-) -> Result<Vec<Cut>, BackendError> {
+fn cuts(program: &Program, coarse: &str, setup: DecoderSetup) -> Result<Vec<Cut>, BackendError> {
     let binding = |message: String| BackendError::Binding { graph: coarse.to_owned(), message };
     let signature = program.signature(coarse).map_err(|error| binding(error.to_string()))?;
-    let _ = machine.graph(coarse).map_err(failed)?;
     let sizes = bindings(setup.rows, 1, setup.capacity);
     let mut cuts = Vec::new();
     for (name, ty) in signature.outputs.iter().filter(|(name, _)| !name.starts_with(NEXT)) {
@@ -251,77 +320,4 @@ fn cuts(
         cuts.push(Cut { name: name.clone(), step: view(dims), burst: view(wide) });
     }
     Ok(cuts)
-}
-
-/// Sampling of every sequence.
-#[derive(Debug)]
-pub(super) struct Parameters {
-    temperature: Vec<f32>,
-    top_k: Vec<i64>,
-    top_p: Vec<f32>,
-    min_p: Vec<f32>,
-    seed: Vec<u64>,
-    sample: Vec<u64>,
-    /// Place of the next token among the generated ones.
-    first: Vec<i64>,
-    changed: bool,
-}
-
-impl Parameters {
-    pub(super) fn new(sequences: usize) -> Self {
-        Parameters {
-            temperature: vec![0.0; sequences],
-            top_k: vec![1; sequences],
-            top_p: vec![1.0; sequences],
-            min_p: vec![0.0; sequences],
-            seed: vec![0; sequences],
-            sample: vec![0; sequences],
-            first: vec![0; sequences],
-            changed: false,
-        }
-    }
-
-    pub(super) fn admit(&mut self, admission: &Admission<'_>, samples: usize) {
-        let sampling = admission.sampling;
-        for sample in 0..samples {
-            let at = admission.row * samples + sample;
-            self.temperature[at] = super::super::plan::narrow(sampling.temperature);
-            self.top_k[at] = i64::try_from(sampling.top_k).unwrap_or(0);
-            self.top_p[at] = super::super::plan::narrow(sampling.top_p);
-            self.min_p[at] = super::super::plan::narrow(sampling.min_p);
-            self.seed[at] = sampling.seed;
-            self.sample[at] = admission.first_sample + sample as u64;
-            self.first[at] = 0;
-        }
-        self.changed = true;
-    }
-
-    pub(super) fn change(&mut self) {
-        self.changed = true;
-    }
-
-    pub(super) fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
-    }
-
-    /// The device counts along: what it has after a burst.
-    pub(super) fn advance(&mut self, tokens: usize) {
-        let tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
-        self.first.iter_mut().for_each(|first| *first = first.saturating_add(tokens));
-    }
-
-    pub(super) fn bytes(&self) -> [(&'static str, Vec<u8>); 7] {
-        let floats = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let ints = |values: &[i64]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let words = |values: &[u64]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        [
-            ("temperature", floats(&self.temperature)),
-            ("top_k", ints(&self.top_k)),
-            ("top_p", floats(&self.top_p)),
-            ("min_p", floats(&self.min_p)),
-            ("seed", words(&self.seed)),
-            ("sample", words(&self.sample)),
-            ("first", ints(&self.first)),
-        ]
-    }
 }

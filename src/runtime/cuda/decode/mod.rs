@@ -1,19 +1,28 @@
 //! Generation on the device. Coarse run-ahead `i + 1` goes on one stream while run-ahead `i` expands on another; both are
 //! recorded once and replayed. Owns the state of all rows, the order between the streams and the bursts in flight.
 
+mod kv;
 mod layout;
+mod parameters;
 mod prefill;
 mod record;
+mod times;
 
+use super::bound::load_kernels;
 use super::device::{Allocation, DeviceError, Event, HostMemory, Recording, Source, Stream, Unit};
-use super::machine::{Machine, MachineError};
+use super::machine::Machine;
 use crate::passes::compile::Plan as Split;
 use crate::runtime::backend::BackendError;
 use crate::runtime::decoder::{Admission, Decoder, DecoderSetup};
 use crate::runtime::plan::Program;
+use crate::runtime::timing::GraphTime;
+pub use kv::KvBytes;
 pub use layout::Layout;
-use layout::Parameters;
+use parameters::Parameters;
+use prefill::Prefill;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use times::{Span, Times};
 
 /// Stream of the coarse run-ahead, and of everything where there is none.
 const COARSE: Stream = Stream(0);
@@ -38,6 +47,7 @@ struct Lane {
 struct Burst {
     lane: usize,
     done: Event,
+    spans: Vec<Span>,
 }
 
 /// Rows that generate on a device.
@@ -55,11 +65,14 @@ pub struct CudaDecoder<'m> {
     pending: VecDeque<Burst>,
     started: usize,
     collected: Vec<i64>,
-    prefill_arena: Option<Allocation>,
-}
-
-pub(super) fn failed(error: MachineError) -> BackendError {
-    super::backend::failed_in("-", error)
+    /// The graphs of one meta-context on the coarse stream, for measured times.
+    step: String,
+    prefill_memory: Allocation,
+    /// Prefills of the sizes seen so far.
+    prefills: BTreeMap<(usize, usize), Arc<Prefill>>,
+    /// When the results of the last prefill had been copied out of its memory.
+    scattered: Option<Event>,
+    times: Times,
 }
 
 impl From<DeviceError> for BackendError {
@@ -79,10 +92,11 @@ impl<'m> CudaDecoder<'m> {
         setup: DecoderSetup,
     ) -> Result<Self, BackendError> {
         let layout = Layout::new(machine, program, setup)?;
-        let rows = setup.rows;
-        let device = std::sync::Arc::clone(&machine.device);
+        let device = Arc::clone(&machine.device);
         let unit = |source: Source| Unit { source, dtype: machine.dtype, head_dim: 0 };
         device.load(&[unit(Source::Rows), unit(Source::Sample)])?;
+        load_kernels(&*device, layout.plans())?;
+        machine.load(&layout.needs)?;
         let mut state = BTreeMap::new();
         for (name, bytes) in &layout.state {
             let memory = device.allocate(*bytes)?;
@@ -91,22 +105,26 @@ impl<'m> CudaDecoder<'m> {
         }
         let arenas =
             layout.arenas.iter().map(|bytes| device.allocate(*bytes)).collect::<Result<Vec<_>, _>>()?;
-        let parameters = Parameters::new(layout.sequences());
         let mut decoder = CudaDecoder {
-            machine,
             program: program.clone(),
-            layout,
             state,
             arenas,
             lanes: Vec::new(),
-            parameters,
-            lengths: vec![None; rows],
+            parameters: Parameters::new(layout.sequences()),
+            lengths: vec![None; setup.rows],
+            step: layout.step_graphs(),
             pending: VecDeque::new(),
             started: 0,
             collected: Vec::new(),
-            prefill_arena: None,
+            prefill_memory: device.allocate(layout.prefill_bytes)?,
+            prefills: BTreeMap::new(),
+            scattered: None,
+            times: Times::default(),
+            machine,
+            layout,
         };
         decoder.upload_rows()?;
+        decoder.prepare_prefill()?;
         device.synchronize()?;
         for _ in 0..IN_FLIGHT {
             let lane = decoder.record_lane()?;
@@ -116,17 +134,14 @@ impl<'m> CudaDecoder<'m> {
         Ok(decoder)
     }
 
-    /// Bytes of a row's caches that live as long as the sequence.
+    /// Plans and sizes.
     #[must_use]
-    pub fn cache_bytes_per_row(&self) -> usize {
-        self.layout.cache_bytes_per_row()
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     fn address(&self, name: &str) -> Result<u64, BackendError> {
-        let missing = || BackendError::Binding {
-            graph: "-".to_owned(),
-            message: format!("state `{name}` has no memory"),
-        };
+        let missing = || self.layout.setup.refuses(format!("state `{name}` has no memory"));
         self.state.get(name).map(|memory| memory.address).ok_or_else(missing)
     }
 
@@ -152,13 +167,10 @@ impl<'m> CudaDecoder<'m> {
     }
 
     fn past_capacity(&self, row: usize, meta_contexts: usize) -> BackendError {
-        BackendError::Binding {
-            graph: "-".to_owned(),
-            message: format!(
-                "row {row} would hold {meta_contexts} meta-contexts, the decoder has room for {}",
-                self.layout.setup.capacity
-            ),
-        }
+        let room = self.layout.setup.capacity;
+        self.layout
+            .setup
+            .refuses(format!("row {row} would hold {meta_contexts} meta-contexts, room is for {room}"))
     }
 }
 
@@ -173,12 +185,11 @@ impl Decoder for CudaDecoder<'_> {
             let length = admission.tokens.len() / meta_tokens.max(1);
             let taken = self.lengths.get(admission.row).is_none_or(Option::is_some);
             if taken || length == 0 || length * meta_tokens != admission.tokens.len() {
-                let message = format!(
+                return Err(self.layout.setup.refuses(format!(
                     "row {} is taken or unknown, or its {} tokens are not whole meta-contexts",
                     admission.row,
                     admission.tokens.len()
-                );
-                return Err(BackendError::Binding { graph: "encode".to_owned(), message });
+                )));
             }
             if length + self.layout.setup.run_ahead > self.layout.setup.capacity {
                 return Err(self.past_capacity(admission.row, length + self.layout.setup.run_ahead));
@@ -205,10 +216,9 @@ impl Decoder for CudaDecoder<'_> {
             return Err(self.past_capacity(row, length + run_ahead));
         }
         if self.pending.len() >= IN_FLIGHT {
-            let message = "two bursts are pending: collect one first".to_owned();
-            return Err(BackendError::Binding { graph: "-".to_owned(), message });
+            return Err(self.layout.setup.refuses("two bursts are pending: collect one first"));
         }
-        let device = std::sync::Arc::clone(&self.machine.device);
+        let device = Arc::clone(&self.machine.device);
         let lane_index = self.started % IN_FLIGHT;
         if self.parameters.take_changed() {
             self.upload_rows()?;
@@ -218,21 +228,25 @@ impl Decoder for CudaDecoder<'_> {
         if let Some(expanded) = lane.expanded.take() {
             device.wait(COARSE, expanded)?;
         }
+        let from = self.times.mark(&*device, COARSE)?;
         device.replay(COARSE, &lane.ahead)?;
-        let stream = match &lane.expand {
-            Some(expand) => {
+        self.times.span(&*device, COARSE, &self.step, run_ahead, from)?;
+        let stream = match (&lane.expand, &self.layout.expand) {
+            (Some(expand), Some(plan)) => {
                 let ahead = device.record(COARSE)?;
                 device.wait(EXPAND, ahead)?;
+                let from = self.times.mark(&*device, EXPAND)?;
                 device.replay(EXPAND, expand)?;
+                self.times.span(&*device, EXPAND, &plan.graph, 1, from)?;
                 EXPAND
             }
-            None => COARSE,
+            _ => COARSE,
         };
         let bytes = lane.ids.bytes;
         device.read_later(stream, lane.ids.address, &mut *lane.host, 0, bytes)?;
         let done = device.record(stream)?;
         lane.expanded = Some(done);
-        self.pending.push_back(Burst { lane: lane_index, done });
+        self.pending.push_back(Burst { lane: lane_index, done, spans: self.times.take_open() });
         self.started += 1;
         for length in self.lengths.iter_mut().flatten() {
             *length += run_ahead;
@@ -247,16 +261,24 @@ impl Decoder for CudaDecoder<'_> {
 
     fn collect(&mut self) -> Result<&[i64], BackendError> {
         let Some(burst) = self.pending.pop_front() else {
-            let message = "no burst is pending".to_owned();
-            return Err(BackendError::Binding { graph: "-".to_owned(), message });
+            return Err(self.layout.setup.refuses("no burst is pending"));
         };
         self.machine.device.finish(burst.done)?;
+        self.times.settle(&*self.machine.device, burst.spans)?;
         let bytes = self.lanes[burst.lane].host.bytes();
         self.collected.clear();
         let count = self.layout.sequences() * self.layout.burst_tokens;
         self.collected
             .extend(bytes.as_chunks::<8>().0.iter().take(count).map(|bytes| i64::from_le_bytes(*bytes)));
         Ok(&self.collected)
+    }
+
+    fn measure(&mut self) {
+        self.times.on = true;
+    }
+
+    fn take_times(&mut self) -> BTreeMap<String, GraphTime> {
+        self.times.take()
     }
 }
 

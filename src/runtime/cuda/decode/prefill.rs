@@ -1,33 +1,75 @@
-//! Prompts into rows: the encoding graph on the coarse stream, then its results copied to the state of each row.
+//! Prompts into rows: the encoding graph on the coarse stream, then its results copied to the state of each row. Owns the
+//! grouping of prompts and the memory that every prefill uses again; never waits on the host.
 
-use super::super::device::Allocation;
+use super::super::backend::failed_in;
+use super::super::bound::Bound;
 use super::super::dispatch;
-use super::super::plan::Contents;
 use super::super::plan::view::{Element, View, row_major};
-use super::{COARSE, CudaDecoder, EXPAND, failed};
-use crate::ir::dim::{Bindings, Symbol};
+use super::super::plan::{Contents, Plan};
+use super::layout::bindings;
+use super::{COARSE, CudaDecoder, EXPAND};
 use crate::runtime::backend::BackendError;
 use crate::runtime::decoder::Admission;
 use crate::runtime::plan::ENCODE;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Alignment of each value in bytes: what vector loads and cuBLASLt want.
+const ALIGN_BYTES: usize = 256;
+
+/// Sizes of prefill that are kept ready; others are planned anew.
+const MOST_READY: usize = 32;
+
+/// Where a prefill's inputs, results and arena lie in its memory, as bytes from the start.
+pub(super) struct Places {
+    values: BTreeMap<String, usize>,
+    arena: usize,
+    pub bytes: usize,
+}
+
+impl Places {
+    /// For `rows` prompts of `tokens` tokens each.
+    pub fn of(plan: &Plan, rows: usize, tokens: usize) -> Self {
+        let mut places = Places { values: BTreeMap::new(), arena: 0, bytes: 0 };
+        let inputs = [("ids".to_owned(), rows * tokens * 8), ("lengths".to_owned(), rows * 8)];
+        let outputs = plan.buffers.iter().filter_map(|buffer| match &buffer.contents {
+            Contents::Output { name } => Some((name.clone(), buffer.bytes)),
+            _ => None,
+        });
+        for (name, bytes) in inputs.into_iter().chain(outputs) {
+            let at = places.take(bytes);
+            places.values.insert(name, at);
+        }
+        places.arena = places.take(plan.arena_bytes);
+        places
+    }
+
+    fn take(&mut self, bytes: usize) -> usize {
+        let at = self.bytes;
+        self.bytes += bytes.next_multiple_of(ALIGN_BYTES);
+        at
+    }
+}
+
+/// A prefill of one size, ready to run.
+pub(super) struct Prefill {
+    rows: usize,
+    meta: usize,
+    bound: Bound,
+    values: BTreeMap<String, u64>,
+}
+
 impl CudaDecoder<'_> {
     pub(super) fn prefill(&mut self, admissions: &[Admission<'_>]) -> Result<(), BackendError> {
         // Prompts of like lengths go together: padding is work.
         let mut order: Vec<&Admission<'_>> = admissions.iter().collect();
         order.sort_by_key(|admission| (admission.tokens.len(), admission.row));
-        let mut start = 0;
-        while start < order.len() {
-            // The longest of a group sets its padding, so the group ends where the longest would no longer fit.
-            let longest = |end: usize| order[end - 1].tokens.len() / self.program.meta_tokens;
-            let mut end = start + 1;
-            while end < order.len() && end - start < self.layout.prefill_rows(&self.program, longest(end + 1))
-            {
-                end += 1;
-            }
-            self.encode(&order[start..end])?;
-            start = end;
+        let mut rest = order.as_slice();
+        while !rest.is_empty() {
+            let ready = self.ready(rest)?;
+            let (group, others) = rest.split_at(ready.rows);
+            self.encode(&ready, group)?;
+            rest = others;
         }
         for admission in admissions {
             self.lengths[admission.row] = Some(admission.tokens.len() / self.program.meta_tokens);
@@ -36,56 +78,93 @@ impl CudaDecoder<'_> {
         Ok(())
     }
 
-    fn encode(&mut self, group: &[&Admission<'_>]) -> Result<(), BackendError> {
-        let device = Arc::clone(&self.machine.device);
-        let meta_tokens = self.program.meta_tokens;
-        let meta = group.iter().map(|admission| admission.tokens.len() / meta_tokens).max().unwrap_or(0);
-        let plan = self.layout.prefill_plan(self.machine, &self.program, group.len(), meta)?;
-        let mut ids = Vec::with_capacity(group.len() * meta * meta_tokens * 8);
-        let mut lengths = Vec::with_capacity(group.len() * 8);
-        for admission in group {
-            let padding = std::iter::repeat_n(0, meta * meta_tokens - admission.tokens.len());
-            ids.extend(admission.tokens.iter().copied().chain(padding).flat_map(i64::to_le_bytes));
-            let length = i64::try_from(admission.tokens.len() / meta_tokens).unwrap_or(i64::MAX);
-            lengths.extend(length.to_le_bytes());
+    /// Makes the largest prefills ready and loads what they need, before any prompt is there.
+    pub(super) fn prepare_prefill(&mut self) -> Result<(), BackendError> {
+        let longest = self.layout.longest_prompt();
+        for rows in [1, self.layout.prefill_rows(&self.program, longest)] {
+            self.size(rows, longest)?;
         }
-        let mut memory: BTreeMap<String, Allocation> = BTreeMap::new();
-        for (name, bytes) in [("ids", &ids), ("lengths", &lengths)] {
-            let allocation = device.allocate(bytes.len())?;
-            device.write(COARSE, allocation.address, bytes)?;
-            memory.insert(name.to_owned(), allocation);
-        }
-        for buffer in &plan.buffers {
-            if let Contents::Output { name } = &buffer.contents {
-                memory.insert(name.clone(), device.allocate(buffer.bytes.max(1))?);
-            }
-        }
-        let arena = self.prefill_arena(plan.arena_bytes)?;
-        let values = memory.iter().map(|(name, allocation)| (name.clone(), allocation.address)).collect();
-        let bound = self.machine.bind(&plan, arena, &values).map_err(failed)?;
-        bound.run(&*device, COARSE)?;
-        let encoded = device.record(COARSE)?;
-        device.wait(EXPAND, encoded)?;
-        for (name, allocation) in &memory {
-            if self.state.contains_key(name) && !["ids", "lengths"].contains(&name.as_str()) {
-                self.scatter(name, allocation.address, group, meta)?;
-            }
-        }
-        // The results' memory goes when this returns.
-        device.synchronize()?;
         Ok(())
     }
 
-    fn prefill_arena(&mut self, bytes: usize) -> Result<u64, BackendError> {
-        if let Some(arena) = self.prefill_arena.as_ref().filter(|arena| arena.bytes >= bytes) {
-            return Ok(arena.address);
+    /// The prefill for as many of the first of `order`, shortest first, as go together.
+    fn ready(&mut self, order: &[&Admission<'_>]) -> Result<Arc<Prefill>, BackendError> {
+        // The longest of a group sets its padding, so the group ends where the longest would no longer fit.
+        let meta = |rows: usize| order[rows - 1].tokens.len() / self.program.meta_tokens;
+        let mut rows = 1;
+        while rows < order.len() && rows < self.layout.prefill_rows(&self.program, meta(rows + 1)) {
+            rows += 1;
         }
-        self.machine.device.synchronize()?;
-        self.prefill_arena = None;
-        let arena = self.machine.device.allocate(bytes.max(1))?;
-        let address = arena.address;
-        self.prefill_arena = Some(arena);
-        Ok(address)
+        loop {
+            let size = (rows, order[rows - 1].tokens.len() / self.program.meta_tokens);
+            if let Some(ready) = self.size(size.0, size.1)? {
+                return Ok(ready);
+            }
+            if rows == 1 {
+                // The memory was made for the longest prompt.
+                let longest = self.layout.longest_prompt();
+                let setup = self.layout.setup;
+                let refused = || setup.refuses(format!("no room to encode {longest} meta-contexts"));
+                return self.size(1, longest)?.ok_or_else(refused);
+            }
+            rows /= 2;
+        }
+    }
+
+    /// The prefill of a size; `None` if its memory does not fit.
+    fn size(&mut self, rows: usize, meta: usize) -> Result<Option<Arc<Prefill>>, BackendError> {
+        if let Some(ready) = self.prefills.get(&(rows, meta)) {
+            return Ok(Some(Arc::clone(ready)));
+        }
+        let plan = self.layout.prefill_plan(self.machine, &self.program, rows, meta)?;
+        let places = Places::of(&plan, rows, meta * self.program.meta_tokens);
+        if places.bytes > self.prefill_memory.bytes {
+            return Ok(None);
+        }
+        let start = self.prefill_memory.address;
+        let at = |place: usize| start + place as u64;
+        let values = places.values.iter().map(|(name, place)| (name.clone(), at(*place))).collect();
+        let failed = |error| failed_in(ENCODE, error);
+        let bound = self.machine.bind(&plan, at(places.arena), &values).map_err(failed)?;
+        let ready = Arc::new(Prefill { rows, meta, bound, values });
+        if self.prefills.len() >= MOST_READY {
+            self.prefills.clear();
+        }
+        self.prefills.insert((rows, meta), Arc::clone(&ready));
+        Ok(Some(ready))
+    }
+
+    fn encode(&mut self, prefill: &Prefill, group: &[&Admission<'_>]) -> Result<(), BackendError> {
+        let device = Arc::clone(&self.machine.device);
+        let tokens = prefill.meta * self.program.meta_tokens;
+        let mut ids = Vec::with_capacity(group.len() * tokens * 8);
+        let mut lengths = Vec::with_capacity(group.len() * 8);
+        for admission in group {
+            let padding = std::iter::repeat_n(0, tokens - admission.tokens.len());
+            ids.extend(admission.tokens.iter().copied().chain(padding).flat_map(i64::to_le_bytes));
+            let length = admission.tokens.len() / self.program.meta_tokens;
+            lengths.extend(i64::try_from(length).unwrap_or(i64::MAX).to_le_bytes());
+        }
+        // The other stream may still read the results of the prefill before.
+        if let Some(scattered) = self.scattered.take() {
+            device.wait(COARSE, scattered)?;
+        }
+        for (name, bytes) in [("ids", &ids), ("lengths", &lengths)] {
+            let address = prefill.values.get(name).copied().unwrap_or(0);
+            device.write(COARSE, address, bytes)?;
+        }
+        let from = self.times.mark(&*device, COARSE)?;
+        prefill.bound.run(&*device, COARSE)?;
+        self.times.span(&*device, COARSE, ENCODE, 1, from)?;
+        let encoded = device.record(COARSE)?;
+        device.wait(EXPAND, encoded)?;
+        for (name, address) in &prefill.values {
+            if self.state.contains_key(name) && !["ids", "lengths"].contains(&name.as_str()) {
+                self.scatter(name, *address, group, prefill.meta)?;
+            }
+        }
+        self.scattered = Some(device.record(EXPAND)?);
+        Ok(())
     }
 
     /// Copies a result `[group, ..]` to the state of the group's rows, once per sequence that has its own.
@@ -139,13 +218,14 @@ impl CudaDecoder<'_> {
     }
 
     fn state_dims(&self, name: &str) -> Result<Vec<usize>, BackendError> {
-        for plan in [Some(&self.layout.ahead), self.layout.expand.as_ref(), self.layout.reencode.as_ref()] {
-            let Some(plan) = plan.filter(|plan| plan.input(name).is_some()) else { continue };
-            let coarse = self.layout.is_split() && plan.graph == self.layout.ahead.graph;
-            let rows = if coarse { self.layout.setup.rows } else { self.layout.sequences() };
-            return self.dims(&plan.graph, name, rows, 1, false);
-        }
-        Err(BackendError::Binding { graph: ENCODE.to_owned(), message: format!("nothing reads `{name}`") })
+        let nobody = || BackendError::Binding {
+            graph: ENCODE.to_owned(),
+            message: format!("nothing reads its result `{name}`"),
+        };
+        let plan = self.layout.plans().find(|plan| plan.input(name).is_some()).ok_or_else(nobody)?;
+        let coarse = self.layout.is_split() && plan.graph == self.layout.ahead.graph;
+        let rows = if coarse { self.layout.setup.rows } else { self.layout.sequences() };
+        self.dims(&plan.graph, name, rows, 1, false)
     }
 
     fn dims(
@@ -160,10 +240,7 @@ impl CudaDecoder<'_> {
             || BackendError::Binding { graph: graph.to_owned(), message: format!("`{name}` has no size") };
         let signature = self.program.signature(graph).map_err(|_| unknown())?;
         let ports = if output { &signature.outputs } else { &signature.inputs };
-        let mut bindings = Bindings::default();
-        bindings.bind(Symbol::Batch, rows);
-        bindings.bind(Symbol::Meta, meta);
-        bindings.bind(Symbol::Capacity, self.layout.setup.capacity);
-        ports.get(name).and_then(|ty| ty.shape.eval(&bindings)).ok_or_else(unknown)
+        let sizes = bindings(rows, meta, self.layout.setup.capacity);
+        ports.get(name).and_then(|ty| ty.shape.eval(&sizes)).ok_or_else(unknown)
     }
 }

@@ -1,10 +1,14 @@
 //! Recording what a burst does: the coarse run-ahead and the expansion, or whole steps where the protocol has no split.
 
 use super::super::arguments::{ElementArguments, UniformArguments};
+use super::super::backend::failed_in;
+use super::super::bound::Bound;
 use super::super::device::{Device, Recording, Stream};
 use super::super::dispatch;
+use super::super::machine::Machine;
+use super::super::plan::Plan;
 use super::super::plan::view::{Element, View};
-use super::{COARSE, CudaDecoder, EXPAND, Lane, failed};
+use super::{COARSE, CudaDecoder, EXPAND, Lane};
 use crate::runtime::backend::BackendError;
 use crate::runtime::plan::NEXT;
 use std::collections::BTreeMap;
@@ -14,7 +18,7 @@ impl CudaDecoder<'_> {
     /// Memory and recordings of one burst in flight.
     pub(super) fn record_lane(&mut self) -> Result<Lane, BackendError> {
         let device = Arc::clone(&self.machine.device);
-        let ids_bytes = self.layout.sequences() * self.layout.burst_tokens * 8;
+        let ids_bytes = self.layout.ids_bytes();
         let ids = device.allocate(ids_bytes)?;
         let host = device.allocate_host(ids_bytes)?;
         let mut trajectory = Vec::new();
@@ -25,13 +29,13 @@ impl CudaDecoder<'_> {
             cuts.insert(cut.name.clone(), memory.address);
             trajectory.push(memory);
         }
-        let (ahead, expand) = match self.layout.is_split() {
-            true => {
+        let (ahead, expand) = match self.layout.expand.clone() {
+            Some(plan) => {
                 let ahead = self.record_coarse(&cuts)?;
                 let wide = self.widen(&cuts, &mut trajectory)?;
-                (ahead, Some(self.record_expand(&cuts, &wide, ids.address)?))
+                (ahead, Some(self.record_expand(&plan, &cuts, &wide, ids.address)?))
             }
-            false => (self.record_steps(ids.address)?, None),
+            None => (self.record_steps(ids.address)?, None),
         };
         Ok(Lane { ids, host, ahead, expand, expanded: None, _trajectory: trajectory })
     }
@@ -46,7 +50,7 @@ impl CudaDecoder<'_> {
 
     fn record_coarse(&mut self, cuts: &BTreeMap<String, u64>) -> Result<Recording, BackendError> {
         let device = Arc::clone(&self.machine.device);
-        let (plan, arena) = (self.layout.ahead.clone(), self.arenas[0].address);
+        let arena = self.arenas[0].address;
         let element_bytes = self.machine.dtype.size_bytes();
         let mut bound = Vec::with_capacity(self.layout.setup.run_ahead);
         for step in 0..self.layout.setup.run_ahead {
@@ -56,7 +60,7 @@ impl CudaDecoder<'_> {
                 let base = cuts.get(&cut.name).copied().unwrap_or(0);
                 values.insert(cut.name.clone(), base + offset as u64);
             }
-            bound.push(self.machine.bind(&plan, arena, &values).map_err(failed)?);
+            bound.push(bind(self.machine, &self.layout.ahead, arena, &values)?);
         }
         device.begin_recording(COARSE)?;
         for bound in &bound {
@@ -87,17 +91,17 @@ impl CudaDecoder<'_> {
 
     fn record_expand(
         &mut self,
+        plan: &Plan,
         cuts: &BTreeMap<String, u64>,
         wide: &BTreeMap<String, u64>,
         ids: u64,
     ) -> Result<Recording, BackendError> {
         let device = Arc::clone(&self.machine.device);
-        let Some(plan) = self.layout.expand.clone() else { return self.record_steps(ids) };
         let mut values = self.state_addresses();
         values.extend(wide.iter().map(|(name, address)| (name.clone(), *address)));
         values.insert("ids".to_owned(), ids);
         let arena = self.arenas.get(1).map_or(0, |arena| arena.address);
-        let bound = self.machine.bind(&plan, arena, &values).map_err(failed)?;
+        let bound = bind(self.machine, plan, arena, &values)?;
         self.prepare_helpers(&*device)?;
         device.begin_recording(EXPAND)?;
         self.draw_uniforms(&*device, EXPAND)?;
@@ -129,9 +133,9 @@ impl CudaDecoder<'_> {
     fn record_steps(&mut self, ids: u64) -> Result<Recording, BackendError> {
         let device = Arc::clone(&self.machine.device);
         let (arena, values) = (self.arenas[0].address, self.state_addresses());
-        let decode = self.machine.bind(&self.layout.ahead.clone(), arena, &values).map_err(failed)?;
-        let reencode = match self.layout.reencode.clone() {
-            Some(plan) => Some(self.machine.bind(&plan, arena, &values).map_err(failed)?),
+        let decode = bind(self.machine, &self.layout.ahead, arena, &values)?;
+        let reencode = match &self.layout.reencode {
+            Some(plan) => Some(bind(self.machine, plan, arena, &values)?),
             None => None,
         };
         self.prepare_helpers(&*device)?;
@@ -173,8 +177,7 @@ impl CudaDecoder<'_> {
 
     /// Uniform numbers for the next tokens of every sequence, and the count of tokens.
     fn draw_uniforms(&self, device: &dyn Device, stream: Stream) -> Result<(), BackendError> {
-        let too_large =
-            |_| BackendError::Binding { graph: "-".to_owned(), message: "too many sequences".to_owned() };
+        let too_large = |_| self.layout.setup.refuses("more sequences than a kernel can count");
         let arguments = UniformArguments {
             out: self.address("uniforms")?,
             seed: self.address("seed")?,
@@ -209,4 +212,16 @@ impl CudaDecoder<'_> {
         }
         Ok(())
     }
+}
+
+/// A plan with addresses, ready to be recorded: what its products need is loaded.
+fn bind(
+    machine: &mut Machine,
+    plan: &Plan,
+    arena: u64,
+    values: &BTreeMap<String, u64>,
+) -> Result<Bound, BackendError> {
+    let bound = machine.bind(plan, arena, values).map_err(|error| failed_in(&plan.graph, error))?;
+    machine.warm(&bound)?;
+    Ok(bound)
 }

@@ -10,6 +10,9 @@ use std::path::PathBuf;
 /// The oldest CUDA whose driver has every function used here: 12.8 (driver 570).
 const OLDEST_CUDA: i32 = 12_080;
 
+/// Pages of device memory: small allocations share them, large ones have their own.
+const ALLOCATION_BYTES: usize = 2 << 20;
+
 /// A GPU's primary context and the streams on it.
 pub(super) struct Context {
     device: sys::CUdevice,
@@ -178,6 +181,7 @@ fn properties(device: sys::CUdevice) -> Result<Properties, DeviceError> {
         multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         memory_bytes,
         shared_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        allocation_bytes: ALLOCATION_BYTES,
     })
 }
 

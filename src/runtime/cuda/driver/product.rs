@@ -7,7 +7,7 @@
 use super::context::{Context, call};
 use super::memory;
 use crate::ir::dtype::Dtype;
-use crate::runtime::cuda::device::{Allocation, DeviceError, MatMul, STREAMS};
+use crate::runtime::cuda::device::{Allocation, DeviceError, MatMul, ProductKind, STREAMS};
 use crate::runtime::cuda::libraries::{self, Cuda};
 use cudarc::cublaslt::sys;
 use cudarc::driver::sys::CUstream;
@@ -20,25 +20,9 @@ use std::sync::Arc;
 /// Room for partial sums, as NVIDIA advises for Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;
 
-/// Alignment of a pointer that algorithms can make use of.
-const MOST_ALIGNMENT: u64 = 256;
-
 /// `CUBLAS_OP_T` and `CUBLAS_OP_N` of cublas_api.h.
 const TRANSPOSED: i32 = 1;
 const AS_IT_IS: i32 = 0;
-
-/// All that the choice of an algorithm depends on.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    sizes: [usize; 3],
-    strides: [usize; 3],
-    dtype: Dtype,
-    out_dtype: Dtype,
-    bias: bool,
-    residual: bool,
-    /// Of weight, x, residual and out.
-    alignments: [u32; 4],
-}
 
 /// Descriptors and algorithm of a shape.
 struct Chosen {
@@ -53,7 +37,7 @@ struct Chosen {
 /// cuBLASLt on one GPU.
 pub(super) struct Products {
     handle: sys::cublasLtHandle_t,
-    chosen: HashMap<Key, Chosen>,
+    chosen: HashMap<ProductKind, Chosen>,
     workspaces: Vec<Allocation>,
     context: Arc<Context>,
 }
@@ -84,7 +68,7 @@ impl Products {
         if p.m == 0 || p.n == 0 {
             return Ok(());
         }
-        let key = Key::of(p);
+        let key = p.kind();
         if !self.chosen.contains_key(&key) {
             let chosen = Chosen::new(self.handle, &key)?;
             self.chosen.insert(key, chosen);
@@ -147,28 +131,8 @@ impl Drop for Chosen {
     }
 }
 
-impl Key {
-    fn of(p: &MatMul) -> Self {
-        let alignment = |address: u64| (1u32 << address.trailing_zeros().min(31)).min(MOST_ALIGNMENT as u32);
-        let residual = if p.residual == 0 { p.out } else { p.residual };
-        Key {
-            sizes: [p.m, p.n, p.k],
-            strides: [
-                p.x_stride,
-                if p.residual == 0 { p.out_stride } else { p.residual_stride },
-                p.out_stride,
-            ],
-            dtype: p.dtype,
-            out_dtype: p.out_dtype,
-            bias: p.bias != 0,
-            residual: p.residual != 0,
-            alignments: [p.weight, p.x, residual, p.out].map(alignment),
-        }
-    }
-}
-
 impl Chosen {
-    fn new(handle: sys::cublasLtHandle_t, key: &Key) -> Result<Self, DeviceError> {
+    fn new(handle: sys::cublasLtHandle_t, key: &ProductKind) -> Result<Self, DeviceError> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         let [m, n, k] = key.sizes;
         let (narrow, wide) = (data_type(key.dtype)?, data_type(key.out_dtype)?);
@@ -208,7 +172,7 @@ impl Chosen {
     fn best(
         &self,
         handle: sys::cublasLtHandle_t,
-        key: &Key,
+        key: &ProductKind,
     ) -> Result<sys::cublasLtMatmulAlgo_t, DeviceError> {
         use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
         let preference = Preference::new()?;

@@ -214,9 +214,18 @@ struct IotaArguments {
 };
 
 // The sizes that arguments.rs asserts.
+// out[block] = exclusive or of the 64-bit halves of the 16-byte words that the block reads: word i falls to block
+// i / threads % blocks.
+struct ReadArguments {
+    const void *data; // 16-byte aligned
+    uint64 *out;      // one for each block
+    int64 words;
+};
+
 static_assert(sizeof(Rows) == 32 && sizeof(Heads) == 32, "arguments.rs");
 static_assert(sizeof(LinearArguments) == 152 && sizeof(NormArguments) == 152, "arguments.rs");
 static_assert(sizeof(SwigluArguments) == 104 && sizeof(EmbedArguments) == 64, "arguments.rs");
 static_assert(sizeof(AttendArguments) == 336 && sizeof(SampleArguments) == 120, "arguments.rs");
 static_assert(sizeof(ElementArguments) == 232 && sizeof(GatherArguments) == 72, "arguments.rs");
 static_assert(sizeof(UniformArguments) == 40 && sizeof(IotaArguments) == 16, "arguments.rs");
+static_assert(sizeof(ReadArguments) == 24, "arguments.rs");

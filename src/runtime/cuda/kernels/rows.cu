@@ -1,5 +1,6 @@
-// Operations on rows: rms_norm, swiglu, embed, gather_rows; and the slow general ones: elementwise, iota. Rows move 16
-// bytes at a time where every address allows it, one element at a time otherwise.
+// Operations on rows: rms_norm, swiglu, embed, gather_rows; and the slow general ones: elementwise, iota; and read_words, whose
+// time is the ceiling of all that read. Rows move 16 bytes at a time where every address allows it, one element at a time
+// otherwise.
 #include "device.cuh"
 
 #define ROWS_THREADS 256
@@ -272,4 +273,24 @@ extern "C" __global__ void __launch_bounds__(ROWS_THREADS) iota(const __grid_con
     await_previous();
     for (int64 i = (int64)blockIdx.x * ROWS_THREADS + threadIdx.x; i < a.count; i += (int64)gridDim.x * ROWS_THREADS)
         a.out[i] = i;
+}
+
+// Every word is read once and has a part in the result, so that no read can be left out.
+extern "C" __global__ void __launch_bounds__(ROWS_THREADS) read_words(const __grid_constant__ ReadArguments a) {
+    __shared__ uint64 parts[ROWS_THREADS];
+    release_next();
+    await_previous();
+    uint64 all = 0;
+#pragma unroll 4
+    for (int64 i = (int64)blockIdx.x * ROWS_THREADS + threadIdx.x; i < a.words; i += (int64)gridDim.x * ROWS_THREADS) {
+        Wide wide = load16_once((const char *)a.data + i * 16);
+        all ^= ((uint64)wide.word[1] << 32 | wide.word[0]) ^ ((uint64)wide.word[3] << 32 | wide.word[2]);
+    }
+    parts[threadIdx.x] = all;
+    __syncthreads();
+    for (int half = ROWS_THREADS / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) parts[threadIdx.x] ^= parts[threadIdx.x + half];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) a.out[blockIdx.x] = parts[0];
 }

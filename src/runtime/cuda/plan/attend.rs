@@ -1,10 +1,11 @@
 //! Attention's arguments: what its kernel reads, where new keys and values go, and the memory of windows.
 
-use super::attention::{Attend, Kind, WINDOW_KEYS, narrow};
+use super::attention::{Attend, Kind, WINDOW_KEYS};
 use super::emit::Emitter;
 use super::view::{Element, View};
 use super::{Call, PlanError};
 use crate::graph::NodeId;
+use crate::ir::bytes::narrow;
 use crate::runtime::cuda::arguments::{AttendArguments, Heads};
 
 /// Keys and values of a window, oldest first.

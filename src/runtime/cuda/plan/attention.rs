@@ -233,9 +233,3 @@ fn affine(demand: &Demand<'_>, id: NodeId) -> Option<Affine> {
         _ => None,
     }
 }
-
-/// Scales are given as f64 and used as f32 by every kernel.
-#[allow(clippy::cast_possible_truncation, reason = "the nearest f32 is what kernels compute with")]
-pub(in crate::runtime::cuda) fn narrow(value: f64) -> f32 {
-    value as f32
-}

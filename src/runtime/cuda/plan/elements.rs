@@ -261,11 +261,11 @@ impl Emitter<'_> {
         let logits = self.contiguous(id, views[0].clone())?;
         let (rows, vocabulary) = (self.demand.rows(operands[0]), logits.dims.last().copied().unwrap_or(0));
         let parameters = views[2].elements();
+        let out = self.target(id);
         if rows == 0 {
-            self.values.insert(id, views[1].clone());
+            self.values.insert(id, out);
             return Ok(());
         }
-        let out = self.target(id);
         let (ids_split, ids_outer, ids_inner) = self.pairs(id, &out)?;
         let (uniforms_split, uniforms_outer, uniforms_inner) = self.pairs(id, &views[1])?;
         let arguments = SampleArguments {

@@ -275,7 +275,7 @@ impl Emitter<'_> {
     fn node(&mut self, id: NodeId) -> Result<(), PlanError> {
         match self.demand.fused.get(&id) {
             Some(Fusion::Residual { linear, other }) => return self.residual(id, *linear, *other),
-            Some(Fusion::Swiglu { gate, up }) => return self.swiglu_product(id, *gate, *up),
+            Some(Fusion::Swiglu { gate, .. }) => return self.swiglu_product(id, *gate),
             Some(Fusion::Attend(attend)) => return self.attend(id, &attend.clone()),
             None => {}
         }

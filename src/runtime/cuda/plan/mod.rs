@@ -10,7 +10,6 @@ mod emit;
 mod place;
 mod print;
 mod products;
-pub(super) use attention::narrow;
 pub mod view;
 pub mod weights;
 

@@ -1,11 +1,11 @@
 //! Linear maps, norms and SwiGLU. Owns which products become one, which run in our kernels and which in cuBLASLt.
 
-use super::attention::narrow;
 use super::emit::Emitter;
 use super::view::{Element, View};
 use super::weights::unsliced;
 use super::{Call, PlanError};
 use crate::graph::NodeId;
+use crate::ir::bytes::narrow;
 use crate::ir::op::Op;
 use crate::runtime::cuda::arguments::{LinearArguments, NormArguments, Rows, SwigluArguments};
 use crate::runtime::cuda::device::MatMul;
@@ -67,7 +67,7 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    pub(super) fn swiglu_product(&mut self, id: NodeId, gate: NodeId, _up: NodeId) -> Result<(), PlanError> {
+    pub(super) fn swiglu_product(&mut self, id: NodeId, gate: NodeId) -> Result<(), PlanError> {
         let (x, norm) = self.operand(gate)?;
         let weight = self.weight(gate, self.demand.graph.operands(gate)[1])?;
         let out = self.target(id);

@@ -1,0 +1,238 @@
+#!/usr/bin/env bash
+# Checks and measures the CUDA runtime on this machine's GPU, from the folder that scripts/pack-gpu.sh made, and ends with a
+# short table. Each part is limited in time and leaves its log in the output folder.
+#   gpu.sh [--dry-run] [--gpu N] [--out DIR] [--work DIR] PART..
+#       doctor       what of CUDA is found
+#       kernels      every kernel against NumPy in f64, and its speed
+#       goldens      goldens, low precision, shared rows, replicas
+#       memcheck     compute-sanitizer memcheck on a golden
+#       racecheck    compute-sanitizer racecheck on a golden
+#       first        first token of paper-600m in bf16: without and with compiled kernels
+#       peer         photonc against peer_bench.py in this run: batch 1 (k 1, 8), 64 (k 4), 2048 (k 1)
+#       paper        PF and DE of 600M, 900M and 1.2B, RecGen and HierGen; paper:600m:recgen:pf is one of them
+#       curve        tokens/s over the batch, with a plot
+#       stress       random requests for PHOTONC_STRESS_SECONDS (480): memory stays, rows stay right
+#       all          all of these in this order
+# Exits with 1 where a part failed. --dry-run prints the commands instead.
+set -uo pipefail
+
+here="$(cd "$(dirname "$0")" && pwd)"
+gpu=0
+out="$PWD/gpu-results"
+work="${TMPDIR:-/tmp}/photonc-gpu"
+dry=""
+parts=()
+while (($#)); do
+    case "$1" in
+    --dry-run) dry=yes ;;
+    --gpu) gpu="${2:?--gpu needs a number}" && shift ;;
+    --out) out="${2:?--out needs a folder}" && shift ;;
+    --work) work="${2:?--work needs a folder}" && shift ;;
+    -*)
+        echo "unknown option $1; see the top of gpu.sh" >&2
+        exit 2
+        ;;
+    *) parts+=("$1") ;;
+    esac
+    shift
+done
+every=(doctor kernels goldens memcheck racecheck first peer paper curve stress)
+if ((${#parts[@]} == 0)); then
+    echo "name parts: ${every[*]} all" >&2
+    exit 2
+fi
+if [[ " ${parts[*]} " == *" all "* ]]; then
+    parts=("${every[@]}")
+fi
+
+photonc="$work/bin/photonc"
+tests="$work/bin/cuda-tests"
+stress_seconds="${PHOTONC_STRESS_SECONDS:-480}"
+failed=0
+table=()
+made=""
+
+# Runs a command with a limit in seconds; its output goes to a log, its time and its end to the table.
+step() {
+    local name="$1" limit="$2"
+    shift 2
+    if [[ -n "$dry" ]]; then
+        echo "[$name, at most $limit s] $*"
+        return 0
+    fi
+    local log="$out/$name.log" began=$EPOCHREALTIME code=0
+    timeout --kill-after=10 "$limit" "$@" >"$log" 2>&1 || code=$?
+    local seconds
+    seconds="$(python3 -c "print(f'{$EPOCHREALTIME - $began:.1f}')")"
+    local end=ok
+    if ((code == 124 || code == 137)); then end="over $limit s"; elif ((code)); then end="exit $code"; fi
+    if ((code)); then
+        failed=1
+        tail -n 15 "$log" | sed "s/^/$name: /"
+    fi
+    table+=("$(printf '%-28s %-12s %8s s' "$name" "$end" "$seconds")")
+    echo "${table[-1]}"
+    return "$code"
+}
+
+# Adds a line of a result to the table: a Python expression over the JSON documents in a log.
+told() {
+    local name="$1" log="$2" expression="$3"
+    [[ -n "$dry" ]] && return 0
+    local words
+    words="$(python3 - "$log" "$expression" 2>&1 <<'PY'
+import json, sys
+text = open(sys.argv[1]).read()
+documents, at, decoder = [], 0, json.JSONDecoder()
+while (at := text.find("{", at)) >= 0:
+    try:
+        value, end = decoder.raw_decode(text, at)
+    except ValueError:
+        at += 1
+        continue
+    documents.append(value)
+    at = end
+print(eval(sys.argv[2], {"d": documents}))
+PY
+    )" || words="no figure: $(tail -n 1 <<<"$words")"
+    table+=("$(printf '  %-26s %s' "$name" "$words")")
+}
+
+unpack() {
+    mkdir -p "$out" "$work/bin"
+    for name in photonc cuda-tests; do
+        gzip -dc "$here/bin/$name.gz" >"$work/bin/$name" && chmod +x "$work/bin/$name" || exit 1
+    done
+}
+
+# A bundle of a preset with random weights in bf16, made once: bundle NAME.
+bundle() {
+    local preset="paper-$1"
+    if [[ -n "$dry" ]]; then
+        [[ " $made " == *" $1 "* ]] && return
+        made+=" $1"
+    fi
+    if [[ -n "$dry" || ! -f "$work/$preset/photon.json" ]]; then
+        step "synth-$1" 120 "$photonc" synth --preset "$preset" --dtype bf16 --out "$work/$preset-model" --force &&
+            step "export-$1" 180 "$photonc" export "$work/$preset-model" --out "$work/$preset" --max-tokens 4096 --force &&
+            { [[ -n "$dry" ]] || rm -rf "$work/$preset-model"; }
+    fi
+}
+
+bench() {
+    local name="$1" limit="$2"
+    shift 2
+    step "$name" "$limit" "$photonc" bench "$@" --backend cuda --devices "$gpu" --json
+}
+
+
+doctor() { step doctor 30 "$photonc" doctor; }
+
+kernels() { step kernels 240 python3 "$here/tests/gpu/kernels.py"; }
+
+goldens() {
+    step goldens 300 env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" "$tests" goldens:: precision:: serving:: --test-threads 1
+}
+
+sanitizer() {
+    step "$1" "$2" env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" \
+        compute-sanitizer --tool "$1" --error-exitcode 1 "$tests" --exact goldens::a_golden_for_the_sanitizer --test-threads 1
+}
+
+memcheck() { sanitizer memcheck 180; }
+
+racecheck() { sanitizer racecheck 300; }
+
+first() {
+    bundle 600m || return
+    local prompt kernels="$work/kernels"
+    prompt="$(seq -s , 1 128)"
+    [[ -n "$dry" ]] || rm -rf "$kernels"
+    for run in cold warm; do
+        step "first-$run" 60 env XDG_CACHE_HOME="$kernels" "$photonc" generate "$work/paper-600m" --backend cuda \
+            --devices "$gpu" --prompt-ids "$prompt" --max-new-tokens 16 --run-ahead 1 --greedy --json
+        told "whole process is above" "$out/first-$run.log" \
+            "'first token %.3f s after the graphs were loaded' % d[0]['timing']['first_token_seconds']"
+    done
+}
+
+# Both sides at a context of about 2100 tokens, greedy, with the same run-ahead; photonc's rate is that after the first burst.
+peer() {
+    bundle 600m || return
+    step peer-pytorch 420 python3 "$here/peer_bench.py" --no-vanilla --batch 1 64 2048
+    local batch ahead figure
+    while read -r batch ahead figure; do
+        bench "peer-$batch-k$ahead" 60 "$work/paper-600m" --protocol recgen --regime 1664/512 --batch "$batch" --run-ahead "$ahead"
+        [[ -n "$dry" ]] && continue
+        cat "$out/peer-pytorch.log" "$out/peer-$batch-k$ahead.log" >"$out/peer-both.log"
+        told "batch $batch, k $ahead" "$out/peer-both.log" \
+            "(lambda own, peer: f'{own:,.0f} tokens/s, PyTorch {peer:,.0f}: {own / peer:.2f}x')(d[-1]['steady_tokens_per_second'], next(x['$figure'] for x in d if x.get('B') == $batch))"
+    done <<'LIST'
+1 1 interleaved_compiled_tok_s
+1 8 split_G8_compiled_tok_s
+64 4 split_G4_compiled_tok_s
+2048 1 interleaved_compiled_tok_s
+LIST
+}
+
+paper_one() {
+    local size="$1" protocol="$2" regime="$3" name="paper-$1-$2-$3" ahead=8
+    [[ "$protocol" == hiergen ]] && ahead=1
+    bench "$name" 280 "$work/paper-$size" --protocol "$protocol" --regime "$regime" --batch max --run-ahead "$ahead" --repetitions 1
+    told "$size $protocol $regime" "$out/$name.log" \
+        "(lambda x: f'batch {x[\"batch\"]}: {x[\"tokens_per_second\"] / 1e3:,.2f} K tokens/s, per GiB of KV {x[\"tokens_per_second_per_gib\"][\"top\"] / 1e3:,.1f} K (top), {x[\"tokens_per_second_per_gib\"][\"all\"] / 1e3:,.1f} K (all), MBU {x[\"mbu\"]:.0%}, MFU {x[\"mfu\"]:.0%}')(d[-1])"
+}
+
+# paper [SIZE [PROTOCOL [REGIME]]]: what is not named is every one.
+paper() {
+    local size protocol regime
+    for size in ${1:-600m 900m 1.2b}; do
+        bundle "$size" || continue
+        for protocol in ${2:-recgen hiergen}; do
+            for regime in ${3:-pf de}; do
+                paper_one "$size" "$protocol" "$regime"
+            done
+        done
+        # One size at a time on the disk.
+        [[ -n "$dry" || "$size" == 600m ]] || rm -rf "${work:?}/paper-$size"
+    done
+}
+
+curve() {
+    bundle 600m || return
+    bench curve 300 "$work/paper-600m" --protocol recgen --regime 128/512 --run-ahead 4 --repetitions 3 \
+        --batch 1,4,16,64,256,1024,4096 --plot "$out/curve.svg"
+    told "tokens/s by batch" "$out/curve.log" \
+        "', '.join('%d: %s' % (p['batch'], format(round(p['tokens_per_second']), ',')) for p in d[-1]['points'])"
+}
+
+stress() {
+    bundle 600m || return
+    step stress "$((stress_seconds + 90))" env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" PHOTONC_STRESS_SECONDS="$stress_seconds" \
+        PHOTONC_STRESS_BUNDLE="$work/paper-600m" "$tests" --exact stress::random_requests_leave_memory_flat_and_rows_right --nocapture --test-threads 1
+    told "" "$out/stress.log" 'd[-1]'
+}
+
+[[ -n "$dry" ]] || unpack
+for part in "${parts[@]}"; do
+    case "$part" in
+    doctor | kernels | goldens | memcheck | racecheck | first | peer | curve | stress) "$part" ;;
+    paper | paper:*)
+        IFS=: read -r _ size protocol regime <<<"$part::::"
+        paper "$size" "$protocol" "${regime%%:*}"
+        ;;
+    *)
+        echo "unknown part $part: ${every[*]} all" >&2
+        exit 2
+        ;;
+    esac
+done
+if [[ -z "$dry" ]]; then
+    {
+        echo
+        nvidia-smi --query-gpu=name,driver_version --format=csv,noheader --id="$gpu"
+        [[ -f "$here/commit" ]] && echo "photonc $(cat "$here/commit")"
+        printf '%s\n' "${table[@]}"
+    } | tee "$out/table.txt"
+fi
+exit "$failed"

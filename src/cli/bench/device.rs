@@ -1,0 +1,86 @@
+//! `photonc bench` on a GPU: ceilings of the device first, then one decoder for each batch.
+
+use super::measured::Measured;
+use super::{Args, Told, heading};
+use crate::bundle::Bundle;
+use crate::cli::backends::failed_on_gpu;
+use crate::cli::rows::Batch;
+use crate::cli::{Failure, Reporter};
+use crate::inspect::Subject;
+use crate::passes::choose_protocol::Protocol;
+use crate::runtime::cuda::bench::BenchSetting;
+use crate::runtime::cuda::ceilings::{CeilingSizes, Ceilings};
+use crate::runtime::cuda::replicas::RowCount;
+use crate::runtime::error::RuntimeError;
+use crate::runtime::plan::Program;
+use crate::runtime::request::RunAhead;
+use serde_json::{Value, json};
+
+/// Most rows that `--batch max` tries: more than kernels count in a grid's rows at one meta-context each.
+const MOST_ROWS: usize = 1 << 16;
+
+pub(super) fn run(args: &Args, reporter: &Reporter) -> Result<(Value, Vec<Told>), Failure> {
+    let bundle = Bundle::open(&args.bundle)?;
+    let subject = Subject::of_bundle(&args.bundle.display().to_string(), &bundle, false)?;
+    let program = Program::from_bundle(&bundle)?;
+    check_length(args, &program)?;
+    let device = args.backend.one_gpu()?;
+    let dtype = args.backend.compute_type(&bundle);
+    let sizes = CeilingSizes::for_free(device.free_bytes().map_err(failed_on_gpu)?);
+    let ceilings = Ceilings::measure(&*device, dtype, sizes).map_err(failed_on_gpu)?;
+    reporter.detail(&format!(
+        "ceilings: read {:.0} GB/s, copy {:.0} GB/s, {dtype} products {:.0} TFLOP/s",
+        ceilings.read_bytes_per_s / 1e9,
+        ceilings.copy_bytes_per_s / 1e9,
+        ceilings.product_flops / 1e12
+    ));
+    let mut head = heading(args, &bundle);
+    head["gpu"] = json!(device.properties().name);
+    head["compute"] = json!(dtype.name());
+    head["ceilings"] = json!({
+        "read_bytes_per_second": ceilings.read_bytes_per_s,
+        "copy_bytes_per_second": ceilings.copy_bytes_per_s,
+        "product_flops": ceilings.product_flops,
+    });
+    let mut cuda = args.backend.load_cuda(&bundle, device).map_err(RuntimeError::from)?;
+    let mut told = Vec::new();
+    for batch in &args.batch {
+        let setting = setting(args, &program, *batch, args.run.protocol(&bundle));
+        let point = cuda.bench(&program, setting).map_err(RuntimeError::from)?;
+        let measured = Measured::of(&subject, setting, point, ceilings)?;
+        told.push(Told {
+            batch: measured.batch(),
+            tokens_per_second: measured.tokens_per_second(),
+            json: measured.json(),
+            text: measured.text(),
+        });
+    }
+    Ok((head, told))
+}
+
+fn setting(args: &Args, program: &Program, batch: Batch, protocol: Protocol) -> BenchSetting {
+    let run_ahead = match args.run.run_ahead() {
+        RunAhead::All => args.regime.new_tokens.div_ceil(program.meta_tokens.max(1)),
+        RunAhead::MetaContexts(count) => count,
+    };
+    let rows: RowCount = batch.rows(args.reserve, MOST_ROWS);
+    BenchSetting {
+        protocol,
+        regime: args.regime,
+        run_ahead,
+        rows,
+        repetitions: usize::from(args.repetitions),
+    }
+}
+
+/// As every generation: no longer than the bundle was exported for.
+fn check_length(args: &Args, program: &Program) -> Result<(), RuntimeError> {
+    let meta_tokens = program.meta_tokens.max(1);
+    let prompt_tokens = args.regime.prompt_tokens / meta_tokens * meta_tokens;
+    let new_tokens = args.regime.new_tokens.div_ceil(meta_tokens) * meta_tokens;
+    let max_tokens = program.max_tokens;
+    if prompt_tokens + new_tokens > max_tokens {
+        return Err(RuntimeError::Capacity { row: 0, prompt_tokens, new_tokens, max_tokens });
+    }
+    Ok(())
+}

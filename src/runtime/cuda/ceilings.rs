@@ -1,0 +1,134 @@
+//! What a device reaches at best: bytes copied and read a second, operations a second of a large product. Owns how they
+//! are measured, so that a share of them means the same everywhere: buffers far larger than any cache, the median of
+//! several runs after a first one, times by the device's own events.
+
+use super::arguments::ReadArguments;
+use super::device::{Device, DeviceError, MatMul, Stream};
+use super::dispatch;
+use crate::ir::dtype::Dtype;
+
+const STREAM: Stream = Stream(0);
+
+/// Measured runs of each; the median counts.
+const RUNS: usize = 7;
+
+/// Blocks of `read_words` at most: what its launch gives any device.
+const MOST_BLOCKS: usize = 1 << 16;
+
+/// Sizes of what is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CeilingSizes {
+    /// Bytes read, and bytes copied.
+    pub bytes: usize,
+    /// Rows, columns and inner size of the product.
+    pub edge: usize,
+}
+
+impl CeilingSizes {
+    /// 2 GiB and a product of edge 8192, or what an eighth of the free memory has room for.
+    #[must_use]
+    pub fn for_free(free_bytes: usize) -> Self {
+        let room = free_bytes / 8;
+        let mut edge = 8192;
+        // Three matrices of at most four bytes an element.
+        while edge > 64 && 12 * edge * edge > room {
+            edge /= 2;
+        }
+        CeilingSizes { bytes: (room / 4096 * 4096).clamp(4096, 2 << 30), edge }
+    }
+}
+
+/// What a device reaches at best.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ceilings {
+    /// Bytes copied a second, read and written ones counted.
+    pub copy_bytes_per_s: f64,
+    /// Bytes read a second.
+    pub read_bytes_per_s: f64,
+    /// Operations a second of a product with operands of `dtype`, accumulated in f32.
+    pub product_flops: f64,
+    /// Type of the product's operands.
+    pub dtype: Dtype,
+}
+
+impl Ceilings {
+    /// Measures a device on which nothing else runs.
+    ///
+    /// # Errors
+    /// No room, or the device failed.
+    pub fn measure(device: &dyn Device, dtype: Dtype, sizes: CeilingSizes) -> Result<Self, DeviceError> {
+        let bytes = sizes.bytes / 16 * 16;
+        let (from, to) = (device.allocate(bytes)?, device.allocate(bytes)?);
+        device.fill(STREAM, from.address, 0, bytes)?;
+        let copy = median_seconds(device, &|| device.copy(STREAM, from.address, to.address, bytes))?;
+        let sums = device.allocate(MOST_BLOCKS * 8)?;
+        let words = i64::try_from(bytes / 16).unwrap_or(i64::MAX);
+        let arguments = ReadArguments { data: from.address, out: sums.address, words };
+        let read =
+            median_seconds(device, &|| dispatch::read_words(device, STREAM, dtype, &arguments).map(|_| ()))?;
+        drop((from, to, sums));
+        let product = product_seconds(device, dtype, sizes.edge)?;
+        let edge = sizes.edge as f64;
+        Ok(Ceilings {
+            copy_bytes_per_s: 2.0 * bytes as f64 / copy,
+            read_bytes_per_s: bytes as f64 / read,
+            product_flops: 2.0 * edge * edge * edge / product,
+            dtype,
+        })
+    }
+}
+
+fn product_seconds(device: &dyn Device, dtype: Dtype, edge: usize) -> Result<f64, DeviceError> {
+    let bytes = edge * edge * dtype.size_bytes();
+    let [x, weight, out] = [device.allocate(bytes)?, device.allocate(bytes)?, device.allocate(bytes)?];
+    // Numbers of the size of activations: a GPU does zeros with less power, and so faster.
+    let values: Vec<f64> = (0..edge).map(|at| 0.25 - f64::from(at as u32 % 7) / 16.0).collect();
+    let row = crate::ir::bytes::bytes_of(dtype, &values);
+    for matrix in [&x, &weight] {
+        for at in 0..edge {
+            device.write(STREAM, matrix.address + (at * row.len()) as u64, &row)?;
+        }
+    }
+    let product = MatMul {
+        m: edge,
+        n: edge,
+        k: edge,
+        dtype,
+        out_dtype: dtype,
+        x: x.address,
+        x_stride: edge,
+        weight: weight.address,
+        bias: 0,
+        residual: 0,
+        residual_stride: 0,
+        out: out.address,
+        out_stride: edge,
+    };
+    median_seconds(device, &|| device.matmul(STREAM, &product))
+}
+
+/// Seconds of device time of one run, the median of several after one that counts for nothing.
+fn median_seconds(
+    device: &dyn Device,
+    run: &dyn Fn() -> Result<(), DeviceError>,
+) -> Result<f64, DeviceError> {
+    run()?;
+    let mut spans = Vec::with_capacity(RUNS);
+    for _ in 0..RUNS {
+        let from = device.record(STREAM)?;
+        run()?;
+        spans.push((from, device.record(STREAM)?));
+    }
+    device.synchronize()?;
+    let times = spans.into_iter().map(|(from, to)| device.elapsed_ms(from, to));
+    let mut times = times.collect::<Result<Vec<f32>, _>>()?;
+    times.sort_by(f32::total_cmp);
+    let median = times.get(RUNS / 2).copied().unwrap_or(0.0);
+    if median > 0.0 {
+        return Ok(f64::from(median) / 1e3);
+    }
+    Err(DeviceError::Call {
+        call: "measuring",
+        message: "the run took no time that events can tell".to_owned(),
+    })
+}

@@ -1,0 +1,155 @@
+//! Speed of a decoder: every row has a prompt, all tokens are drawn to the end, nothing ends early. Owns what counts as the
+//! first token, as steady generation and as the whole; the caller owns how often and with which sizes.
+
+use super::backend::BackendError;
+use super::decoder::{Admission, Decoder, DecoderSetup};
+use super::random::uniform;
+use super::sampler::Sampling;
+use super::timing::GraphTime;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Tokens of a prompt, and new ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Regime {
+    /// Of each prompt.
+    pub prompt_tokens: usize,
+    /// Drawn after it, each sequence.
+    pub new_tokens: usize,
+}
+
+impl Regime {
+    /// Long prompts, little drawn: the paper's PF.
+    pub const PREFILL: Regime = Regime { prompt_tokens: 2048, new_tokens: 128 };
+    /// Short prompts, much drawn: the paper's DE.
+    pub const DECODE: Regime = Regime { prompt_tokens: 128, new_tokens: 2048 };
+
+    /// Meta-contexts of a prompt, what does not fill one left out.
+    #[must_use]
+    pub fn prompt_meta_contexts(self, meta_tokens: usize) -> usize {
+        self.prompt_tokens / meta_tokens.max(1)
+    }
+
+    /// Bursts of `run_ahead` meta-contexts until everything is drawn.
+    #[must_use]
+    pub fn bursts(self, meta_tokens: usize, run_ahead: usize) -> usize {
+        self.new_tokens.div_ceil(meta_tokens.max(1)).div_ceil(run_ahead.max(1))
+    }
+
+    /// Meta-contexts that a row must have room for.
+    #[must_use]
+    pub fn capacity(self, meta_tokens: usize, run_ahead: usize) -> usize {
+        self.prompt_meta_contexts(meta_tokens) + self.bursts(meta_tokens, run_ahead) * run_ahead
+    }
+
+    /// `count` prompts of the same random tokens in every run.
+    #[must_use]
+    pub fn prompts(self, count: usize, vocab_size: usize) -> Vec<Vec<i64>> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a uniform below 1 times the vocabulary is a token id"
+        )]
+        let token =
+            |row: usize, at: usize| (f64::from(uniform(0, row as u64, at as u64)) * vocab_size as f64) as i64;
+        (0..count).map(|row| (0..self.prompt_tokens).map(|at| token(row, at)).collect()).collect()
+    }
+}
+
+/// One repetition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Speed {
+    /// Tokens asked for, over all sequences.
+    pub tokens: usize,
+    /// From the prompts to the first burst in the host's hands.
+    pub first_token: Duration,
+    /// From the prompts to the last token in the host's hands.
+    pub total: Duration,
+    /// Tokens a second after the first burst; `None` where that was the only one.
+    pub steady_tokens_per_s: Option<f64>,
+    /// Runs and device time of each graph.
+    pub graphs: BTreeMap<String, GraphTime>,
+}
+
+impl Speed {
+    /// Tokens a second, prefill included.
+    #[must_use]
+    pub fn tokens_per_s(&self) -> f64 {
+        if self.total.is_zero() { 0.0 } else { self.tokens as f64 / self.total.as_secs_f64() }
+    }
+}
+
+/// Fills every row of an empty decoder with a prompt, draws `regime.new_tokens` for each sequence, greedily, and empties
+/// the rows.
+///
+/// # Errors
+/// The prompts do not fit the decoder, or the device failed.
+pub fn once(
+    decoder: &mut dyn Decoder,
+    regime: Regime,
+    meta_tokens: usize,
+    prompts: &[Vec<i64>],
+) -> Result<Speed, BackendError> {
+    let setup = decoder.setup();
+    let aligned = regime.prompt_meta_contexts(meta_tokens) * meta_tokens;
+    let sampling = Sampling::greedy();
+    let admissions: Vec<Admission<'_>> = prompts
+        .iter()
+        .take(setup.rows)
+        .enumerate()
+        .map(|(row, prompt)| Admission {
+            row,
+            tokens: &prompt[prompt.len().saturating_sub(aligned)..],
+            sampling: &sampling,
+            first_sample: 0,
+        })
+        .collect();
+    let bursts = regime.bursts(meta_tokens, setup.run_ahead);
+    decoder.take_times();
+    let began = Instant::now();
+    decoder.admit(&admissions)?;
+    let (mut started, mut first) = (0, None);
+    for _ in 0..bursts {
+        while decoder.pending() < 2 && started < bursts {
+            decoder.start()?;
+            started += 1;
+        }
+        decoder.collect()?;
+        first.get_or_insert_with(|| began.elapsed());
+    }
+    let total = began.elapsed();
+    (0..admissions.len()).for_each(|row| decoder.retire(row));
+    let first_token = first.unwrap_or(total);
+    Ok(Speed {
+        tokens: admissions.len() * setup.samples * regime.new_tokens,
+        first_token,
+        total,
+        steady_tokens_per_s: steady(setup, bursts, meta_tokens, total - first_token),
+        graphs: decoder.take_times(),
+    })
+}
+
+/// Whole bursts count: what the last one draws past the end took its time too.
+fn steady(setup: DecoderSetup, bursts: usize, meta_tokens: usize, after_first: Duration) -> Option<f64> {
+    let tokens = (bursts.checked_sub(1)?) * setup.run_ahead * meta_tokens * setup.sequences();
+    (tokens > 0 && !after_first.is_zero()).then(|| tokens as f64 / after_first.as_secs_f64())
+}
+
+/// `repetitions` runs, fastest first, after one of two bursts that counts for nothing: it has run everything there is.
+///
+/// # Errors
+/// As `once`.
+pub fn repeat(
+    decoder: &mut dyn Decoder,
+    regime: Regime,
+    meta_tokens: usize,
+    prompts: &[Vec<i64>],
+    repetitions: usize,
+) -> Result<Vec<Speed>, BackendError> {
+    let two_bursts = 2 * decoder.setup().run_ahead * meta_tokens;
+    let warm_up = Regime { new_tokens: regime.new_tokens.min(two_bursts), ..regime };
+    once(decoder, warm_up, meta_tokens, prompts)?;
+    let runs = (0..repetitions).map(|_| once(decoder, regime, meta_tokens, prompts));
+    let mut speeds = runs.collect::<Result<Vec<Speed>, _>>()?;
+    speeds.sort_by_key(|speed| speed.total);
+    Ok(speeds)
+}

@@ -1,0 +1,170 @@
+//! The decoder on the emulated device alone, which counts: memory that is computed before it is taken, nothing that waits or
+//! crosses to the host without need.
+
+use crate::emulated::{Emulated, Options, Order, program_text};
+use crate::fixture::model::{Model, PROTOCOLS};
+use crate::{backend, cuda_on};
+use photonc::ir::dtype::Dtype;
+use photonc::passes::choose_protocol::Protocol;
+use photonc::runtime::backend::BackendError;
+use photonc::runtime::cuda::decode::{CudaDecoder, Layout};
+use photonc::runtime::cuda::device::Device;
+use photonc::runtime::cuda::replicas::{RowCount, serve_on};
+use photonc::runtime::decoder::{Admission, Decoder as _, DecoderSetup};
+use photonc::runtime::sampler::Sampling;
+use photonc::runtime::schedule::Job;
+use std::sync::Arc;
+
+// From prefill to the last token, only the tokens themselves go to the host, and nothing comes from it.
+#[test]
+fn only_tokens_cross_to_the_host() {
+    let model = Model::of("paper");
+    let device = emulated(Order::Immediate, 1 << 30);
+    let mut cuda = cuda_on(&model, Arc::clone(&device) as Arc<dyn Device>, Dtype::F32);
+    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 2, samples: 2, capacity: 40, run_ahead: 3 };
+    let mut decoder = CudaDecoder::new(cuda.machine(), &model.program(), setup).expect("a decoder");
+    let prompt = model.expected.ints(0, "prompt_aligned");
+    let sampling = Sampling::greedy();
+    let admission = |row: usize| Admission { row, tokens: prompt, sampling: &sampling, first_sample: 0 };
+    decoder.admit(&[admission(0), admission(1)]).expect("admits");
+    // The first burst uploads the rows' parameters.
+    decoder.start().expect("starts");
+    decoder.collect().expect("collects");
+    device.take_traffic();
+    let bursts = 3;
+    for _ in 0..bursts {
+        decoder.start().expect("starts");
+        decoder.collect().expect("collects");
+    }
+    let traffic = device.take_traffic();
+    assert_eq!(traffic.written_bytes, 0);
+    assert_eq!(traffic.read_bytes, bursts * 4 * 3 * model.meta_tokens * size_of::<i64>());
+}
+
+fn emulated(order: Order, memory_bytes: usize) -> Arc<Emulated> {
+    let mut options = Options::new(order);
+    options.properties.memory_bytes = memory_bytes;
+    Arc::new(Emulated::new(options, Box::new(program_text)))
+}
+
+/// Shapes that differ in everything that memory depends on; the last two have products that cuBLASLt does.
+const SHAPES: [(usize, usize, usize); 4] = [(1, 1, 1), (2, 3, 2), (66, 1, 1), (9, 8, 1)];
+
+/// A prompt of whole meta-contexts.
+fn prompt(model: &Model, meta_contexts: usize) -> Vec<i64> {
+    (0..meta_contexts * model.meta_tokens).map(|at| (at * 7 % model.vocab_size) as i64).collect()
+}
+
+// Admission is computed: the bytes a decoder takes are known to the last one before anything is allocated, and nothing is
+// allocated afterwards, whatever prompts come.
+#[test]
+fn the_memory_computed_is_the_memory_taken() {
+    for name in ["paper", "lopsided"] {
+        let model = Model::of(name);
+        let program = model.program();
+        let sampling = Sampling::greedy();
+        for protocol in PROTOCOLS {
+            let device = emulated(Order::Mixed(3), 1 << 30);
+            let mut cuda = cuda_on(&model, Arc::clone(&device) as Arc<dyn Device>, Dtype::F32);
+            for (rows, samples, run_ahead) in SHAPES {
+                let what = format!("{name} {protocol} {rows} x {samples}, run-ahead {run_ahead}");
+                let capacity = 3 + run_ahead;
+                let setup = DecoderSetup { protocol, rows, samples, capacity, run_ahead };
+                let machine = cuda.machine();
+                let computed =
+                    Layout::new(machine, &program, setup).expect("a layout").missing_bytes(machine);
+                let (_, before) = device.allocated();
+                let mut decoder = CudaDecoder::new(machine, &program, setup).expect("a decoder");
+                let taken = device.allocated();
+                assert_eq!(taken.1 - before, computed, "{what}");
+                for meta_contexts in [3, 2] {
+                    let tokens = &prompt(&model, meta_contexts);
+                    let admission = |row| Admission { row, tokens, sampling: &sampling, first_sample: 0 };
+                    decoder.admit(&(0..rows).map(admission).collect::<Vec<_>>()).expect("admits");
+                    decoder.start().expect("starts");
+                    decoder.collect().expect("collects");
+                    (0..rows).for_each(|row| decoder.retire(row));
+                }
+                assert_eq!(device.allocated(), taken, "{what}: something was allocated on the way");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_most_rows_fit_and_one_more_does_not() {
+    let model = Model::of("paper");
+    let program = model.program();
+    for (protocol, samples, memory_bytes) in
+        [(Protocol::Recgen, 1, 3 << 20), (Protocol::Hiergen, 1, 5 << 20), (Protocol::Recgen, 3, 4 << 20)]
+    {
+        let device = emulated(Order::Immediate, memory_bytes);
+        let mut cuda = cuda_on(&model, Arc::clone(&device) as Arc<dyn Device>, Dtype::F32);
+        let setup = DecoderSetup { protocol, rows: 1, samples, capacity: 8, run_ahead: 2 };
+        let machine = cuda.machine();
+        let room = device.free_bytes().expect("is known");
+        let most = Layout::most_rows(machine, &program, setup, room, 100_000).expect("a layout");
+        let most = most.expect("one row fits");
+        assert!((2..100_000).contains(&most), "{protocol}: {most} rows");
+        assert_eq!(Layout::most_rows(machine, &program, setup, room, 2).expect("a layout"), Some(2));
+        let more = CudaDecoder::new(machine, &program, DecoderSetup { rows: most + 1, ..setup });
+        assert!(
+            matches!(more.err(), Some(BackendError::OutOfMemory { .. })),
+            "{protocol}: {most} + 1 rows fit"
+        );
+        // What the failed attempt loaded is there already and is counted so.
+        let room = device.free_bytes().expect("is known");
+        assert_eq!(Layout::most_rows(machine, &program, setup, room, 100_000).expect("a layout"), Some(most));
+        CudaDecoder::new(machine, &program, DecoderSetup { rows: most, ..setup }).expect("fits");
+    }
+    let device = emulated(Order::Immediate, 1 << 10);
+    let mut cuda = cuda_on(&model, Arc::clone(&device) as Arc<dyn Device>, Dtype::F32);
+    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 1, samples: 1, capacity: 8, run_ahead: 2 };
+    assert_eq!(Layout::most_rows(cuda.machine(), &program, setup, 1 << 10, 9).expect("a layout"), None);
+}
+
+// The host goes on while prompts are encoded: it waits for tokens, and for nothing else.
+#[test]
+fn admitting_prompts_makes_the_host_wait_for_nothing() {
+    let model = Model::of("paper");
+    let device = emulated(Order::Mixed(9), 1 << 30);
+    let mut cuda = cuda_on(&model, Arc::clone(&device) as Arc<dyn Device>, Dtype::F32);
+    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 3, samples: 1, capacity: 12, run_ahead: 2 };
+    let mut decoder = CudaDecoder::new(cuda.machine(), &model.program(), setup).expect("a decoder");
+    let sampling = Sampling::greedy();
+    device.take_traffic();
+    for row in 0..3 {
+        let tokens = &prompt(&model, row + 1);
+        decoder.admit(&[Admission { row, tokens, sampling: &sampling, first_sample: 0 }]).expect("admits");
+        decoder.start().expect("starts");
+        assert_eq!(device.take_traffic().host_waits, 0, "row {row}");
+        decoder.collect().expect("collects");
+        assert_eq!(device.take_traffic().host_waits, 1, "row {row}");
+    }
+}
+
+#[test]
+fn a_decoder_without_room_for_a_prompt_says_so() {
+    let model = Model::of("paper");
+    let mut cuda = backend(&model, Order::Immediate, Dtype::F32);
+    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 2, samples: 1, capacity: 3, run_ahead: 3 };
+    let error = CudaDecoder::new(cuda.machine(), &model.program(), setup).err().expect("refused");
+    assert_eq!(
+        error.to_string(),
+        "decoder of 2 rows, 1 samples each: rows, samples and run-ahead count from 1 and the capacity exceeds the \
+         run-ahead; the capacity is 3, the run-ahead 3"
+    );
+}
+
+#[test]
+fn a_replica_that_does_not_fit_is_an_error_that_names_it() {
+    let model = Model::of("paper");
+    let small: Arc<dyn Device> = emulated(Order::Immediate, 1 << 16);
+    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 0, samples: 1, capacity: 8, run_ahead: 2 };
+    let load = |device: Arc<dyn Device>| Ok(cuda_on(&model, device, Dtype::F32));
+    let rows = RowCount::Fitting { reserve_bytes: 0, at_most: 4 };
+    let jobs = vec![Job::greedy(vec![1; model.meta_tokens], 4)];
+    let failed =
+        serve_on(&[small], &load, &model.program(), setup, rows, jobs).expect_err("no room").to_string();
+    assert!(failed.starts_with("replica 0: backend `cuda` has no room for "), "{failed}");
+}

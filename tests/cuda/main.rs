@@ -1,0 +1,46 @@
+//! The CUDA runtime on the emulated device, or, where `PHOTONC_GPU` is set and the feature `cuda` is built, on the GPU of
+//! that number. The binary travels: it needs only `tests/golden` below `CARGO_MANIFEST_DIR`.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a failed test panics")]
+#![allow(clippy::print_stdout, reason = "the stress test tells its figures to scripts/gpu.sh")]
+#![allow(dead_code, reason = "the emulated device's own tests use all of it")]
+
+#[path = "../harness/emulated/mod.rs"]
+mod emulated;
+#[path = "../fixture/mod.rs"]
+mod fixture;
+
+mod decoder;
+mod goldens;
+mod precision;
+mod serving;
+mod stress;
+
+use emulated::{Emulated, Options, Order, program_text};
+use fixture::model::Model;
+use photonc::graph::interp::WeightSource;
+use photonc::ir::dtype::Dtype;
+use photonc::runtime::cuda::backend::Cuda;
+use photonc::runtime::cuda::device::Device;
+use std::sync::Arc;
+
+/// How far logits and states in f32 may be from the goldens.
+const TOLERANCE_F32: f64 = 2e-3;
+
+fn device(order: Order) -> Arc<dyn Device> {
+    #[cfg(feature = "cuda")]
+    if let Ok(ordinal) = std::env::var("PHOTONC_GPU") {
+        use photonc::runtime::cuda::driver::{Driver, DriverOptions};
+        let ordinal = ordinal.parse().expect("a device number");
+        return Arc::new(Driver::open(DriverOptions { ordinal, ..DriverOptions::default() }).expect("a GPU"));
+    }
+    Arc::new(Emulated::new(Options::new(order), Box::new(program_text)))
+}
+
+fn backend(model: &Model, order: Order, dtype: Dtype) -> Cuda {
+    cuda_on(model, device(order), dtype)
+}
+
+fn cuda_on(model: &Model, device: Arc<dyn Device>, dtype: Dtype) -> Cuda {
+    let weights: Arc<dyn WeightSource> = Arc::clone(&model.weights) as Arc<dyn WeightSource>;
+    Cuda::of_graphs(model.compilation.graphs.clone(), weights, device, dtype).expect("loads")
+}

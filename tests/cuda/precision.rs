@@ -1,0 +1,61 @@
+//! f16 and bf16: every graph of the goldens within what rounding to those types explains.
+
+use crate::backend;
+use crate::emulated::Order;
+use crate::fixture::GOLDENS;
+use crate::fixture::model::Model;
+use photonc::ir::dtype::Dtype;
+use photonc::ir::tensor::Tensor;
+use photonc::runtime::verify::{Compared, compare_as};
+use std::sync::Arc;
+
+/// The model with the maps of trained ones, which shrink what they are given a little: in short types the rounding of maps
+/// that stretch grows from layer to layer until it hides everything else.
+fn shrinking(model: Model) -> Model {
+    let mut weights = (*model.weights).clone();
+    for (name, tensor) in &mut weights {
+        if !name.contains("norm") {
+            let values = tensor.as_floats().expect("floats").iter().map(|value| value / 8.0).collect();
+            *tensor = Tensor::floats(&tensor.shape.clone(), values).expect("counts agree");
+        }
+    }
+    Model { weights: Arc::new(weights), ..model }
+}
+
+/// Compares every graph with the reference; how many outputs there are, and how many of them could show a mistake.
+fn compared(model: &Model, dtype: Dtype) -> (usize, usize) {
+    let mut candidate = backend(model, Order::Immediate, dtype);
+    let (mut useful, mut all) = (0, 0);
+    for (graph_name, graph) in &model.compilation.graphs {
+        let what = format!("{} {graph_name} {dtype}", model.name);
+        let verified = graph.verify().expect("valid");
+        let comparison = compare_as(verified, &*model.weights, &mut candidate, 5, Some(dtype));
+        let comparison = comparison.unwrap_or_else(|error| panic!("{what}: {error}"));
+        if let Some(value) = comparison.first_divergent() {
+            panic!("{what}: {value:?}");
+        }
+        // A tolerance as large as the value itself lets anything pass.
+        let says =
+            |value: &&Compared| value.decided && value.tolerance < value.largest.max(f64::MIN_POSITIVE);
+        useful += comparison.values.iter().filter(says).count();
+        all += comparison.values.len();
+    }
+    (useful, all)
+}
+
+// The tolerance is derived for each output (`runtime::verify`): every value moved at random by one rounding for each
+// operation. Outputs that rounding alone decides, tokens that are nearly tied, say nothing and are counted.
+#[test]
+fn every_graph_is_within_what_rounding_to_f16_explains() {
+    for name in GOLDENS {
+        let (useful, all) = compared(&Model::of(name), Dtype::F16);
+        assert!(2 * useful > all, "{name}: only {useful} of {all} outputs say anything");
+    }
+}
+
+// Eight bits of precision are too few for the goldens' own maps.
+#[test]
+fn every_graph_with_shrinking_maps_is_within_what_rounding_to_bf16_explains() {
+    let (useful, all) = compared(&shrinking(Model::of("paper")), Dtype::Bf16);
+    assert!(2 * useful > all, "only {useful} of {all} outputs say anything");
+}
