@@ -115,6 +115,19 @@ fn every_graph_holds_against_the_reference() {
     }
 }
 
+// Left alone, ONNX Runtime rounds the other factor to int8 too: this product is then off by 1e-2.
+#[test]
+fn products_with_int8_weights_compute_in_f32() {
+    let golden = Golden::of("paper");
+    let mut backend = ort(&golden);
+    let (graph, x, y) = fixture::int8::product();
+    backend.insert(graph).expect("loads");
+    let x = backend.upload(&x, Dtype::F32).expect("uploads");
+    let outputs = backend.run("product", &[("x", &x)]).expect("runs");
+    let found = backend.download(&outputs[0].1).expect("downloads");
+    assert_close("product", found.as_floats().expect("floats"), &y, 1e-5);
+}
+
 // The whole program, on the bundle's own models; then two weights of one model change places.
 #[test]
 fn verify_finds_a_fault_in_its_scope() {

@@ -127,8 +127,11 @@ fn load(found: Found, threads: NonZero<usize>) -> Result<Loaded, String> {
     let start = || -> ort::Result<Environment> {
         let loaded = ort::init_from(&found.place).map_err(ort::Error::wrap)?;
         // Only now: the options are the library's own.
-        let pool =
-            GlobalThreadPoolOptions::default().with_intra_threads(threads.get())?.with_inter_threads(1)?;
+        let pool = GlobalThreadPoolOptions::default()
+            .with_intra_threads(threads.get())?
+            .with_inter_threads(1)?
+            // Threads sleep between products: awake they take the processor from whoever else has work.
+            .with_spin_control(false)?;
         let environment =
             loaded.with_name("photonc").with_telemetry(false).with_global_thread_pool(pool).build()?;
         // What matters comes back as an error; the rest would stand between a user's tokens.
