@@ -45,6 +45,7 @@ pub mod model;
 pub mod passes;
 pub mod places;
 pub mod runtime;
+pub mod text;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

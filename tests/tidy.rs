@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each part of the crate and the parts whose public face it may use: floor 0 to 4, lowest first.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("places", &[]),
     ("ir", &[]),
     ("graph", &["ir"]),
@@ -16,14 +16,18 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("export", &["ir", "graph", "model", "passes", "bundle", "engine"]),
     ("inspect", &["ir", "graph", "model", "passes", "bundle"]),
     ("runtime", &["places", "ir", "graph", "model", "passes", "bundle", "engine"]),
+    ("text", &["bundle", "runtime"]),
     (
         "cli",
-        &["places", "ir", "graph", "model", "passes", "bundle", "engine", "export", "inspect", "runtime"],
+        &[
+            "places", "ir", "graph", "model", "passes", "bundle", "engine", "export", "inspect", "runtime",
+            "text",
+        ],
     ),
 ];
 
 /// Words that only these parts may say.
-const RESERVED: [(&str, &[&str]); 10] = [
+const RESERVED: [(&str, &[&str]); 12] = [
     ("trtx::", &["engine"]),
     ("petgraph::", &["graph"]),
     ("clap::", &["cli"]),
@@ -34,6 +38,8 @@ const RESERVED: [(&str, &[&str]); 10] = [
     ("io::stderr", &["cli"]),
     ("tract_onnx::", &["export", "runtime"]),
     ("prost::", &["export"]),
+    ("tokenizers::", &["text"]),
+    ("minijinja", &["text"]),
 ];
 
 /// Names that say nothing of what is inside.

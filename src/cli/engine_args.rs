@@ -76,7 +76,7 @@ impl EngineArgs {
         reporter: &Reporter,
     ) -> Result<EngineReport, Failure> {
         let mut builder = open(target, self.tensorrt_lib.as_deref())?;
-        let shown = reporter.steps("build engines");
+        let shown = reporter.phases("build engines");
         let telling = Arc::clone(&shown);
         let progress: Arc<dyn Fn(EngineProgress) + Send + Sync> = Arc::new(move |progress| {
             let EngineProgress { graph, at, of, step } = progress;

@@ -77,7 +77,7 @@ impl Reporter {
     }
 
     /// Starts to show the progress of work counted in steps, told by others.
-    pub fn steps(self, title: &str) -> Arc<Progress> {
+    pub fn phases(self, title: &str) -> Arc<Progress> {
         Arc::new(self.bar(title, "{msg:<48} {wide_bar} {pos:>5}/{len} {elapsed:>5}"))
     }
 
@@ -89,6 +89,18 @@ impl Reporter {
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
         Progress(bar)
+    }
+}
+
+impl Reporter {
+    /// Starts to show the progress of work that takes `steps` steps.
+    pub fn steps(self, title: &str, steps: u64) -> Progress {
+        let shown = self.progress(title);
+        shown.0.set_length(steps);
+        let template = "{msg:<24} {wide_bar} {pos:>10}/{len} {eta:>8}";
+        let style = ProgressStyle::with_template(template);
+        shown.0.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        shown
     }
 }
 

@@ -5,11 +5,13 @@ mod batch;
 pub mod cuda;
 pub mod decoder;
 mod draw;
+pub mod drift;
 pub mod error;
 pub mod generator;
 pub mod measure;
 #[cfg(feature = "ort")]
 pub mod ort;
+pub mod penalties;
 pub mod plan;
 pub mod portable;
 pub mod prompt;
