@@ -43,6 +43,7 @@ pub mod ir;
 pub mod model;
 pub mod passes;
 pub mod runtime;
+pub mod text;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

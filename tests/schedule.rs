@@ -216,6 +216,7 @@ fn job(number: usize, asked: &Asked, streams: &Streams) -> Job<'static> {
         first_sample: 100 * number as u64,
         stop: asked.stop.clone(),
         eos: asked.eos.clone(),
+        watch: None,
         cancel,
         on_burst: Box::new(move |burst: &Burst<'_>| {
             bursts += 1;

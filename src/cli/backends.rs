@@ -5,7 +5,6 @@ use super::ort_args::OrtArgs;
 use crate::bundle::Bundle;
 use crate::graph::Graph;
 use crate::ir::dtype::Dtype;
-use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::Plan;
 use crate::runtime::backend::{Backend, BackendError};
 use crate::runtime::cuda::backend::Cuda;
@@ -15,7 +14,7 @@ use crate::runtime::generator::Generator;
 use crate::runtime::plan::{ENCODE, WINDOW};
 use crate::runtime::portable::OnnxGraph;
 use crate::runtime::reference::Reference;
-use crate::runtime::sampler::Sampling;
+use crate::runtime::request::Request;
 use crate::runtime::tract::Tract;
 use std::path::Path;
 use std::sync::Arc;
@@ -202,13 +201,9 @@ fn open_gpu(_ordinal: usize) -> Result<Arc<dyn Device>, String> {
 
 /// Loads the graphs that a generation will run, so that its times are those of generation; tells whether tokens are drawn
 /// outside the graphs.
-pub fn load_graphs(
-    generator: &mut Generator,
-    protocol: Protocol,
-    sampling: &Sampling,
-) -> Result<bool, Failure> {
-    let on_host = generator.draws_on_host(protocol, sampling)?;
-    let plan = generator.program().plan(protocol)?.clone();
+pub fn load_graphs(generator: &mut Generator, request: &Request) -> Result<bool, Failure> {
+    let on_host = generator.draws_on_host(request)?;
+    let plan = generator.program().plan(request.protocol)?.clone();
     let (step, draw) = match &plan {
         Plan::Distributed { coarse, expand, prepare, .. } => (Some(coarse), (expand, Some(prepare))),
         Plan::Undistributed { decode, prepare, reencode, .. } => {

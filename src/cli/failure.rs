@@ -286,6 +286,7 @@ impl From<RuntimeError> for Failure {
         let title = match &error {
             RuntimeError::Bundle(_) | RuntimeError::Signature { .. } => "the bundle cannot be used",
             RuntimeError::Prompt(_) | RuntimeError::Capacity { .. } => "the prompt cannot be used",
+            RuntimeError::ShortText { .. } => "the text cannot be used",
             RuntimeError::Sampling(_)
             | RuntimeError::Empty { .. }
             | RuntimeError::GraphSamplerOnly { .. } => {
@@ -300,7 +301,9 @@ impl From<RuntimeError> for Failure {
                 | BackendError::Load { .. },
             ) => "the backend cannot run this",
             RuntimeError::Refused(_) => "the request cannot be met",
-            RuntimeError::Backend(_) | RuntimeError::NotInTrajectory { .. } => return Failure::bug(&error),
+            RuntimeError::Backend(_) | RuntimeError::NotInTrajectory { .. } | RuntimeError::Given { .. } => {
+                return Failure::bug(&error);
+            }
         };
         Failure::input(title, &error)
     }

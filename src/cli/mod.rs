@@ -13,6 +13,7 @@ mod export;
 mod failure;
 mod generate;
 mod inspect;
+mod language;
 mod model_args;
 mod ort_args;
 mod pass_args;

@@ -1,7 +1,10 @@
-//! Prompts as the user gives them: lists of token ids in arguments and files. Owns their syntax; refuses what is no
-//! number, with its place.
+//! Prompts as the user gives them: text, conversations, lists of token ids, in arguments and files. Owns their syntax;
+//! refuses what is neither, with its place.
 
 use super::Failure;
+use super::language::Language;
+use crate::text::chat::Message;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// Token ids of one prompt, as an argument: `1,2,3`.
@@ -20,22 +23,91 @@ pub fn ids(text: &str) -> Result<Ids, String> {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub struct PromptArgs {
+    /// Text of a prompt, `-` for standard input; give it several times for a batch
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    prompt: Vec<String>,
     /// Token ids of a prompt, `1,2,3`; give it several times for a batch
     #[arg(long, value_name = "IDS", value_parser = ids)]
     prompt_ids: Vec<Ids>,
     /// File with the token ids of one prompt a line
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
+    /// File with one JSON object a line: `prompt`, `messages` or `prompt_ids`, and `id`, `max_new_tokens`, `seed` if
+    /// wanted
+    #[arg(long, value_name = "JSONL")]
+    pub prompts_file: Option<PathBuf>,
+}
+
+/// How a text becomes a prompt.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ChatArgs {
+    /// Take the text as what a user says and put the model's chat template around it
+    #[arg(long)]
+    chat: bool,
+    /// What the system says before the user, with --chat
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
 }
 
 impl PromptArgs {
+    /// Whether prompts are text.
+    pub fn are_text(&self) -> bool {
+        !self.prompt.is_empty()
+    }
+
     /// Token ids of every prompt.
-    pub fn read(&self) -> Result<Vec<Vec<i64>>, Failure> {
+    pub fn read(&self, chat: &ChatArgs, language: &Language) -> Result<Vec<Vec<i64>>, Failure> {
+        // Those of a file are read line by line, where they are needed.
+        if self.prompts_file.is_some() {
+            return Ok(Vec::new());
+        }
+        if chat.chat && !self.are_text() {
+            return Err(Failure::usage(&"--chat takes text, and these prompts are token ids")
+                .help("give the text with --prompt"));
+        }
         match &self.prompt_file {
             Some(file) => lines(file),
+            None if self.are_text() => self.prompt.iter().map(|text| chat.tokens(text, language)).collect(),
             None => Ok(self.prompt_ids.iter().map(|ids| ids.0.clone()).collect()),
         }
     }
+}
+
+impl ChatArgs {
+    /// Token ids of a text, with the chat template around it if that was asked for.
+    pub fn tokens(&self, text: &str, language: &Language) -> Result<Vec<i64>, Failure> {
+        let read;
+        let text = match text {
+            "-" => {
+                read = standard_input()?;
+                read.as_str()
+            }
+            text => text,
+        };
+        if !self.chat {
+            return Ok(language.encode(text)?.ids);
+        }
+        let system = self.system.iter().map(|words| Message::new("system", words));
+        let messages: Vec<Message> = system.chain([Message::new("user", text)]).collect();
+        Ok(language.encode_chat(&messages)?.ids)
+    }
+}
+
+fn standard_input() -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    let failed = |cause: &dyn std::fmt::Display| {
+        Failure::input("the prompt cannot be read", &format_args!("standard input: {cause}"))
+    };
+    std::io::stdin().lock().read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    String::from_utf8(bytes).map_err(|error| failed(&format_args!("{error}; expected UTF-8 text")))
+}
+
+/// A file of text.
+pub fn text_file(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file).map_err(|error| {
+        Failure::input("the file cannot be read", &format_args!("{}: {error}", file.display()))
+            .help("name a file of UTF-8 text")
+    })
 }
 
 /// One list of ids for each line of `file` that is not blank.

@@ -64,6 +64,7 @@ fn job<'j>(
         first_sample: 0,
         stop: request.stop.clone(),
         eos: request.eos.clone(),
+        watch: request.watch.clone(),
         cancel: Cancel::default(),
         on_burst: Box::new(move |_| {
             first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| started.elapsed());

@@ -83,6 +83,18 @@ impl Reporter {
     }
 }
 
+impl Reporter {
+    /// Starts to show the progress of work that takes `steps` steps.
+    pub fn steps(self, title: &str, steps: u64) -> Progress {
+        let shown = self.progress(title);
+        shown.0.set_length(steps);
+        let template = "{msg:<24} {wide_bar} {pos:>10}/{len} {eta:>8}";
+        let style = ProgressStyle::with_template(template);
+        shown.0.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        shown
+    }
+}
+
 impl Progress {
     /// Names the part of the work at hand.
     pub fn stage(&self, title: &'static str) {

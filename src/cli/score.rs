@@ -1,18 +1,22 @@
-//! `photonc score`: perplexity and logits of given tokens under the teacher-forced forward.
+//! `photonc score`: perplexity of a text or of given tokens under the teacher-forced forward, and their logits.
 
 use super::backends::BackendArgs;
 use super::generate::dropped_left;
-use super::prompts::{Ids, ids, lines};
+use super::language::Language;
+use super::prompts::{Ids, ids, lines, text_file};
 use super::timing::as_json;
 use super::{Failure, Reporter};
-use crate::runtime::score::Scored;
+use crate::bundle::Bundle;
+use crate::runtime::generator::Generator;
+use crate::runtime::score::{LongScore, Scored, Windows};
+use crate::runtime::timing::Timing;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Score tokens: perplexity, and logits if asked for
+/// Score a text or tokens: perplexity, bits per byte, and logits if asked for
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Directory of the bundle
@@ -21,14 +25,24 @@ pub struct Args {
     text: TextArgs,
     #[command(flatten)]
     backend: BackendArgs,
-    /// Write the logits as f32 tensor `logits [tokens, vocabulary]` of a safetensors file
+    /// Tokens that the model reads at once [default: the bundle's longest sequence]
+    #[arg(long, value_name = "N", conflicts_with = "logits")]
+    window: Option<usize>,
+    /// Tokens that each window after the first scores; those before them are its context [default: half a window]
+    #[arg(long, value_name = "N", conflicts_with = "logits")]
+    stride: Option<usize>,
+    /// Write the logits as f32 tensor `logits [tokens, vocabulary]` of a safetensors file; reads all tokens at once
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
 }
 
+/// A text as words or as tokens.
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
-struct TextArgs {
+#[group(multiple = false)]
+pub struct TextArgs {
+    /// File of UTF-8 text
+    #[arg(long, value_name = "FILE")]
+    text_file: Option<PathBuf>,
     /// Token ids, `1,2,3`
     #[arg(long, value_name = "IDS", value_parser = ids)]
     ids: Option<Ids>,
@@ -37,15 +51,39 @@ struct TextArgs {
     ids_file: Option<PathBuf>,
 }
 
+/// A text as tokens.
+pub struct TextTokens {
+    pub ids: Vec<i64>,
+    /// Bytes from the beginning of each token to the end of the text, where there is a text.
+    bytes_left: Option<Vec<usize>>,
+}
+
+impl TextTokens {
+    /// Bytes of the text without its first `dropped` tokens.
+    fn bytes(&self, dropped: usize) -> Option<usize> {
+        self.bytes_left.as_ref()?.get(dropped).copied()
+    }
+}
+
 impl TextArgs {
-    fn read(&self) -> Result<Vec<i64>, Failure> {
+    /// The tokens, without marks around them.
+    pub fn read(&self, bundle: &Bundle, reporter: &Reporter) -> Result<TextTokens, Failure> {
+        if let Some(file) = &self.text_file {
+            let text = text_file(file)?;
+            let encoded = Language::of(bundle, true, reporter)?.needed()?.encode(&text, false)?;
+            let bytes_left = encoded.starts.iter().map(|start| text.len() - start).collect();
+            return Ok(TextTokens { ids: encoded.ids, bytes_left: Some(bytes_left) });
+        }
         let mut texts = match (&self.ids, &self.ids_file) {
             (Some(ids), _) => vec![ids.0.clone()],
             (None, Some(file)) => lines(file)?,
-            (None, None) => Vec::new(),
+            (None, None) => {
+                return Err(Failure::usage(&"no text is given")
+                    .help("name one with --text-file, or tokens with --ids or --ids-file"));
+            }
         };
         match (texts.pop(), texts.len()) {
-            (Some(ids), 0) => Ok(ids),
+            (Some(ids), 0) => Ok(TextTokens { ids, bytes_left: None }),
             (_, more) => Err(Failure::input(
                 "the tokens cannot be read",
                 &format_args!("found {} lines, expected one", more + 1),
@@ -55,28 +93,64 @@ impl TextArgs {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
-    let ids = args.text.read()?;
     let (bundle, mut generator) = args.backend.open(&args.bundle)?;
-    let (scored, timing) = generator.score(&[ids])?;
+    let text = args.text.read(&bundle, reporter)?;
+    let (score, timing) = match &args.logits {
+        Some(file) => with_logits(&mut generator, &text.ids, file)?,
+        None => {
+            let tokens = args.window.unwrap_or(bundle.manifest().model.max_tokens);
+            let windows = Windows { tokens, stride: args.stride.unwrap_or(tokens.div_ceil(2)) };
+            let shown = reporter.steps("score", text.ids.len() as u64);
+            let on_progress = |done: usize, all: usize| shown.set(done as u64, all as u64);
+            generator.score_long(&text.ids, windows, &on_progress)?
+        }
+    };
+    tell(args, &text, &score, &timing, reporter)
+}
+
+fn with_logits(generator: &mut Generator, ids: &[i64], file: &Path) -> Result<(LongScore, Timing), Failure> {
+    let vocab_size = generator.program().vocab_size;
+    let (scored, timing) = generator.score(&[ids.to_vec()])?;
     let scored = scored.first().ok_or_else(|| Failure::bug(&"a text without a score"))?;
-    if let Some(file) = &args.logits {
-        write_logits(file, scored, bundle.manifest().model.vocab_size)?;
-    }
+    write_logits(file, scored, vocab_size)?;
+    let score = LongScore {
+        tokens: scored.tokens.len(),
+        dropped_left: scored.dropped_left,
+        negative_log_likelihood: scored.negative_log_likelihood,
+        windows: 1,
+    };
+    Ok((score, timing))
+}
+
+fn tell(
+    args: &Args,
+    text: &TextTokens,
+    score: &LongScore,
+    timing: &Timing,
+    reporter: &Reporter,
+) -> Result<(), Failure> {
+    let bytes = text.bytes(score.dropped_left);
     if reporter.json() {
         return reporter.document(&json!({
-            "tokens": scored.tokens.len(),
-            "dropped_left": scored.dropped_left,
-            "negative_log_likelihood": scored.negative_log_likelihood,
-            "perplexity": scored.perplexity(),
+            "tokens": score.tokens,
+            "dropped_left": score.dropped_left,
+            "negative_log_likelihood": score.negative_log_likelihood,
+            "perplexity": score.perplexity(),
+            "bytes": bytes,
+            "bits_per_byte": bytes.map(|bytes| score.bits_per_byte(bytes)),
+            "windows": score.windows,
             "logits": args.logits,
             "backend": args.backend.name.name(),
-            "timing": as_json(&timing, scored.tokens.len()),
+            "timing": as_json(timing, score.tokens),
         }));
     }
-    if scored.dropped_left > 0 {
-        reporter.note(&dropped_left(scored.dropped_left));
+    if score.dropped_left > 0 {
+        reporter.note(&dropped_left(score.dropped_left));
     }
-    reporter.text(&format!("{} tokens, perplexity {:.6}\n", scored.tokens.len(), scored.perplexity()))
+    let bytes = bytes.map_or_else(String::new, |bytes| {
+        format!(", {:.6} bits per byte ({bytes} bytes)", score.bits_per_byte(bytes))
+    });
+    reporter.text(&format!("{} tokens, perplexity {:.6}{bytes}\n", score.tokens, score.perplexity()))
 }
 
 /// Writes beside `file`, then renames: a failed write leaves what was there.

@@ -1,6 +1,9 @@
 //! `photonc verify`: a bundle against the reference. Exit code 0 where every value is as near as its arithmetic allows, 1
 //! where one is not.
 
+mod drift;
+mod plot;
+
 use super::backends::{BackendArgs, BackendName};
 use super::{Failure, Reporter};
 use crate::bundle::{Bundle, Layout};
@@ -23,7 +26,7 @@ use std::sync::Arc;
 /// Check a bundle: hashes of the weights, and every graph on a backend against the reference
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Every graph runs on random inputs of small sizes (batch 2, 3 meta-contexts, 4 slots). What a value may be off by follows from its type and the lengths of the sums behind it: docs/numerics.md.\n\nExit codes: 0 everything holds, 1 a value diverges or the bundle cannot be used"
+    after_help = "Every graph runs on random inputs of small sizes (batch 2, 3 meta-contexts, 4 slots). What a value may be off by follows from its type and the lengths of the sums behind it: docs/numerics.md.\n\nWith --drift: RecGen against HierGen on a text, what the checkpoint itself makes of it (docs/text.md).\n\nExit codes: 0 everything holds, 1 a value diverges, a limit of the drift does not hold, or the bundle cannot be used"
 )]
 pub struct Args {
     /// Directory of the bundle
@@ -40,9 +43,14 @@ pub struct Args {
     /// Seed of the inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    drift: drift::DriftArgs,
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
+    if args.drift.drift {
+        return drift::run(args, reporter);
+    }
     args.backend.check()?;
     let bundle = Bundle::open(&args.bundle)?;
     bundle.verify_weights()?;
@@ -65,7 +73,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
         }
         let verified = graph.verify().map_err(|error| unusable(&error))?;
         // One graph at a time: a backend keeps the weights of what it has loaded.
-        let mut backend = backend(args, &bundle, verified, model)?;
+        let mut backend = backend(args, &bundle, verified, model, args.per_layer)?;
         let precision = args.backend.precision();
         let comparison = compare_as(verified, &weights, backend.as_mut(), args.seed, precision)?;
         comparisons.push(Comparison { graph: name, ..comparison });
@@ -75,18 +83,19 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
     Ok(if diverges { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-/// The backend, with the graph if the bundle does not have it in this form.
+/// The backend; `insert` adds the graph, which the bundle does not have in this form, as `model` where a backend runs ONNX.
 fn backend(
     args: &Args,
     bundle: &Bundle,
     graph: Verified<'_>,
     model: Option<OnnxGraph>,
+    insert: bool,
 ) -> Result<Box<dyn Backend>, Failure> {
     let refused = |error| Failure::from(CompareError::Candidate(error));
     match args.backend.name {
         BackendName::Reference => {
             let mut reference = Reference::of_bundle(bundle.clone());
-            if args.per_layer {
+            if insert {
                 reference.insert(graph).map_err(refused)?;
             }
             Ok(Box::new(reference))
@@ -103,6 +112,23 @@ fn backend(
     }
 }
 
+/// Where a weight of the bundle stands, as ONNX models of the bundle name it.
+fn location(bundle: &Bundle, name: &str) -> Option<WeightLocation> {
+    bundle.manifest().stored(name).map(|at| WeightLocation {
+        file: Layout::beside_onnx(&at.file),
+        offset_bytes: at.offset_bytes,
+        length_bytes: at.length_bytes,
+    })
+}
+
+fn input_names(graph: &Graph) -> Vec<String> {
+    let inputs = graph.inputs().into_iter().filter_map(|id| match graph.op(id) {
+        Op::Input { name, .. } => Some(name.to_string()),
+        _ => None,
+    });
+    inputs.collect()
+}
+
 /// The graph with what leaves its scopes among its outputs; for backends that run ONNX, in the bundle's own model.
 fn tapped(args: &Args, bundle: &Bundle, graph: &Graph) -> Result<(Graph, Option<OnnxGraph>), Failure> {
     let name = format!("{}.taps", graph.name());
@@ -115,26 +141,16 @@ fn tapped(args: &Args, bundle: &Bundle, graph: &Graph) -> Result<(Graph, Option<
     let failed = |cause: &dyn std::fmt::Display| unusable(&format_args!("{}: {cause}", path.display()));
     let bytes = std::fs::read(&path).map_err(|error| failed(&error))?;
     let model = onnx::from_bytes(&bytes).map_err(|error| failed(&error))?;
-    let locate = |name: &str| {
-        bundle.manifest().stored(name).map(|at| WeightLocation {
-            file: Layout::beside_onnx(&at.file),
-            offset_bytes: at.offset_bytes,
-            length_bytes: at.length_bytes,
-        })
-    };
+    let locate = |name: &str| location(bundle, name);
     let verified = graph.verify().map_err(|error| unusable(&error))?;
     let computed = computed_values(verified, &locate, &model).map_err(|error| Failure::bug(&error))?;
     let tapped = with_taps_of(graph, &name, |id| computed.contains_key(&id));
     let taps = &tapped.outputs()[graph.outputs().len()..];
     let values: Vec<(NodeId, &str)> =
         taps.iter().filter_map(|tap| Some((tap.node, computed.get(&tap.node)?.as_str()))).collect();
-    let inputs = graph.inputs().into_iter().filter_map(|id| match graph.op(id) {
-        Op::Input { name, .. } => Some(name.to_string()),
-        _ => None,
-    });
     let model = OnnxGraph {
         name,
-        inputs: inputs.collect(),
+        inputs: input_names(graph),
         outputs: tapped.outputs().iter().map(|output| output.name.to_string()).collect(),
         model: onnx::to_bytes(&with_outputs(model, graph, &values)),
     };

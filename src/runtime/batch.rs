@@ -1,7 +1,7 @@
 //! The rows of a request and what became of them. Owns stop rules and the count of waste; refuses device work.
 
 use super::prompt::Prompt;
-use super::request::{Burst, Finish, Request, Sequence};
+use super::request::{Burst, Finish, Request, Sequence, Watch, Watcher};
 
 /// Sequences of a request; those still growing make up the device's batch, in order.
 #[derive(Debug)]
@@ -15,6 +15,7 @@ pub(super) struct Batch {
 pub(super) struct Growing {
     pub sequence: Sequence,
     pub done: bool,
+    watcher: Option<Box<dyn Watcher>>,
 }
 
 /// What ends a sequence.
@@ -36,7 +37,7 @@ impl Batch {
         let mut sequences = Vec::with_capacity(prompts.len() * request.samples);
         for (prompt, aligned) in prompts.iter().enumerate() {
             for sample in 0..request.samples {
-                sequences.push(Growing::new(prompt, sample, aligned.dropped_left));
+                sequences.push(Growing::new(prompt, sample, aligned.dropped_left, request.watch.as_deref()));
             }
         }
         let active = (0..sequences.len()).collect();
@@ -55,6 +56,11 @@ impl Batch {
     /// Number of the sample of each row on the device.
     pub(super) fn samples(&self) -> Vec<usize> {
         self.active.iter().map(|row| self.sequences[*row].sequence.sample).collect()
+    }
+
+    /// New tokens so far of each row on the device.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = &[i64]> {
+        self.active.iter().map(|row| &self.sequences[*row].sequence.tokens[..])
     }
 
     /// Place of a device row among all sequences.
@@ -123,7 +129,7 @@ impl Batch {
 
 impl Growing {
     /// A sequence without tokens.
-    pub(super) fn new(prompt: usize, sample: usize, dropped_left: usize) -> Self {
+    pub(super) fn new(prompt: usize, sample: usize, dropped_left: usize, watch: Option<&dyn Watch>) -> Self {
         let sequence = Sequence {
             prompt,
             sample,
@@ -134,7 +140,7 @@ impl Growing {
             wasted_tokens: 0,
             logits: Vec::new(),
         };
-        Growing { sequence, done: false }
+        Growing { sequence, done: false, watcher: watch.map(Watch::watcher) }
     }
 
     /// The tokens from `before` on, as its caller is told of them.
@@ -161,7 +167,9 @@ impl Growing {
                 Some(Finish::Stop)
             } else {
                 sequence.tokens.push(*id);
-                (sequence.tokens.len() == ends.max_new_tokens).then_some(Finish::Length)
+                let watched = self.watcher.as_mut().is_some_and(|watcher| watcher.ends_with(*id));
+                let length = (sequence.tokens.len() == ends.max_new_tokens).then_some(Finish::Length);
+                if watched { Some(Finish::Stop) } else { length }
             };
             if let Some(end) = end {
                 sequence.finish = end;

@@ -3,6 +3,7 @@
 
 use super::backend::Buffer;
 use super::error::RuntimeError;
+use super::penalties::{Penalties, Seen};
 use super::plan::{Program, WINDOW};
 use super::random;
 use super::sampler::{MAX_GRAPH_CANDIDATES, Sampling};
@@ -45,6 +46,12 @@ pub(super) struct Wanted<'r> {
     /// Tokens per row.
     pub tokens: usize,
     pub keep_logits: bool,
+    /// What tokens that have occurred lose.
+    pub penalties: Penalties,
+    /// Tokens before these, per row; read where there are penalties.
+    pub seen: Vec<Seen>,
+    /// Tokens `[rows, tokens]` to take in place of drawn ones.
+    pub given: Option<Vec<i64>>,
 }
 
 /// Tokens drawn.
@@ -59,12 +66,15 @@ pub(super) struct Drawn {
 
 impl Route {
     /// How `sampling` can be followed by the graphs of `drawing`; `None` where it cannot.
+    ///
+    /// `host`: whether something besides `sampling` is done outside the graphs.
     pub(super) fn choose(
         program: &Program,
         drawing: &Drawing<'_>,
         sampling: &Sampling,
+        host: bool,
     ) -> Result<Option<Self>, RuntimeError> {
-        if sampling.fits_graph(program.vocab_size) {
+        if !host && sampling.fits_graph(program.vocab_size) {
             return Ok(Some(Route::Graph));
         }
         // A window that reads no ids computes logits that no token changes.
@@ -169,19 +179,33 @@ fn run_sampler(
 fn host(wanted: &Wanted<'_>, logits: &[f64], vocab_size: usize) -> Result<Vec<i64>, RuntimeError> {
     let mut ids = Vec::with_capacity(wanted.rows() * wanted.tokens);
     for (at, logits) in logits.chunks_exact(vocab_size).enumerate() {
-        ids.push(host_token(wanted, at / wanted.tokens, at % wanted.tokens, logits)?);
+        let (row, token) = (at / wanted.tokens, at % wanted.tokens);
+        let near = &ids[row * wanted.tokens..];
+        ids.push(host_token(wanted, wanted.seen.get(row), near, (row, token), logits)?);
     }
     Ok(ids)
 }
 
-/// Draws token `token` of row `row` on the host.
+/// Draws token `token` of row `row` on the host. Penalties count the tokens `seen` and `near`.
 pub(super) fn host_token(
     wanted: &Wanted<'_>,
-    row: usize,
-    token: usize,
+    seen: Option<&Seen>,
+    near: &[i64],
+    (row, token): (usize, usize),
     logits: &[f64],
 ) -> Result<i64, RuntimeError> {
-    let drawn = wanted.sampling.draw(logits, wanted.uniform(row, token));
+    if let Some(given) = wanted.given.as_ref().and_then(|given| given.get(row * wanted.tokens + token)) {
+        return Ok(*given);
+    }
+    let uniform = wanted.uniform(row, token);
+    let drawn = match seen.filter(|_| !wanted.penalties.are_none()) {
+        Some(seen) => {
+            let mut penalised = logits.to_vec();
+            wanted.penalties.apply(&mut penalised, seen, near);
+            wanted.sampling.draw(&penalised, uniform)
+        }
+        None => wanted.sampling.draw(logits, uniform),
+    };
     let error = RuntimeError::NotADistribution { row, token: wanted.first_token + token };
     drawn.and_then(|id| i64::try_from(id).ok()).ok_or(error)
 }

@@ -29,6 +29,26 @@ pub enum RuntimeError {
         /// What is zero: prompts, samples, ...
         what: &'static str,
     },
+    /// Tokens to take in place of drawn ones that are too few or too many.
+    #[error("prompt {row}: {found} tokens are given to go on with, expected {expected}")]
+    Given {
+        /// Place among the prompts, from 0.
+        row: usize,
+        /// Tokens given.
+        found: usize,
+        /// Tokens expected.
+        expected: usize,
+    },
+    /// A text of fewer tokens than a measurement takes.
+    #[error(
+        "the text has {found} tokens, expected at least {expected}: a prompt and what follows it; use a longer text or shorter prompts"
+    )]
+    ShortText {
+        /// Tokens found.
+        found: usize,
+        /// Tokens expected.
+        expected: usize,
+    },
     /// The bundle has no such protocol.
     #[error(
         "protocol `{protocol}` is not in the bundle, which has {found}; export the model with `--protocol {protocol}`"

@@ -5,6 +5,7 @@ use super::backend::Backend;
 use super::batch::Batch;
 use super::draw::{Drawing, Route, Wanted, draw};
 use super::error::RuntimeError;
+use super::penalties::{Penalties, Seen};
 use super::plan::{ENCODE, Program};
 use super::prompt::{Prompt, pad_right};
 use super::request::{Burst, Cancel, Generation, Request, StateRecord};
@@ -29,6 +30,7 @@ pub(super) struct Run<'r> {
     pub cancel: &'r Cancel,
     pub on_burst: &'r mut dyn FnMut(&Burst<'_>),
     pub batch: Batch,
+    pub prompts: &'r [Prompt],
     pub route: Route,
     /// Meta-contexts of each prompt.
     pub lengths: Vec<usize>,
@@ -66,13 +68,14 @@ impl Generator {
         &mut *self.backend
     }
 
-    /// Whether `sampling` is drawn outside the graphs, which is slower.
+    /// Whether a request is drawn outside the graphs, which is slower.
     ///
     /// # Errors
     /// The bundle lacks the protocol, or nothing can draw so.
-    pub fn draws_on_host(&self, protocol: Protocol, sampling: &Sampling) -> Result<bool, RuntimeError> {
-        let plan = self.program.plan(protocol)?;
-        Ok(self.route(protocol, &drawing(plan), sampling)? != Route::Graph)
+    pub fn draws_on_host(&self, request: &Request) -> Result<bool, RuntimeError> {
+        let drawing = drawing(self.program.plan(request.protocol)?);
+        let route = self.route(request.protocol, &drawing, &request.sampling, request.needs_host())?;
+        Ok(route != Route::Graph)
     }
 
     /// Generates. `on_burst` is told new tokens as soon as they are known.
@@ -93,7 +96,7 @@ impl Generator {
         if let Some(generation) = self.on_device(request, &prompts, steps, on_burst, cancel)? {
             return Ok(generation);
         }
-        let route = self.route(request.protocol, &drawing(&plan), &request.sampling)?;
+        let route = self.route(request.protocol, &drawing(&plan), &request.sampling, request.needs_host())?;
         let session = Session::new(&mut *self.backend, &self.program, request.profile);
         let mut run = Run {
             session,
@@ -101,6 +104,7 @@ impl Generator {
             cancel,
             on_burst,
             batch: Batch::new(request, &prompts),
+            prompts: &prompts,
             route,
             steps,
             capacity: lengths.iter().max().copied().unwrap_or(0) + steps,
@@ -141,7 +145,7 @@ impl Generator {
         sampling.check()?;
         let plan = self.program.plan(Protocol::Recgen)?.clone();
         let drawing = drawing(&plan);
-        let route = self.route(Protocol::Recgen, &drawing, sampling)?;
+        let route = self.route(Protocol::Recgen, &drawing, sampling, false)?;
         let mut part = trajectory.part(&mut *self.backend, prompt, meta)?;
         let tokens = self.program.meta_tokens;
         let mut session = Session::new(&mut *self.backend, &self.program, false);
@@ -151,6 +155,9 @@ impl Generator {
             first_token: part.first * tokens,
             tokens: part.count * tokens,
             keep_logits: false,
+            penalties: Penalties::default(),
+            seen: Vec::new(),
+            given: None,
         };
         let given = [("reconstruction", &part.reconstruction)];
         let mut drawn = draw(&mut session, route, &drawing, &mut part.state, &given, &wanted)?;
@@ -162,8 +169,9 @@ impl Generator {
         protocol: Protocol,
         drawing: &Drawing<'_>,
         sampling: &Sampling,
+        host: bool,
     ) -> Result<Route, RuntimeError> {
-        Route::choose(&self.program, drawing, sampling)?.ok_or_else(|| RuntimeError::GraphSamplerOnly {
+        Route::choose(&self.program, drawing, sampling, host)?.ok_or_else(|| RuntimeError::GraphSamplerOnly {
             protocol: protocol.to_string(),
             max_top_k: MAX_GRAPH_CANDIDATES.min(self.program.vocab_size),
         })
@@ -179,6 +187,8 @@ impl Generator {
             return Err(RuntimeError::Empty { what });
         }
         request.sampling.check()?;
+        request.penalties.check()?;
+        self.check_given(request)?;
         let Program { meta_tokens, vocab_size, max_tokens, .. } = self.program;
         let new_tokens = request.max_new_tokens.div_ceil(meta_tokens).saturating_mul(meta_tokens);
         let mut prompts = Vec::with_capacity(request.prompts.len());
@@ -191,6 +201,26 @@ impl Generator {
             prompts.push(prompt);
         }
         Ok(prompts)
+    }
+}
+
+impl Generator {
+    /// Tokens to take must be there for every prompt and known to the model.
+    fn check_given(&self, request: &Request) -> Result<(), RuntimeError> {
+        let Some(given) = &request.given else { return Ok(()) };
+        let vocab_size = self.program.vocab_size;
+        let known = |id: &i64| usize::try_from(*id).is_ok_and(|id| id < vocab_size);
+        for row in 0..request.prompts.len() {
+            let found = given.get(row).map_or(0, Vec::len);
+            if found != request.max_new_tokens {
+                return Err(RuntimeError::Given { row, found, expected: request.max_new_tokens });
+            }
+            if let Some(index) = given[row].iter().position(|id| !known(id)) {
+                let id = given[row][index];
+                return Err(super::prompt::PromptError::OutOfVocabulary { row, index, id, vocab_size }.into());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -213,7 +243,30 @@ impl Run<'_> {
             first_token: first * meta_tokens,
             tokens: count * meta_tokens,
             keep_logits: self.request.keep.logits,
+            penalties: self.request.penalties,
+            seen: self.seen(),
+            given: self.given(first * meta_tokens, count * meta_tokens),
         }
+    }
+
+    /// The tokens of each row on the device so far, where penalties count them.
+    fn seen(&self) -> Vec<Seen> {
+        if self.request.penalties.are_none() {
+            return Vec::new();
+        }
+        let prompts = self.batch.prompts().into_iter();
+        let of = |(prompt, new): (usize, &[i64])| Seen::new(&self.prompts[prompt].tokens, new);
+        prompts.zip(self.batch.tokens()).map(of).collect()
+    }
+
+    /// The tokens that each row takes; past the end of the last, in its meta-context, whatever.
+    fn given(&self, first: usize, tokens: usize) -> Option<Vec<i64>> {
+        let given = self.request.given.as_ref()?;
+        let row = |prompt: usize| {
+            let rest = given.get(prompt).and_then(|given| given.get(first..)).unwrap_or_default();
+            rest.iter().copied().chain(std::iter::repeat(0)).take(tokens).collect::<Vec<_>>()
+        };
+        Some(self.batch.prompts().into_iter().flat_map(row).collect())
     }
 
     /// Notes the states, caches left out, that condition meta-context `meta` of each row.

@@ -5,11 +5,13 @@ mod batch;
 pub mod cuda;
 pub mod decoder;
 mod draw;
+pub mod drift;
 pub mod error;
 pub mod generator;
 pub mod measure;
 #[cfg(feature = "ort")]
 pub mod ort;
+pub mod penalties;
 #[cfg(any(feature = "cuda", feature = "ort"))]
 #[cfg_attr(not(feature = "ort"), allow(dead_code, reason = "CUDA's libraries have a search of their own"))]
 mod places;

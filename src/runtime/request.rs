@@ -1,8 +1,10 @@
 //! What a caller asks for and gets: requests, streamed bursts, finished sequences.
 
+use super::penalties::Penalties;
 use super::sampler::Sampling;
 use super::timing::Timing;
 use crate::passes::choose_protocol::Protocol;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,17 +30,36 @@ pub struct Request {
     pub protocol: Protocol,
     /// How tokens are drawn.
     pub sampling: Sampling,
+    /// What tokens that have occurred lose. A token sees the prompt, the meta-contexts before its own, and its own chunk of
+    /// level 1; where no token feeds a chunk it sees every token before it.
+    pub penalties: Penalties,
+    /// Tokens taken in place of drawn ones, `max_new_tokens` for each prompt: their logits are what is wanted then.
+    pub given: Option<Vec<Vec<i64>>>,
     /// Run-ahead of the coarse graph.
     pub run_ahead: RunAhead,
     /// Token ids that end a sequence on the caller's behalf.
     pub stop: Vec<i64>,
     /// Token ids that end a sequence by the model's convention.
     pub eos: Vec<i64>,
+    /// Ends sequences by what their tokens say.
+    pub watch: Option<Arc<dyn Watch>>,
     /// What to keep besides the tokens.
     pub keep: Keep,
     /// Makes [`Timing`] exact per graph: waits for the device after each, or has the device note its times where generation
     /// stays there.
     pub profile: bool,
+}
+
+/// Ends sequences by what their tokens say, beside ids: stop strings, for instance.
+pub trait Watch: fmt::Debug + Send + Sync {
+    /// What watches one sequence from its first new token.
+    fn watcher(&self) -> Box<dyn Watcher>;
+}
+
+/// Watches one sequence.
+pub trait Watcher: fmt::Debug + Send {
+    /// Takes the next token; whether the sequence ends with it. It is called no more once it does.
+    fn ends_with(&mut self, token: i64) -> bool;
 }
 
 /// What to keep besides the tokens.
@@ -62,12 +83,23 @@ impl Request {
             max_new_tokens,
             protocol,
             sampling: Sampling::greedy(),
+            penalties: Penalties::default(),
+            given: None,
             run_ahead: RunAhead::MetaContexts(1),
             stop: Vec::new(),
             eos: Vec::new(),
+            watch: None,
             keep: Keep::default(),
             profile: false,
         }
+    }
+}
+
+impl Request {
+    /// Whether it asks, besides its sampling, for what only a sampler outside the graphs does.
+    #[must_use]
+    pub fn needs_host(&self) -> bool {
+        self.given.is_some() || !self.penalties.are_none()
     }
 }
 
@@ -76,7 +108,7 @@ impl Request {
 pub enum Finish {
     /// It has `max_new_tokens` tokens.
     Length,
-    /// A stop id was drawn.
+    /// A stop id was drawn, or a [`Watch`] ended it.
     Stop,
     /// An end-of-sequence id was drawn.
     Eos,
@@ -104,7 +136,7 @@ pub struct Burst<'a> {
     pub prompt: usize,
     /// Number of the sample, from 0.
     pub sample: usize,
-    /// The tokens, without the id that ended the sequence.
+    /// The tokens, without the id that ended the sequence; with that of a [`Watch`].
     pub tokens: &'a [i64],
     /// Set with the last burst of a sequence.
     pub finish: Option<Finish>,
@@ -117,7 +149,7 @@ pub struct Sequence {
     pub prompt: usize,
     /// Number of the sample, from 0.
     pub sample: usize,
-    /// New tokens, without the id that ended the sequence.
+    /// New tokens, without the id that ended the sequence; with that of a [`Watch`].
     pub tokens: Vec<i64>,
     /// Why it ended.
     pub finish: Finish,

@@ -26,9 +26,91 @@ impl Scored {
     pub fn perplexity(&self) -> f64 {
         (self.negative_log_likelihood / self.tokens.len() as f64).exp()
     }
+
+    /// `-ln p(token)` of each token.
+    fn losses(&self, vocab_size: usize) -> impl Iterator<Item = f64> {
+        let logits = self.logits.chunks_exact(vocab_size);
+        self.tokens.iter().zip(logits).map(|(token, logits)| negative_log(*token, logits))
+    }
+}
+
+/// How a text longer than a window is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// Tokens of a window, rounded up to whole meta-contexts.
+    pub tokens: usize,
+    /// Tokens from the start of one window to that of the next, rounded likewise: those that each window after the first
+    /// scores. The rest of a window is context.
+    pub stride: usize,
+}
+
+/// Score of a text that may be longer than a window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongScore {
+    /// Tokens scored: all that alignment left.
+    pub tokens: usize,
+    /// Oldest tokens that alignment dropped.
+    pub dropped_left: usize,
+    /// Sum of `-ln p(token)` over the tokens.
+    pub negative_log_likelihood: f64,
+    /// Windows read.
+    pub windows: usize,
+}
+
+impl LongScore {
+    /// `exp` of the mean negative log-likelihood per token.
+    #[must_use]
+    pub fn perplexity(&self) -> f64 {
+        (self.negative_log_likelihood / self.tokens as f64).exp()
+    }
+
+    /// Bits per byte of a text whose scored tokens are `bytes` bytes long.
+    #[must_use]
+    pub fn bits_per_byte(&self, bytes: usize) -> f64 {
+        self.negative_log_likelihood / std::f64::consts::LN_2 / bytes as f64
+    }
 }
 
 impl Generator {
+    /// Scores a text of any length, each token once, in windows that overlap. `on_progress` is told of tokens done and in
+    /// all.
+    ///
+    /// # Errors
+    /// As [`Generator::score`].
+    pub fn score_long(
+        &mut self,
+        tokens: &[i64],
+        windows: Windows,
+        on_progress: &dyn Fn(usize, usize),
+    ) -> Result<(LongScore, Timing), RuntimeError> {
+        let (meta_tokens, vocab_size) = (self.program.meta_tokens, self.program.vocab_size);
+        let whole = |tokens: usize| tokens.div_ceil(meta_tokens).max(1) * meta_tokens;
+        let window = whole(windows.tokens);
+        let stride = whole(windows.stride).min(window);
+        let prompt = Prompt::align(0, tokens, meta_tokens, vocab_size)?;
+        let all = &prompt.tokens;
+        let mut timing = Timing::default();
+        let (mut done, mut likelihood, mut count) = (0, 0.0, 0);
+        while done < all.len() {
+            on_progress(done, all.len());
+            // The first window scores all it has, each further one as many tokens behind those done.
+            let end = if done == 0 { window } else { done + stride }.min(all.len());
+            let start = end.saturating_sub(window);
+            let (scored, spent) = self.score(&[all[start..end].to_vec()])?;
+            let losses = scored.iter().flat_map(|scored| scored.losses(vocab_size));
+            likelihood += losses.skip(done - start).sum::<f64>();
+            timing.total += spent.total;
+            (done, count) = (end, count + 1);
+        }
+        let score = LongScore {
+            tokens: all.len(),
+            dropped_left: prompt.dropped_left,
+            negative_log_likelihood: likelihood,
+            windows: count,
+        };
+        Ok((score, timing))
+    }
+
     /// Scores texts given as token ids, one row each.
     ///
     /// # Errors

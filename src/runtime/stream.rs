@@ -47,7 +47,7 @@ impl Generator {
         on_burst: &mut dyn FnMut(&Burst<'_>),
         cancel: &Cancel,
     ) -> Result<Option<Generation>, RuntimeError> {
-        if request.keep != Keep::default() {
+        if request.needs_host() || request.keep != Keep::default() {
             return Ok(None);
         }
         let started = Instant::now();

@@ -4,62 +4,124 @@
 use super::backend::Buffer;
 use super::draw::{Drawn, Wanted, host_token};
 use super::error::RuntimeError;
+use super::penalties::Seen;
 use super::plan::WINDOW;
 use super::session::{Session, State};
 use super::timing::Phase;
 use crate::ir::dim::{Bindings, Symbol};
 use crate::ir::tensor::Tensor;
 
-/// Draws the tokens of windows whose prefix vectors are `conditions [rows * windows, R, W]`, rows outermost.
+/// Draws the tokens of windows whose prefix vectors are `conditions [rows * windows, R, W]`, rows outermost. All at once,
+/// or with penalties one meta-context after the other: what a token sees does not depend on how many are drawn together.
 pub(super) fn draw(
     session: &mut Session<'_>,
     conditions: Buffer,
     wanted: &Wanted<'_>,
 ) -> Result<Drawn, RuntimeError> {
     let sizes = Sizes::of(session, &conditions, wanted)?;
-    let mut state = window_caches(session, sizes.windows)?;
-    let mut ids = vec![0i64; wanted.rows() * wanted.tokens];
+    let ids = vec![0i64; wanted.rows() * wanted.tokens];
     let vocab_size = session.program.vocab_size;
-    let mut kept = if wanted.keep_logits { Some(vec![0.0; ids.len() * vocab_size]) } else { None };
-    let blank = Tensor::zeros(conditions.dtype(), &[sizes.windows, sizes.width]);
-    let blank = session.backend.upload(&blank, conditions.dtype())?;
-    for position in 0..sizes.prefix + sizes.chunk - 1 {
-        let vector = match position < sizes.prefix {
-            true => {
-                let vector = session.backend.slice(&conditions, 1, position, 1)?;
-                Some(vector.reshaped(&[sizes.windows, sizes.width])?)
-            }
-            false => None,
-        };
-        // The element before this position; among the prefix vectors the id is not read.
-        let fed: Vec<i64> = match position.checked_sub(sizes.prefix) {
-            Some(element) => (0..sizes.windows).map(|window| ids[window * sizes.chunk + element]).collect(),
-            None => vec![0; sizes.windows],
-        };
-        let fed = session.upload_ints(&[sizes.windows], fed)?;
-        let at = vec![i64::try_from(position).unwrap_or(i64::MAX); sizes.windows];
-        let at = session.upload_ints(&[sizes.windows], at)?;
-        let given = [("vector", vector.as_ref().unwrap_or(&blank)), ("ids", &fed), ("position", &at)];
-        let mut results = session.run(WINDOW, Phase::HostSampling, &state, &given)?;
-        state.lengths = vec![position; sizes.windows];
-        session.advance(&mut results, &mut state)?;
-        let Some(element) = (position + 1).checked_sub(sizes.prefix) else { continue };
-        let logits = results.take("logits")?;
-        let logits = session.download_floats(&logits)?;
-        for (window, logits) in logits.chunks_exact(vocab_size).enumerate() {
-            // Windows of a row follow each other, so a window's tokens do too.
-            let token = window * sizes.chunk + element;
-            ids[token] = host_token(wanted, token / wanted.tokens, token % wanted.tokens, logits)?;
-            if let Some(kept) = &mut kept {
-                kept[token * vocab_size..(token + 1) * vocab_size].copy_from_slice(logits);
-            }
+    let kept = if wanted.keep_logits { vec![0.0; ids.len() * vocab_size] } else { Vec::new() };
+    let mut drawing = Windows { wanted, sizes, seen: wanted.seen.clone(), ids, kept };
+    if wanted.penalties.are_none() {
+        let all: Vec<usize> = (0..drawing.sizes.windows).collect();
+        drawing.draw(session, &conditions, &all)?;
+    } else {
+        let (per_row, step) =
+            (wanted.tokens / drawing.sizes.chunk, session.program.meta_tokens / drawing.sizes.chunk);
+        for first in (0..per_row).step_by(step.max(1)) {
+            let of_row = |row: usize| (first..first + step).map(move |window| row * per_row + window);
+            let windows: Vec<usize> = (0..wanted.rows()).flat_map(of_row).collect();
+            let part = session.backend.gather(&conditions, &windows)?;
+            drawing.draw(session, &part, &windows)?;
+            drawing.see(first * drawing.sizes.chunk, session.program.meta_tokens);
         }
     }
+    let Windows { ids, kept, .. } = drawing;
     let buffer = session.upload_ints(&[wanted.rows(), wanted.tokens], ids.clone())?;
-    Ok(Drawn { ids, buffer, logits: kept })
+    Ok(Drawn { ids, buffer, logits: wanted.keep_logits.then_some(kept) })
+}
+
+/// Windows on their way to tokens.
+struct Windows<'w> {
+    wanted: &'w Wanted<'w>,
+    sizes: Sizes,
+    /// What penalties count, per row.
+    seen: Vec<Seen>,
+    /// `[rows, tokens]`.
+    ids: Vec<i64>,
+    /// Logits `[rows, tokens, V]`, if they are wanted.
+    kept: Vec<f64>,
+}
+
+impl Windows<'_> {
+    /// Draws the windows of these places; `conditions` are theirs.
+    fn draw(
+        &mut self,
+        session: &mut Session<'_>,
+        conditions: &Buffer,
+        windows: &[usize],
+    ) -> Result<(), RuntimeError> {
+        let Sizes { prefix, chunk, width, .. } = self.sizes;
+        let count = windows.len();
+        let mut state = window_caches(session, count)?;
+        let blank = Tensor::zeros(conditions.dtype(), &[count, width]);
+        let blank = session.backend.upload(&blank, conditions.dtype())?;
+        for position in 0..prefix + chunk - 1 {
+            let vector = match position < prefix {
+                true => {
+                    let vector = session.backend.slice(conditions, 1, position, 1)?;
+                    Some(vector.reshaped(&[count, width])?)
+                }
+                false => None,
+            };
+            // The element before this position; among the prefix vectors the id is not read.
+            let fed: Vec<i64> = match position.checked_sub(prefix) {
+                Some(element) => windows.iter().map(|window| self.ids[window * chunk + element]).collect(),
+                None => vec![0; count],
+            };
+            let fed = session.upload_ints(&[count], fed)?;
+            let at = vec![i64::try_from(position).unwrap_or(i64::MAX); count];
+            let at = session.upload_ints(&[count], at)?;
+            let given = [("vector", vector.as_ref().unwrap_or(&blank)), ("ids", &fed), ("position", &at)];
+            let mut results = session.run(WINDOW, Phase::HostSampling, &state, &given)?;
+            state.lengths = vec![position; count];
+            session.advance(&mut results, &mut state)?;
+            let Some(element) = (position + 1).checked_sub(prefix) else { continue };
+            let logits = results.take("logits")?;
+            let logits = session.download_floats(&logits)?;
+            self.take(windows, element, &logits)?;
+        }
+        Ok(())
+    }
+
+    /// Draws element `element` of these windows from logits `[windows, V]`.
+    fn take(&mut self, windows: &[usize], element: usize, logits: &[f64]) -> Result<(), RuntimeError> {
+        let (wanted, chunk) = (self.wanted, self.sizes.chunk);
+        let vocab_size = logits.len() / windows.len().max(1);
+        for (window, logits) in windows.iter().zip(logits.chunks_exact(vocab_size.max(1))) {
+            // Windows of a row follow each other, so a window's tokens do too.
+            let token = window * chunk + element;
+            let place = (token / wanted.tokens, token % wanted.tokens);
+            let near = &self.ids[window * chunk..token];
+            self.ids[token] = host_token(wanted, self.seen.get(place.0), near, place, logits)?;
+            if let Some(kept) = self.kept.get_mut(token * vocab_size..(token + 1) * vocab_size) {
+                kept.copy_from_slice(logits);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets later windows see `tokens` tokens of each row from `first` on.
+    fn see(&mut self, first: usize, tokens: usize) {
+        for (seen, ids) in self.seen.iter_mut().zip(self.ids.chunks_exact(self.wanted.tokens.max(1))) {
+            seen.add(&ids[first..first + tokens]);
+        }
+    }
 }
 
 /// Sizes of the windows of one draw.
+#[derive(Clone, Copy)]
 struct Sizes {
     windows: usize,
     /// Prefix vectors, `R_1`.

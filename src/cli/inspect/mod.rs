@@ -6,7 +6,7 @@ mod source;
 mod summary;
 
 use source::Model;
-pub use source::Source;
+pub use source::{Source, config_of};
 pub use summary::plan_line;
 
 use super::count_args::CountArgs;

@@ -82,12 +82,7 @@ impl Source {
             Model::Checkpoint(checkpoint) => return Ok(checkpoint.config.clone()),
             Model::Bundle(bundle) => bundle,
         };
-        // A manifest has the canonical form, whatever dialect the checkpoint had.
-        let dialects = dialect::built_in().map_err(|error| Failure::bug(&error))?;
-        let canonical = dialects.first().ok_or_else(|| Failure::bug(&"no canonical dialect"))?;
-        let parsed = canonical.read_config(Layout::MANIFEST, &bundle.manifest().model.config);
-        let unusable = |error| Failure::input("the bundle cannot be used", &error);
-        Ok(parsed.map_err(unusable)?.config)
+        config_of(bundle)
     }
 
     pub fn graph(&self, name: &str) -> Result<Graph, Failure> {
@@ -123,4 +118,13 @@ pub fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Failure 
     let known: Vec<&str> = known.collect();
     Failure::input("there is nothing to show", &format_args!("no graph is called `{name}`"))
         .help(&format!("there are {}", known.join(", ")))
+}
+
+/// The configuration of a bundle's model. A manifest has the canonical form, whatever dialect the checkpoint had.
+pub fn config_of(bundle: &Bundle) -> Result<ModelConfig, Failure> {
+    let dialects = dialect::built_in().map_err(|error| Failure::bug(&error))?;
+    let canonical = dialects.first().ok_or_else(|| Failure::bug(&"no canonical dialect"))?;
+    let parsed = canonical.read_config(Layout::MANIFEST, &bundle.manifest().model.config);
+    let unusable = |error| Failure::input("the bundle cannot be used", &error);
+    Ok(parsed.map_err(unusable)?.config)
 }

@@ -52,7 +52,16 @@ pub fn encode(config: &ModelConfig, kept: KeptCaches) -> Result<Graph, BuildErro
 /// # Errors
 /// A configuration whose widths contradict each other.
 pub fn score(config: &ModelConfig) -> Result<Graph, BuildError> {
-    score::build(Builder::new("score", config, Dtype::F32))
+    score::build(Builder::new("score", config, Dtype::F32), false)
+}
+
+/// The teacher-forced forward with what its levels hold: `score`, and for each level `l` the encoder states `encoded.{l}
+/// [batch, n_l*meta, D_l]` and, below the top, their reconstructions `reconstructed.{l}` of the same shape.
+///
+/// # Errors
+/// A configuration whose widths contradict each other.
+pub fn states(config: &ModelConfig) -> Result<Graph, BuildError> {
+    score::build(Builder::new("states", config, Dtype::F32), true)
 }
 
 /// One position of a level-1 window, for samplers outside the graph, as a step program over the window's caches.

@@ -9,12 +9,16 @@ use crate::ir::dim::Dim;
 use crate::ir::op::Op;
 use crate::model::config::Feedback;
 
-pub(super) fn build(mut b: Builder<'_>) -> Result<Graph, BuildError> {
+/// `with_states`: the encoder states `encoded.{l}` and their reconstructions `reconstructed.{l}` are outputs too.
+pub(super) fn build(mut b: Builder<'_>, with_states: bool) -> Result<Graph, BuildError> {
     let depth = b.config.depth();
     let (ids, _) = b.prompt()?;
     let mut states = b.encoder_embedding(ids)?;
     for l in 1..=depth {
         (states, _) = b.encode_level(l, states)?;
+        if with_states {
+            b.graph.set_output(&format!("encoded.{l}"), states);
+        }
     }
     let mut latents = states;
     for l in (1..=depth).rev() {
@@ -23,6 +27,9 @@ pub(super) fn build(mut b: Builder<'_>) -> Result<Graph, BuildError> {
         let elements = if l == 1 { b.scored_window(rows, ids)? } else { b.latent_window(l, rows)? };
         latents = b.window_stream(l, elements, &batch(1))?;
         b.graph.set_label(latents, &format!("decoder.{}", l - 1));
+        if with_states && l > 1 {
+            b.graph.set_output(&format!("reconstructed.{}", l - 1), latents);
+        }
     }
     let logits = b.head(latents)?;
     b.graph.set_output("logits", logits);

@@ -4,8 +4,9 @@ use crate::runtime::decoder::DecoderSetup;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::plan::Program;
 use crate::runtime::prompt::{Prompt, PromptError};
-use crate::runtime::request::{Burst, Cancel, Sequence};
+use crate::runtime::request::{Burst, Cancel, Sequence, Watch};
 use crate::runtime::sampler::{Sampling, SamplingError};
+use std::sync::Arc;
 
 /// One prompt and what is wanted of it: as many samples as a row of the decoder has.
 pub struct Job<'j> {
@@ -21,6 +22,8 @@ pub struct Job<'j> {
     pub stop: Vec<i64>,
     /// Token ids that end a sequence by the model's convention.
     pub eos: Vec<i64>,
+    /// Ends sequences by what their tokens say.
+    pub watch: Option<Arc<dyn Watch>>,
     /// Ends the request early.
     pub cancel: Cancel,
     /// Told new tokens as soon as they are known; `prompt` of the burst is the request's number.
@@ -38,6 +41,7 @@ impl Job<'_> {
             first_sample: 0,
             stop: Vec::new(),
             eos: Vec::new(),
+            watch: None,
             cancel: Cancel::default(),
             on_burst: Box::new(|_| {}),
         }

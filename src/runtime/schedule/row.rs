@@ -46,8 +46,8 @@ impl<'j> Running<'j> {
         setup: DecoderSetup,
     ) -> Result<Self, Refusal> {
         let (prompt, bursts_left) = limits.fit(number, &job, setup)?;
-        let samples =
-            (0..setup.samples).map(|sample| Growing::new(number, sample, prompt.dropped_left)).collect();
+        let grow = |sample| Growing::new(number, sample, prompt.dropped_left, job.watch.as_deref());
+        let samples = (0..setup.samples).map(grow).collect();
         Ok(Running { number, job, prompt, bursts_left, samples, failed: None })
     }
 

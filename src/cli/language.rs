@@ -1,0 +1,88 @@
+//! What a bundle knows of text, as the subcommands use it. Owns which of its files are needed for what was asked, and the
+//! errors of those that are missing.
+
+use super::{Failure, Reporter};
+use crate::bundle::Bundle;
+use crate::text::TextError;
+use crate::text::chat::{ChatTemplate, Message};
+use crate::text::defaults::GenerationDefaults;
+use crate::text::tokenizer::{Encoded, Tokenizer};
+use std::sync::Arc;
+
+/// The tokenizer of a bundle and what its checkpoint says of generation.
+#[derive(Debug)]
+pub struct Language {
+    bundle: Bundle,
+    tokenizer: Option<Arc<Tokenizer>>,
+    /// What generation_config.json asks for.
+    pub defaults: GenerationDefaults,
+}
+
+impl Language {
+    /// That of a bundle. Where tokens are given and no text is needed, a tokenizer that cannot be read is only told of.
+    pub fn of(bundle: &Bundle, needed: bool, reporter: &Reporter) -> Result<Self, Failure> {
+        let tokenizer = match Tokenizer::of_bundle(bundle) {
+            Ok(None) if needed => Some(Tokenizer::needed(bundle)?),
+            Err(error) if !needed => {
+                reporter.note(&format!("there will be no text: {error}"));
+                None
+            }
+            found => found?,
+        };
+        let vocab_size = bundle.manifest().model.vocab_size;
+        if let Some(tokenizer) = tokenizer.as_ref().filter(|tokenizer| tokenizer.size() > vocab_size) {
+            let (tokens, ids) = (tokenizer.size(), vocab_size);
+            reporter.note(&format!(
+                "tokenizer.json has {tokens} tokens and the model {ids}: is it this model's?"
+            ));
+        }
+        let defaults = GenerationDefaults::of_bundle(bundle, tokenizer.as_ref())?;
+        Ok(Language { bundle: bundle.clone(), tokenizer: tokenizer.map(Arc::new), defaults })
+    }
+
+    /// The tokenizer, if there is one.
+    pub fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
+        self.tokenizer.as_ref()
+    }
+
+    /// The tokenizer, which somebody needs.
+    pub fn needed(&self) -> Result<&Arc<Tokenizer>, Failure> {
+        match &self.tokenizer {
+            Some(tokenizer) => Ok(tokenizer),
+            None => Err(Tokenizer::needed(&self.bundle)
+                .err()
+                .map_or_else(|| Failure::bug(&"a tokenizer that was not read before"), Failure::from)),
+        }
+    }
+
+    /// The tokens of a text as it stands.
+    pub fn encode(&self, text: &str) -> Result<Encoded, Failure> {
+        Ok(self.needed()?.encode(text, true)?)
+    }
+
+    /// The tokens of a conversation, by the model's chat template.
+    pub fn encode_chat(&self, messages: &[Message]) -> Result<Encoded, Failure> {
+        let text = ChatTemplate::needed(&self.bundle)?.render(messages)?;
+        // The template writes every mark itself.
+        Ok(self.needed()?.encode(&text, false)?)
+    }
+}
+
+impl From<TextError> for Failure {
+    fn from(error: TextError) -> Self {
+        match &error {
+            TextError::Absent { .. } => Failure::input("the bundle lacks what text needs", &error)
+                .help("without it, give and read token ids (--prompt-ids, --ids) and leave out --chat"),
+            TextError::Unreadable { .. } | TextError::File { .. } => {
+                Failure::input("the bundle cannot be used", &error)
+                    .help("mend the file in the checkpoint and export again")
+            }
+            TextError::Encode { .. } | TextError::Refused { .. } => {
+                Failure::input("the prompt cannot be used", &error)
+            }
+            TextError::Decode { .. } => {
+                Failure::input("the tokens have no text", &error).help("read them as ids: --print ids")
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Errors of tokenizers, chat templates and generation defaults. Each names the file, what was found and what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why text cannot be turned into tokens, or tokens into text.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// The bundle carries no file that the caller needs.
+    #[error("{}: has no {what}; put it beside the checkpoint's config.json and export again", .path.display())]
+    Absent {
+        /// The bundle.
+        path: PathBuf,
+        /// The file or the part of one.
+        what: &'static str,
+    },
+    /// A carried file cannot be read.
+    #[error("{}: cannot read: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A carried file holds what photonc does not understand.
+    #[error("{}: {message}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was found and expected.
+        message: String,
+    },
+    /// The tokenizer fails on a text.
+    #[error("the tokenizer cannot encode the text: {message}")]
+    Encode {
+        /// The library's reason.
+        message: String,
+    },
+    /// The tokenizer fails on ids.
+    #[error("the tokenizer cannot decode the tokens: {message}")]
+    Decode {
+        /// The library's reason.
+        message: String,
+    },
+    /// The chat template refuses the messages.
+    #[error("{}: the chat template refuses the messages: {message}", .path.display())]
+    Refused {
+        /// The file with the template.
+        path: PathBuf,
+        /// The template's reason.
+        message: String,
+    },
+}

@@ -1,0 +1,13 @@
+//! Text to token ids and back, by the tokenizer that a bundle carries. Owns what lies between a user's words and the ids of
+//! the runtime: tokenizers, whole characters while tokens stream in, stop strings, chat templates, and what a checkpoint's
+//! generation_config.json asks for. Knows no graph.
+
+pub mod chat;
+pub mod defaults;
+mod error;
+mod files;
+pub mod speech;
+pub mod stream;
+pub mod tokenizer;
+
+pub use error::TextError;

@@ -1,0 +1,120 @@
+//! The tokenizer of a bundle. The only place that names the `tokenizers` library.
+
+use super::TextError;
+use super::files::carried;
+use crate::bundle::Bundle;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+
+const FILE: &str = "tokenizer.json";
+
+/// Text to ids and back, as a `tokenizer.json` says.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// Tokens without a text.
+    special: BTreeSet<i64>,
+}
+
+/// A text as tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    /// Token ids.
+    pub ids: Vec<i64>,
+    /// Where each token begins in the text, in bytes; several tokens of one character begin where it does.
+    pub starts: Vec<usize>,
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("tokens", &self.size()).finish()
+    }
+}
+
+impl Tokenizer {
+    /// The tokenizer of a bundle; `None` where its checkpoint had none.
+    ///
+    /// # Errors
+    /// A `tokenizer.json` that cannot be read.
+    pub fn of_bundle(bundle: &Bundle) -> Result<Option<Self>, TextError> {
+        carried(bundle, FILE)?.map(|(path, bytes)| Tokenizer::parse(path, &bytes)).transpose()
+    }
+
+    /// The tokenizer of a bundle that must have one.
+    ///
+    /// # Errors
+    /// No `tokenizer.json`, or one that cannot be read.
+    pub fn needed(bundle: &Bundle) -> Result<Self, TextError> {
+        let absent = || TextError::Absent { path: bundle.root().to_owned(), what: FILE };
+        Tokenizer::of_bundle(bundle)?.ok_or_else(absent)
+    }
+
+    /// The tokenizer that `bytes`, which stand at `path`, describe.
+    ///
+    /// # Errors
+    /// They describe none.
+    pub fn parse(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self, TextError> {
+        let failed = |error: tokenizers::Error| {
+            let message = format!("{error}; expected a tokenizer of the `tokenizers` library");
+            TextError::File { path: path.into(), message }
+        };
+        let read = |bytes: &[u8]| -> Result<tokenizers::Tokenizer, tokenizers::Error> {
+            let mut inner = tokenizers::Tokenizer::from_bytes(bytes)?;
+            // A prompt is what it is: cutting and padding belong to training.
+            inner.with_truncation(None)?.with_padding(None);
+            Ok(inner)
+        };
+        let inner = read(bytes).map_err(failed)?;
+        let added = inner.get_added_tokens_decoder().into_iter();
+        let special = added.filter(|(_, token)| token.special).map(|(id, _)| i64::from(id)).collect();
+        Ok(Tokenizer { inner, special })
+    }
+
+    /// Number of ids, added tokens included.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The id of a token by its text.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<i64> {
+        self.inner.token_to_id(token).map(i64::from)
+    }
+
+    /// The tokens of `text`; `mark` adds those that the tokenizer puts around a text of its own, such as a begin mark.
+    ///
+    /// # Errors
+    /// The text has a character that the tokenizer has no token for.
+    pub fn encode(&self, text: &str, mark: bool) -> Result<Encoded, TextError> {
+        let encoding = self.inner.encode(text, mark);
+        let encoding = encoding.map_err(|error| TextError::Encode { message: error.to_string() })?;
+        Ok(Encoded {
+            ids: encoding.get_ids().iter().copied().map(i64::from).collect(),
+            starts: encoding.get_offsets().iter().map(|(start, _)| *start).collect(),
+        })
+    }
+
+    /// The text of `ids`. Special tokens have none; ids that the tokenizer lacks have none either.
+    ///
+    /// # Errors
+    /// The tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[i64]) -> Result<String, TextError> {
+        let ids: Vec<u32> = ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
+        self.inner.decode(&ids, true).map_err(|error| TextError::Decode { message: error.to_string() })
+    }
+
+    /// Whether a token has no text: special ones and ids that the tokenizer lacks.
+    ///
+    /// Decoders see nothing of special and unknown tokens: one between two such bytes does not part them.
+    pub(super) fn is_silent(&self, id: i64) -> bool {
+        let known = u32::try_from(id).is_ok_and(|id| self.inner.id_to_token(id).is_some());
+        !known || self.special.contains(&id)
+    }
+
+    /// Whether a token is a single byte of a character that the vocabulary lacks: `<0xE2>`.
+    pub(super) fn is_single_byte(&self, id: i64) -> bool {
+        let token = u32::try_from(id).ok().and_then(|id| self.inner.id_to_token(id));
+        token.is_some_and(|token| token.len() == 6 && token.starts_with("<0x") && token.ends_with('>'))
+    }
+}
