@@ -5,7 +5,7 @@
 #[allow(dead_code, reason = "each test uses its part")]
 mod fixture;
 
-use fixture::model::{PROTOCOLS, run};
+use fixture::model::{PROTOCOLS, run, tokens};
 use fixture::{Expected, assert_close};
 use photonc::bundle::Bundle;
 use photonc::export::{ExportOptions, export};
@@ -14,6 +14,7 @@ use photonc::runtime::backend::Backend;
 use photonc::runtime::generator::Generator;
 use photonc::runtime::reference::Reference;
 use photonc::runtime::request::{Keep, Request, RunAhead};
+use photonc::runtime::sampler::Sampling;
 use photonc::runtime::tract::Tract;
 use std::path::{Path, PathBuf};
 
@@ -53,7 +54,12 @@ fn agrees(bundle: &Bundle, backend: Box<dyn Backend>, protocols: &[Protocol]) {
         let vocabulary = sequence.logits.len() / wanted.len();
         let rows = sequence.logits.chunks_exact(vocabulary).step_by(EVERY);
         let logits = expected.named(&format!("{protocol}_logits"));
-        assert_close(&what, &rows.flatten().copied().collect::<Vec<_>>(), logits.as_floats().expect("floats"), TOLERANCE);
+        assert_close(
+            &what,
+            &rows.flatten().copied().collect::<Vec<_>>(),
+            logits.as_floats().expect("floats"),
+            TOLERANCE,
+        );
     }
 }
 
@@ -67,4 +73,23 @@ fn tract_writes_what_its_training_code_writes() {
 fn the_reference_writes_what_the_training_code_writes() {
     let (_directory, bundle) = exported();
     agrees(&bundle, Box::new(Reference::of_bundle(bundle.clone())), &PROTOCOLS);
+}
+
+// A meta-context of one window: the host's sampler has to find the windows among the meta-contexts.
+#[test]
+fn both_samplers_draw_the_same_tokens() {
+    let (_directory, bundle) = exported();
+    let mut generator =
+        Generator::of_bundle(&bundle, Box::new(Tract::of_bundle(bundle.clone()))).expect("signatures parse");
+    let expected = Expected::at(&example().join("expected.safetensors"));
+    let prompt = expected.named("prompt").as_ints().expect("ids")[..64].to_vec();
+    for protocol in PROTOCOLS {
+        let sampling = Sampling { temperature: 0.8, top_k: 6, top_p: 0.9, min_p: 0.0, seed: 5 };
+        let request = Request { sampling, ..Request::greedy(protocol, vec![prompt.clone()], 64) };
+        let inside = run(&mut generator, &request);
+        let outside = Request { sampling: Sampling { min_p: 1e-300, ..sampling }, ..request };
+        let outside = run(&mut generator, &outside);
+        assert!(outside.host_sampled && !inside.host_sampled);
+        assert_eq!(tokens(&outside), tokens(&inside), "{protocol}");
+    }
 }
