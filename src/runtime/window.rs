@@ -11,7 +11,8 @@ use super::timing::Phase;
 use crate::ir::dim::{Bindings, Symbol};
 use crate::ir::tensor::Tensor;
 
-/// Draws the tokens of windows whose prefix vectors are `conditions [rows * windows, R, W]`, rows outermost. All at once,
+/// Draws the tokens of windows whose prefix vectors are `conditions [rows * windows, R, W]`, rows outermost, or the same with
+/// windows and prefix in one axis (where a meta-context is one window, meta-contexts lie there). All at once,
 /// or with penalties one meta-context after the other: what a token sees does not depend on how many are drawn together.
 pub(super) fn draw(
     session: &mut Session<'_>,
@@ -19,6 +20,7 @@ pub(super) fn draw(
     wanted: &Wanted<'_>,
 ) -> Result<Drawn, RuntimeError> {
     let sizes = Sizes::of(session, &conditions, wanted)?;
+    let conditions = conditions.reshaped(&[sizes.windows, sizes.prefix, sizes.width])?;
     let ids = vec![0i64; wanted.rows() * wanted.tokens];
     let vocab_size = session.program.vocab_size;
     let kept = if wanted.keep_logits { vec![0.0; ids.len() * vocab_size] } else { Vec::new() };
@@ -135,20 +137,23 @@ struct Sizes {
 impl Sizes {
     fn of(session: &Session<'_>, conditions: &Buffer, wanted: &Wanted<'_>) -> Result<Self, RuntimeError> {
         let error = |message: String| RuntimeError::signature(WINDOW, message);
-        let [windows, prefix, width] = conditions.shape()[..] else {
+        let [outer, inner, width] = conditions.shape()[..] else {
             return Err(error(format!("conditions are {:?}, expected three axes", conditions.shape())));
         };
         let caches = session.program.signature(WINDOW)?.inputs.iter().filter(|(name, _)| is_cache(name));
         let slots = caches.filter_map(|(_, ty)| ty.shape.0.get(2)?.as_const()).next();
-        let tokens = wanted.rows() * wanted.tokens;
-        // A stack without layers has no cache to tell the window's length from.
-        let chunk = match slots {
-            Some(slots) => (slots + 1).saturating_sub(prefix),
-            None => tokens / windows.max(1),
+        let (tokens, vectors) = (wanted.rows() * wanted.tokens, outer * inner);
+        let windows = match slots {
+            // A window of `R + C - 1` slots has `R` vectors and `C` tokens.
+            Some(slots) => (vectors + tokens) / (slots + 1),
+            // A stack without layers has no cache to tell the window's length from.
+            None => outer,
         };
-        if prefix == 0 || chunk == 0 || chunk * windows != tokens {
-            return Err(error(format!("{windows} windows of {chunk} tokens do not make {tokens} tokens")));
-        }
+        let whole =
+            |count: usize| count.checked_div(windows).filter(|each| *each > 0 && each * windows == count);
+        let (Some(prefix), Some(chunk)) = (whole(vectors), whole(tokens)) else {
+            return Err(error(format!("{vectors} prefix vectors do not make {tokens} tokens")));
+        };
         Ok(Sizes { windows, prefix, chunk, width })
     }
 }
