@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
-# Builds photonc, compiles a checkpoint into a bundle and generates tokens from it.
-#   scripts/quickstart.sh [MODEL]   by default the small checkpoint in examples/paper-golden
+# Builds photonc, compiles the trained example into a bundle and lets it write. One command, nothing but Rust.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-model="${1:-examples/paper-golden}"
 bundle="target/quickstart"
 cargo build --release --locked --bin photonc
 photonc="${CARGO_TARGET_DIR:-target}/release/photonc"
@@ -13,5 +11,6 @@ show() {
     echo "\$ photonc $*"
     "$photonc" "$@"
 }
-show export "$model" -o "$bundle" --force
-show generate "$bundle" --prompt-ids 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16 -n 32 --greedy
+show export examples/english -o "$bundle" --force
+show generate "$bundle" -n 96 --top-k 40 --seed 1 --prompt "Catherine was at the window, and saw her brother come across the \
+garden with a letter in his hand; her mother was in the parlour, and her father had not yet come home"

@@ -460,6 +460,17 @@ fn a_bad_prompt_or_bundle_is_explained() -> TestResult {
     Ok(())
 }
 
+/// The words of a command; double quotes hold spaces.
+fn words(command: &str) -> Vec<&str> {
+    let quoted = command.split('"').enumerate();
+    quoted
+        .flat_map(|(at, part)| match at % 2 {
+            0 => part.split_whitespace().collect(),
+            _ => vec![part],
+        })
+        .collect()
+}
+
 /// What README.md shows is what users get: every `$ photonc` line of its console blocks is run, in order, in one folder
 /// with the examples, and its standard output compared.
 #[test]
@@ -474,8 +485,7 @@ fn the_readme_shows_real_output() -> TestResult {
         let block = block.split("```").next().unwrap_or_default();
         for step in block.split("$ photonc ").skip(1) {
             let (command, _) = step.split_once('\n').ok_or("a command without its line")?;
-            let arguments: Vec<&str> = command.split_whitespace().collect();
-            let output = photonc(folder.path(), &arguments)?;
+            let output = photonc(folder.path(), &words(command))?;
             assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
             shown.push_str(&format!("$ photonc {step}"));
             found.push_str(&format!("$ photonc {command}\n{}\n", String::from_utf8_lossy(&output.stdout)));
