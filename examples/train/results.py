@@ -84,7 +84,7 @@ def section(metrics):
     head = ["run", "protocol", "seed", "bits per byte", "next 16", "next 64", "next 256", "known words", "distinct bigrams"]
     drift = ["run", "parameters", "tokens", "seconds", "error", "cosine", "open loop 16", "64", "256"]
     parts = [
-        f"Device: {metrics['device']}, PyTorch {metrics['torch']}, {metrics['seconds']:.0f} s for all runs at once. "
+        f"Device: {metrics['device']}, PyTorch {metrics['torch']}, {metrics['seconds']:.0f} s in the last call of `explore.py`. "
         f"Corpus: {data['train']['tokens']:,} training tokens ({data['train']['bytes']:,} bytes), "
         f"{data['heldout']['tokens']:,} held-out tokens of {data['heldout']['documents']} documents, vocabulary {data['vocab_size']:,}. "
         f"Steps of {first['rows']} x {first['length']} tokens, peak rate {first['rate']}, dropout {first['dropout']}, "

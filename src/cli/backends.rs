@@ -159,10 +159,12 @@ impl BackendArgs {
         let runner =
             engine_args::runner(device).map_err(|message| RuntimeError::from(unavailable(message)))?;
         // A bundle without a fitting engine is refused before the GPU is opened.
-        let graphs = bundle.manifest().graphs.keys();
-        for graph in graphs.filter(|graph| *graph == ENCODE) {
-            pick(bundle, graph, runner.here()).map_err(|error| {
-                RuntimeError::from(BackendError::Load { graph: graph.clone(), message: error.to_string() })
+        if bundle.manifest().graphs.contains_key(ENCODE) {
+            pick(bundle, ENCODE, runner.here()).map_err(|error| {
+                RuntimeError::from(BackendError::Load {
+                    graph: ENCODE.to_owned(),
+                    message: error.to_string(),
+                })
             })?;
         }
         let opened = Tensorrt::of_bundle(bundle.clone(), self.open_device(device)?, runner);

@@ -151,7 +151,9 @@ impl Sizes {
         };
         let whole =
             |count: usize| count.checked_div(windows).filter(|each| *each > 0 && each * windows == count);
-        let (Some(prefix), Some(chunk)) = (whole(vectors), whole(tokens)) else {
+        // Several meta-contexts taken for one window would draw something, but not what the model says.
+        let chunk = whole(tokens).filter(|chunk| session.program.meta_tokens.is_multiple_of(*chunk));
+        let (Some(prefix), Some(chunk)) = (whole(vectors), chunk) else {
             return Err(error(format!("{vectors} prefix vectors do not make {tokens} tokens")));
         };
         Ok(Sizes { windows, prefix, chunk, width })
