@@ -9,6 +9,7 @@
 #       racecheck    compute-sanitizer racecheck on a golden
 #       first        first token of paper-600m in bf16: without and with compiled kernels
 #       peer         photonc against peer_bench.py in this run: batch 1 (k 1, 8), 64 (k 4), 2048 (k 1)
+#       profile      time of every kernel by Nsight Compute, batch 1 and 2048 (profile:64 is one of another batch)
 #       paper        PF and DE of 600M, 900M and 1.2B, RecGen and HierGen; paper:600m:recgen:pf is one of them
 #       curve        tokens/s over the batch, with a plot
 #       stress       random requests for PHOTONC_STRESS_SECONDS (480): memory stays, rows stay right
@@ -36,7 +37,7 @@ while (($#)); do
     esac
     shift
 done
-every=(doctor kernels goldens memcheck racecheck first peer paper curve stress)
+every=(doctor kernels goldens memcheck racecheck first peer profile paper curve stress)
 if ((${#parts[@]} == 0)); then
     echo "name parts: ${every[*]} all" >&2
     exit 2
@@ -175,6 +176,18 @@ peer() {
 LIST
 }
 
+profile() {
+    bundle 600m || return
+    local batch
+    for batch in ${1:-1 2048}; do
+        step "profile-$batch" 150 ncu --csv --page raw \
+            --metrics gpu__time_duration.sum,dram__bytes_read.sum,dram__bytes_write.sum \
+            "$photonc" bench "$work/paper-600m" --protocol recgen --regime 64/48 --batch "$batch" --run-ahead 1 --repetitions 1 \
+            --backend cuda --devices "$gpu" --json
+        [[ -n "$dry" ]] || python3 "$here/tests/gpu/ncu_table.py" "$out/profile-$batch.log" | tee "$out/profile-$batch.txt" | head -n 40
+    done
+}
+
 paper_one() {
     local size="$1" protocol="$2" regime="$3" name="paper-$1-$2-$3" ahead=8
     [[ "$protocol" == hiergen ]] && ahead=1
@@ -217,6 +230,7 @@ stress() {
 for part in "${parts[@]}"; do
     case "$part" in
     doctor | kernels | goldens | memcheck | racecheck | first | peer | curve | stress) "$part" ;;
+    profile | profile:*) profile "$(cut -s -d: -f2 <<<"$part")" ;;
     paper | paper:*)
         IFS=: read -r _ size protocol regime <<<"$part::::"
         paper "$size" "$protocol" "${regime%%:*}"

@@ -9,6 +9,8 @@ from values import BYTES, EPSILON, STRUCTS, decode, encode, rounded
 
 NOTHING = STRUCTS["Rows"](0, 0, 0, 1, 0)
 L2_BYTES = 192 << 20
+# What a product brings closer of the weights after its own, see `Tuning`.
+AHEAD_BYTES = 8 << 20
 
 
 def ratio(found, expected, tolerance):
@@ -56,11 +58,12 @@ class Linear:
             at = bench.buffer(m * n, dtype, self.residual)
             self.residual_rows = dense(at, n, m)
 
-    def launch(self, weight, overlap=False):
+    def launch(self, weight, overlap=False, ahead=0, ahead_bytes=0):
         fields = dict(
             x=dense(self.x_buffer, self.k, self.m), residual=self.residual_rows, out=dense(self.out, self.n, self.m),
             norm=self.norm_at, weight=weight, bias=self.bias_at, rows=self.m, k=self.k, n=self.n, mode=int(self.gated),
-            wide=int("wide" in self.flags), columns=self.bench.case["columns"], eps=1e-5)
+            wide=int("wide" in self.flags), columns=self.bench.case["columns"], eps=1e-5,
+            ahead=ahead, ahead_bytes=min(ahead_bytes, AHEAD_BYTES) // 16 * 16)
         self.bench.run("LinearArguments", fields, overlap)
 
     def expected(self):
@@ -89,7 +92,7 @@ class Linear:
 
 def check_linear(bench):
     case = Linear(bench)
-    case.launch(case.weights[0])
+    case.launch(case.weights[0], ahead=case.weights[0], ahead_bytes=case.w.size * BYTES[case.dtype])
     y, tolerance = case.expected()
     return ratio(case.out.read().reshape(y.shape), y, tolerance)
 
@@ -99,7 +102,9 @@ def time_linear(bench):
     size = (2 if "swiglu" in case["flags"] else 1) * case["n"] * case["k"]
     copies = int(max(4, min(40, L2_BYTES // (2 * size) + 1)))
     linear = Linear(bench, copies)
-    launches = [lambda overlap, at=at: linear.launch(at, overlap) for at in linear.weights] * max(1, 24 // copies)
+    after = linear.weights[1:] + linear.weights[:1]
+    launches = [lambda overlap, bytes=0, at=at, to=to: linear.launch(at, overlap, to, bytes)
+                for at, to in zip(linear.weights, after)] * max(1, 24 // copies)
     out = case["n"] * case["rows"] * (4 if "wide" in case["flags"] else 2)
     moved = 2 * size + 2 * case["rows"] * case["k"] + out
     return launches, moved, 2.0 * size * case["rows"]

@@ -7,7 +7,7 @@ use super::device::{Allocation, Device, DeviceError, Stream};
 use super::dispatch;
 use super::machine::{Machine, MachineError, bytes_of};
 use super::plan::view::{Element, View, row_major};
-use super::plan::{PlanError, PlanOptions};
+use super::plan::{PlanError, PlanOptions, Tuning};
 use super::weights::{InMemory, WeightBytes, refuse_codes};
 use crate::bundle::Bundle;
 use crate::graph::interp::WeightSource;
@@ -111,7 +111,9 @@ impl Cuda {
         }
         let broken =
             |error: BrokenGraph| BackendError::Load { message: error.source.to_string(), graph: error.graph };
-        let machine = Machine::new(device, graphs, weights, dtype).map_err(broken)?;
+        let mut machine = Machine::new(device, graphs, weights, dtype).map_err(broken)?;
+        machine.tuning = Tuning::from_environment()
+            .map_err(|message| BackendError::Device { backend: "cuda", message })?;
         Ok(Cuda { machine, pool: Pool::default(), arena: None })
     }
 

@@ -113,6 +113,9 @@ pub fn linear(a: &mut LinearArguments, dtype: Dtype, properties: &Properties) ->
     let (rows, k, n) =
         (positive(kernel, "rows", a.rows)?, positive(kernel, "k", a.k)?, positive(kernel, "n", a.n)?);
     a.columns = 0;
+    if a.ahead & 15 != 0 {
+        a.ahead_bytes = 0;
+    }
     if suits_skinny(a, dtype)
         && let Some(shape) = skinny(a, (rows, k, n), properties)
     {

@@ -7,7 +7,7 @@ use super::device::{Allocation, Device, DeviceError, ProductKind, Stream};
 use super::needs::Needs;
 use super::plan::view::Element;
 use super::plan::weights::WeightLayout;
-use super::plan::{Contents, Plan, PlanError, PlanOptions, lower};
+use super::plan::{Contents, Plan, PlanError, PlanOptions, Tuning, lower};
 use super::weights::{DeviceWeights, WeightBytes};
 use crate::graph::Graph;
 use crate::ir::bytes::bytes_of as floats_as;
@@ -25,6 +25,8 @@ pub struct Machine {
     pub device: Arc<dyn Device>,
     /// Type of activations and weights.
     pub dtype: Dtype,
+    /// Which kernels serve which sizes.
+    pub tuning: Tuning,
     graphs: IndexMap<String, Graph>,
     pub(super) weights: DeviceWeights,
     pub(super) constants: HashMap<(Literal, Element), Allocation>,
@@ -77,6 +79,7 @@ impl Machine {
         Ok(Machine {
             device,
             dtype,
+            tuning: Tuning::default(),
             graphs,
             weights: DeviceWeights::new(source, layout, dtype),
             constants: HashMap::new(),
@@ -112,7 +115,8 @@ impl Machine {
     /// No such graph, or something in it has no kernel.
     pub fn plan(&self, name: &str, bindings: &Bindings, options: &PlanOptions) -> Result<Plan, MachineError> {
         let verified = self.graph(name)?.verify()?;
-        Ok(lower(verified, bindings, self.dtype, self.weights.layout(), options)?)
+        let options = PlanOptions { tuning: self.tuning, ..options.clone() };
+        Ok(lower(verified, bindings, self.dtype, self.weights.layout(), &options)?)
     }
 
     /// Gives a plan its addresses: inputs and outputs by name, the arena at `arena`; loads the weights it reads.

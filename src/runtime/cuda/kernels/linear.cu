@@ -197,6 +197,16 @@ template <int MT, int RT> DEVICE void store_tile(const LinearArguments &a, float
     }
 }
 
+// The block's share of what is read next, once the last of its own weights are on the way: the memory goes on while blocks
+// add up, store and wait for each other.
+DEVICE void bring_next_closer(const LinearArguments &a) {
+    if (a.ahead_bytes == 0 || threadIdx.x != 0) return;
+    int blocks = gridDim.x * gridDim.y, block = blockIdx.y * gridDim.x + blockIdx.x;
+    int share = (a.ahead_bytes / 16 + blocks - 1) / blocks * 16, start = block * share;
+    int bytes = min(share, a.ahead_bytes - start);
+    if (bytes > 0) bring_closer((const char *)a.ahead + start, bytes);
+}
+
 template <int MT, int RT, int DEPTH> DEVICE void skinny(const LinearArguments &a) {
     constexpr int M = 8 * MT;
     __shared__ float sums_of_squares[64];
@@ -270,6 +280,7 @@ template <int MT, int RT, int DEPTH> DEVICE void skinny(const LinearArguments &a
                 }
             }
         }
+        if (tile + gridDim.x >= stream.tiles) bring_next_closer(a);
         store_tile<MT, RT>(a, partial, sums, tile, s.row0, s.rows);
     }
 }

@@ -1,6 +1,7 @@
 //! From a verified graph with its sizes to a launch plan: kernels and matrix products in order, over buffers that have
 //! sizes but no addresses yet. Pure: no device is needed to make, print or check a plan.
 
+mod ahead;
 mod arena;
 mod attend;
 mod attention;
@@ -123,11 +124,44 @@ pub struct Tuning {
     pub skinny_rows: usize,
     /// Products of at most this many rows compute the norm of their operand themselves.
     pub folded_norm_rows: usize,
+    /// Bytes of the next product's weights that a product of few rows brings into the second-level cache.
+    pub ahead_bytes: usize,
+}
+
+/// Variable that sets fields of a [`Tuning`] for measurements: `skinny_rows=32,ahead_bytes=0`.
+const TUNING_VARIABLE: &str = "PHOTONC_CUDA_TUNING";
+
+impl Tuning {
+    /// The default, but for the fields that `PHOTONC_CUDA_TUNING` sets.
+    ///
+    /// # Errors
+    /// The part of the variable that is no field with a number, and the fields there are.
+    pub fn from_environment() -> Result<Self, String> {
+        let value = std::env::var_os(TUNING_VARIABLE).unwrap_or_default();
+        let text = value.to_str().ok_or_else(|| format!("{TUNING_VARIABLE} is not UTF-8"))?;
+        Tuning::default().with(text).map_err(|error| format!("{TUNING_VARIABLE}: {error}"))
+    }
+
+    fn with(mut self, text: &str) -> Result<Self, String> {
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let fields: [(&str, &mut usize); 3] = [
+                ("skinny_rows", &mut self.skinny_rows),
+                ("folded_norm_rows", &mut self.folded_norm_rows),
+                ("ahead_bytes", &mut self.ahead_bytes),
+            ];
+            let names = fields.each_ref().map(|(name, _)| *name).join(", ");
+            let wrong = || format!("`{part}`, expected FIELD=NUMBER with one of {names}");
+            let (name, number) = part.split_once('=').ok_or_else(wrong)?;
+            let (_, field) = fields.into_iter().find(|(field, _)| *field == name).ok_or_else(wrong)?;
+            *field = number.parse().map_err(|_| wrong())?;
+        }
+        Ok(self)
+    }
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { skinny_rows: 64, folded_norm_rows: 16 }
+        Tuning { skinny_rows: 64, folded_norm_rows: 16, ahead_bytes: 8 << 20 }
     }
 }
 
@@ -181,6 +215,7 @@ pub fn lower(
 ) -> Result<Plan, PlanError> {
     let mut plan = emit::emit(graph.graph(), bindings, dtype, layout, options)?;
     arena::assign(&mut plan);
+    ahead::assign(&mut plan, options.tuning.ahead_bytes);
     Ok(plan)
 }
 
@@ -255,6 +290,26 @@ impl Call {
             Call::Element(arguments) => arguments.addresses(visit),
             Call::Gather(arguments) => arguments.addresses(visit),
             Call::Iota(arguments) => arguments.addresses(visit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tuning;
+
+    #[test]
+    fn a_tuning_is_read_by_field() {
+        let found = Tuning::default().with("skinny_rows=8, ahead_bytes=0").expect("fields");
+        assert_eq!(found, Tuning { skinny_rows: 8, ahead_bytes: 0, ..Tuning::default() });
+        assert_eq!(Tuning::default().with(""), Ok(Tuning::default()));
+    }
+
+    #[test]
+    fn what_is_no_tuning_is_refused_with_the_fields() {
+        for text in ["skinny_rows", "rows=3", "skinny_rows=many"] {
+            let error = Tuning::default().with(text).expect_err("refused");
+            assert!(error.contains(text) && error.contains("folded_norm_rows"), "{error}");
         }
     }
 }
