@@ -180,7 +180,7 @@ profile() {
     bundle 600m || return
     local batch
     for batch in ${1:-1 2048}; do
-        step "profile-$batch" 150 ncu --csv --page raw \
+        step "profile-$batch" 150 ncu --csv --page raw --clock-control none \
             --metrics gpu__time_duration.sum,dram__bytes_read.sum,dram__bytes_write.sum \
             "$photonc" bench "$work/paper-600m" --protocol recgen --regime 64/48 --batch "$batch" --run-ahead 1 --repetitions 1 \
             --backend cuda --devices "$gpu" --json
