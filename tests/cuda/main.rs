@@ -36,6 +36,11 @@ fn device(order: Order) -> Arc<dyn Device> {
     Arc::new(Emulated::new(Options::new(order), Box::new(program_text)))
 }
 
+/// Whether the tests run on a GPU.
+fn on_a_gpu() -> bool {
+    cfg!(feature = "cuda") && std::env::var_os("PHOTONC_GPU").is_some()
+}
+
 fn backend(model: &Model, order: Order, dtype: Dtype) -> Cuda {
     cuda_on(model, device(order), dtype)
 }

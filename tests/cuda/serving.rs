@@ -3,7 +3,7 @@
 use crate::emulated::Order;
 use crate::fixture::GOLDENS;
 use crate::fixture::model::{Model, PROTOCOLS, run, tokens};
-use crate::{backend, cuda_on, device};
+use crate::{backend, cuda_on, device, on_a_gpu};
 use photonc::ir::dtype::Dtype;
 use photonc::passes::choose_protocol::Protocol;
 use photonc::runtime::backend::Backend as _;
@@ -132,11 +132,10 @@ fn a_benchmark_counts_tokens_times_and_memory() {
         assert_eq!(speed.graphs.keys().collect::<Vec<_>>(), graphs);
         let runs: Vec<u64> = speed.graphs.values().map(|time| time.calls).collect();
         assert_eq!(runs, if protocol == Protocol::Recgen { vec![6, 1, 3] } else { vec![6, 1] });
-        assert_eq!(
-            bench().median().map(|again| again.graphs.clone()),
-            Some(speed.graphs.clone()),
-            "{protocol}"
-        );
+        if !on_a_gpu() {
+            let again = bench().median().map(|again| again.graphs.clone());
+            assert_eq!(again, Some(speed.graphs.clone()), "{protocol}");
+        }
         assert!(speed.graphs.values().all(|time| !time.total.is_zero()));
     }
 }
@@ -185,7 +184,7 @@ fn ceilings_are_measured_by_the_devices_own_clock() {
     for rate in [ceilings.copy_bytes_per_s, ceilings.read_bytes_per_s, ceilings.product_flops] {
         assert!(rate > 1e6 && rate.is_finite(), "{ceilings:?}");
     }
-    if std::env::var_os("PHOTONC_GPU").is_none() {
+    if !on_a_gpu() {
         assert_eq!(ceilings, measure());
         // What the emulated device says of a copy: 1000 ns and one for every 1000 bytes.
         assert!((ceilings.copy_bytes_per_s - 2.0 * 65_536.0 / 1_065e-9).abs() < 1e8, "{ceilings:?}");

@@ -356,7 +356,12 @@ impl Device for Driver {
 
     fn synchronize(&self) -> Result<(), DeviceError> {
         self.context.make_current()?;
-        // SAFETY: the context is current.
-        check("cuCtxSynchronize", unsafe { sys::cuCtxSynchronize() })
+        // Stream by stream: another device of this process may be recording in the same context, which may then not be
+        // waited for as a whole.
+        for stream in &self.context.streams {
+            // SAFETY: a stream of the context, which is current.
+            check("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(*stream) })?;
+        }
+        Ok(())
     }
 }
