@@ -115,7 +115,7 @@ bundle() {
     fi
     if [[ -n "$dry" || ! -f "$work/$preset/photon.json" ]]; then
         step "synth-$1" 120 "$photonc" synth --preset "$preset" --dtype bf16 --out "$work/$preset-model" --force &&
-            step "export-$1" 180 "$photonc" export "$work/$preset-model" --out "$work/$preset" --dtype bf16 --max-tokens 4096 --force &&
+            step "export-$1" 180 "$photonc" export "$work/$preset-model" --out "$work/$preset" --dtype bf16 --target tensorrt --max-tokens 4096 --force &&
             { [[ -n "$dry" ]] || rm -rf "$work/$preset-model"; }
     fi
 }

@@ -47,7 +47,7 @@ fn linear(dtype: Dtype, sizes: (i32, i32, i32), flags: &str, timed: bool) -> Val
     let (m, k, n) = sizes;
     let has = |flag: &str| flags.split(' ').any(|own| own == flag);
     let skew = if has("skewed") { dtype.size_bytes() as u64 } else { 0 };
-    let mut a = LinearArguments {
+    let a = LinearArguments {
         x: rows(m, i64::from(k), skew),
         out: rows(m, i64::from(n), 0),
         weight: 256,
@@ -58,9 +58,9 @@ fn linear(dtype: Dtype, sizes: (i32, i32, i32), flags: &str, timed: bool) -> Val
         mode: i32::from(has("swiglu")),
         ..LinearArguments::default()
     };
-    let shape = launch::linear(&mut a, dtype, &h100());
+    let shape = launch::linear(&a, dtype, &h100());
     let about = json!({
-        "op": "linear", "rows": m, "k": k, "n": n, "flags": flags, "columns": a.columns, "timed": timed,
+        "op": "linear", "rows": m, "k": k, "n": n, "flags": flags, "timed": timed,
     });
     case(about, dtype, shape)
 }

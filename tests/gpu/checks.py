@@ -9,8 +9,6 @@ from values import BYTES, EPSILON, STRUCTS, decode, encode, rounded
 
 NOTHING = STRUCTS["Rows"](0, 0, 0, 1, 0)
 L2_BYTES = 192 << 20
-# What a product brings closer of the weights after its own, see `Tuning`.
-AHEAD_BYTES = 8 << 20
 
 
 def ratio(found, expected, tolerance):
@@ -58,25 +56,23 @@ class Linear:
             at = bench.buffer(m * n, dtype, self.residual)
             self.residual_rows = dense(at, n, m)
 
-    def launch(self, weight, overlap=False, ahead=0, ahead_bytes=0):
+    def launch(self, weight, overlap=False):
         fields = dict(
             x=dense(self.x_buffer, self.k, self.m), residual=self.residual_rows, out=dense(self.out, self.n, self.m),
             norm=self.norm_at, weight=weight, bias=self.bias_at, rows=self.m, k=self.k, n=self.n, mode=int(self.gated),
-            wide=int("wide" in self.flags), columns=self.bench.case["columns"], eps=1e-5,
-            ahead=ahead, ahead_bytes=min(ahead_bytes, AHEAD_BYTES) // 16 * 16)
+            wide=int("wide" in self.flags), eps=1e-5)
         self.bench.run("LinearArguments", fields, overlap)
 
     def expected(self):
         """The product, and its tolerance."""
-        x, eps = self.x, EPSILON[self.dtype]
-        spread = 0.0
+        x, eps, scale = self.x, EPSILON[self.dtype], 1.0
         if self.norm is not None:
-            x = x / np.sqrt((x * x).mean(1, keepdims=True) + 1e-5) * self.norm
-            x = rounded(x, self.dtype)
-            # A rounded x may fall on either side: a step of T in a few of k terms.
-            spread = 2 * eps * np.sqrt((x * x) @ (self.w * self.w).T)
-        y = x @ self.w.T
-        error = 2.0**-24 * 8 * (np.abs(x) @ np.abs(self.w).T) + spread * (0.25 if self.dtype != "f32" else 1)
+            shift = 16 if self.dtype == "f16" else 1
+            scale = 1 / np.sqrt((x * x).mean(1, keepdims=True) + 1e-5)
+            x = rounded(x * self.norm / shift, self.dtype) * shift
+        y = x @ self.w.T * scale
+        # Sums in f32; the scale of a row is right to a few steps of f32.
+        error = 2.0**-24 * 8 * (np.abs(x) @ np.abs(self.w).T) * scale + 2.0**-20 * np.abs(y)
         if self.gated:
             gate, up = y[:, : self.n], y[:, self.n:]
             error = 1.2 * error[:, : self.n] * np.abs(up) + error[:, self.n:] * np.abs(gate * sigmoid(gate))
@@ -92,7 +88,7 @@ class Linear:
 
 def check_linear(bench):
     case = Linear(bench)
-    case.launch(case.weights[0], ahead=case.weights[0], ahead_bytes=case.w.size * BYTES[case.dtype])
+    case.launch(case.weights[0])
     y, tolerance = case.expected()
     return ratio(case.out.read().reshape(y.shape), y, tolerance)
 
@@ -102,9 +98,7 @@ def time_linear(bench):
     size = (2 if "swiglu" in case["flags"] else 1) * case["n"] * case["k"]
     copies = int(max(4, min(40, L2_BYTES // (2 * size) + 1)))
     linear = Linear(bench, copies)
-    after = linear.weights[1:] + linear.weights[:1]
-    launches = [lambda overlap, bytes=0, at=at, to=to: linear.launch(at, overlap, to, bytes)
-                for at, to in zip(linear.weights, after)] * max(1, 24 // copies)
+    launches = [lambda overlap, at=at: linear.launch(at, overlap) for at in linear.weights] * max(1, 24 // copies)
     out = case["n"] * case["rows"] * (4 if "wide" in case["flags"] else 2)
     moved = 2 * size + 2 * case["rows"] * case["k"] + out
     return launches, moved, 2.0 * size * case["rows"]

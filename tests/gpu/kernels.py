@@ -30,7 +30,7 @@ def unit(case):
 
 
 def described(case):
-    left_out = {"launch", "timed", "columns"}
+    left_out = {"launch", "timed"}
     return " ".join(f"{key}={value}" for key, value in case.items() if key not in left_out and value != "")
 
 
@@ -94,19 +94,16 @@ def check_all(device, cases):
 
 def time_all(device, cases):
     """A table of the timed cases: microseconds a launch, GB/s or TFLOP/s, and the part of the ceiling."""
-    print(f"{'timed (H100: 3110 GB/s, 800 TFLOP/s)':86} {'us':>8} {'GB/s':>6} {'TF/s':>6} {'of ceiling':>10} {'overlapped us':>14} {'ahead us':>9}")
+    print(f"{'timed (H100: 3110 GB/s, 800 TFLOP/s)':86} {'us':>8} {'GB/s':>6} {'TF/s':>6} {'of ceiling':>10} {'overlapped us':>14}")
     for number, case in enumerate(case for case in cases if case.get("timed")):
         bench = Bench(device, case, number)
         launches, moved, flops = getattr(checks, "time_" + case["op"])(bench)
         count = len(launches)
         plain = device.time_ms([lambda one=one: one(False) for one in launches], 15) * 1e3 / count
         overlapped = device.time_ms([lambda one=one: one(True) for one in launches], 15) * 1e3 / count
-        ahead = float("nan")
-        if case["op"] == "linear" and "skinny" in case["launch"]["name"]:
-            ahead = device.time_ms([lambda one=one: one(True, 1 << 30) for one in launches], 15) * 1e3 / count
         part = max(moved / 3.11e12, flops / 800e12) * 1e6 / min(plain, overlapped)
         name = f"{case['launch']['name']} {described(case)}"[:86]
-        print(f"{name:86} {plain:8.2f} {moved / plain / 1e3:6.0f} {flops / plain / 1e6:6.1f} {part:10.0%} {overlapped:14.2f} {ahead:9.2f}")
+        print(f"{name:86} {plain:8.2f} {moved / plain / 1e3:6.0f} {flops / plain / 1e6:6.1f} {part:10.0%} {overlapped:14.2f}")
         bench.free()
 
 

@@ -43,15 +43,12 @@ pub struct LinearArguments {
     pub norm: u64,
     pub weight: u64,
     pub bias: u64,
-    pub ahead: u64,
     pub rows: i32,
     pub k: i32,
     pub n: i32,
     pub mode: i32,
     pub wide: i32,
-    pub columns: i32,
     pub eps: f32,
-    pub ahead_bytes: i32,
 }
 
 /// Arguments of `rms_norm`.
@@ -228,7 +225,7 @@ pub struct ReadArguments {
 // The sizes that `kernels/abi.cuh` asserts.
 const _: () = {
     assert!(size_of::<Rows>() == 32 && size_of::<Heads>() == 32);
-    assert!(size_of::<LinearArguments>() == 160 && size_of::<NormArguments>() == 152);
+    assert!(size_of::<LinearArguments>() == 144 && size_of::<NormArguments>() == 152);
     assert!(size_of::<SwigluArguments>() == 104 && size_of::<EmbedArguments>() == 64);
     assert!(size_of::<AttendArguments>() == 336 && size_of::<SampleArguments>() == 120);
     assert!(size_of::<ElementArguments>() == 232 && size_of::<GatherArguments>() == 72);
@@ -263,7 +260,7 @@ macro_rules! addresses {
 }
 
 addresses! {
-    LinearArguments { reads: x.base, residual.base, norm, weight, bias, ahead; writes: out.base }
+    LinearArguments { reads: x.base, residual.base, norm, weight, bias; writes: out.base }
     NormArguments { reads: x.base, residual.base, weight; writes: sum.base, out.base }
     SwigluArguments { reads: gate.base, up.base; writes: out.base }
     EmbedArguments { reads: ids, table; writes: out.base }

@@ -29,7 +29,7 @@ pub fn load_kernels<'p>(
     let mut units = BTreeSet::new();
     for plan in plans {
         for step in plan.steps.iter().filter(|step| !matches!(step.call, Call::MatMul(_))) {
-            units.insert(dispatch::of(&mut step.call.clone(), plan.dtype, device.properties())?.unit);
+            units.insert(dispatch::of(&step.call, plan.dtype, device.properties())?.unit);
         }
     }
     device.load(&units.into_iter().collect::<Vec<_>>())
@@ -50,7 +50,7 @@ impl Bound {
                     None => 0,
                 };
             });
-            let ready = ready(device, plan, &mut call).map_err(|source| DeviceError::Call {
+            let ready = ready(device, plan, &call).map_err(|source| DeviceError::Call {
                 call: "preparing a launch",
                 message: format!("graph `{}`, {}: {source}", plan.graph, step.scope),
             })?;
@@ -97,7 +97,7 @@ impl Bound {
     }
 }
 
-fn ready(device: &dyn Device, plan: &Plan, call: &mut Call) -> Result<Ready, DeviceError> {
+fn ready(device: &dyn Device, plan: &Plan, call: &Call) -> Result<Ready, DeviceError> {
     if let Call::MatMul(matmul) = call {
         return Ok(Ready::MatMul(*matmul));
     }

@@ -21,7 +21,7 @@ pub struct Planned {
 ///
 /// # Errors
 /// A size beyond what the kernel can launch, or a product of cuBLASLt, which is no launch.
-pub fn of(call: &mut Call, dtype: Dtype, device: &Properties) -> Result<Planned, DeviceError> {
+pub fn of(call: &Call, dtype: Dtype, device: &Properties) -> Result<Planned, DeviceError> {
     let unit = |source: Source, head_dim: usize| Unit { source, dtype, head_dim };
     let rows = unit(Source::Rows, 0);
     let (unit, shape) = match call {

@@ -42,12 +42,14 @@ const MOST_ACROSS: u32 = 65_535;
 const THREADS: u32 = 256;
 /// Threads of `sample.cu`.
 const SAMPLE_THREADS: u32 = 512;
-/// Shared memory that a block takes beyond what it asks for, and that the `linear_skinny_*` declare themselves.
-const BLOCK_OVERHEAD_BYTES: usize = 1024 + 256;
-/// `PARTIAL_STRIDE` times the warps of a block times four bytes, for each row of `x`.
-const PARTIAL_BYTES_OF_ROW: usize = 20 * 8 * 4;
-/// Gap in elements after each row of `x` in shared memory.
-const STAGED_GAP: usize = 32;
+/// Shared memory that a block takes beyond what it asks for.
+const BLOCK_OVERHEAD_BYTES: usize = 1024;
+/// `PIECE` and `NORM_PIECE` of `linear.cu`, and its warps.
+const PIECE_BYTES: usize = 512;
+const NORM_PIECE_BYTES: usize = 64;
+const LINEAR_WARPS: usize = 8;
+/// `PARTIAL_STRIDE` of `linear.cu` times four bytes.
+const PARTIAL_BYTES: usize = 20 * 4;
 
 /// A positive size of an argument as a number of things to launch for.
 pub(super) fn positive(kernel: &'static str, what: &'static str, size: i32) -> Result<usize, LaunchError> {
@@ -85,18 +87,42 @@ fn walk(
     Ok(Shape { name, grid: [grid, 1, 1], threads, shared_bytes: 0 })
 }
 
-/// Variants of `linear_skinny_*`: rows of `x` at once, weight tiles of a block, and blocks that its registers let share
-/// a multiprocessor.
-const SKINNY: [(usize, usize, usize, &str); 8] = [
-    (8, 1, 2, "linear_skinny_m8_r1"),
-    (8, 2, 2, "linear_skinny_m8_r2"),
-    (16, 1, 2, "linear_skinny_m16_r1"),
-    (16, 2, 2, "linear_skinny_m16_r2"),
-    (32, 1, 2, "linear_skinny_m32_r1"),
-    (32, 2, 1, "linear_skinny_m32_r2"),
-    (64, 1, 1, "linear_skinny_m64_r1"),
-    (64, 2, 1, "linear_skinny_m64_r2"),
+/// A variant of `linear_skinny_*`.
+struct Skinny {
+    /// Rows of `x` at once, a multiple of 8.
+    rows: usize,
+    /// Tiles of 16 weight rows at once.
+    tiles: usize,
+    /// Steps that are copied ahead.
+    stages: usize,
+    /// Blocks that its registers let share a multiprocessor.
+    resident: usize,
+    name: &'static str,
+}
+
+const fn variant(rows: usize, tiles: usize, stages: usize, resident: usize, name: &'static str) -> Skinny {
+    Skinny { rows, tiles, stages, resident, name }
+}
+
+const SKINNY: [Skinny; 8] = [
+    variant(8, 1, 7, 2, "linear_skinny_m8_r1"),
+    variant(8, 2, 4, 2, "linear_skinny_m8_r2"),
+    variant(16, 1, 5, 2, "linear_skinny_m16_r1"),
+    variant(16, 2, 3, 2, "linear_skinny_m16_r2"),
+    variant(32, 1, 3, 2, "linear_skinny_m32_r1"),
+    variant(32, 2, 2, 2, "linear_skinny_m32_r2"),
+    variant(64, 1, 2, 2, "linear_skinny_m64_r1"),
+    variant(64, 2, 4, 1, "linear_skinny_m64_r2"),
 ];
+
+impl Skinny {
+    /// Slots of all warps, their partial sums and their sums of squares.
+    const fn shared_bytes(&self) -> usize {
+        let slot = (2 * self.tiles + self.rows / 8) * PIECE_BYTES + NORM_PIECE_BYTES;
+        let summed_rows = if self.rows < 32 { self.rows } else { 32 };
+        LINEAR_WARPS * (self.stages * slot + summed_rows * PARTIAL_BYTES + 4 * self.rows)
+    }
+}
 
 /// Whether tensor cores and 16-byte loads can do a product.
 fn suits_skinny(a: &LinearArguments, dtype: Dtype) -> bool {
@@ -104,20 +130,16 @@ fn suits_skinny(a: &LinearArguments, dtype: Dtype) -> bool {
     dtype != Dtype::F32 && a.k % 8 == 0 && addresses && aligned(&a.x, dtype)
 }
 
-/// The product `linear_*`; sets `columns`.
+/// The product `linear_*`.
 ///
 /// # Errors
 /// A size that is not positive or too large for a grid.
-pub fn linear(a: &mut LinearArguments, dtype: Dtype, properties: &Properties) -> Result<Shape, LaunchError> {
+pub fn linear(a: &LinearArguments, dtype: Dtype, properties: &Properties) -> Result<Shape, LaunchError> {
     let kernel = "linear";
-    let (rows, k, n) =
-        (positive(kernel, "rows", a.rows)?, positive(kernel, "k", a.k)?, positive(kernel, "n", a.n)?);
-    a.columns = 0;
-    if a.ahead & 15 != 0 {
-        a.ahead_bytes = 0;
-    }
+    let (rows, n) = (positive(kernel, "rows", a.rows)?, positive(kernel, "n", a.n)?);
+    positive(kernel, "k", a.k)?;
     if suits_skinny(a, dtype)
-        && let Some(shape) = skinny(a, (rows, k, n), properties)
+        && let Some(shape) = skinny(a, (rows, n), properties)
     {
         return Ok(shape);
     }
@@ -127,29 +149,26 @@ pub fn linear(a: &mut LinearArguments, dtype: Dtype, properties: &Properties) ->
 }
 
 /// The tensor-core variant; `None` where the device has too little shared memory or the rows are too many.
-fn skinny(a: &mut LinearArguments, sizes: (usize, usize, usize), properties: &Properties) -> Option<Shape> {
-    let (rows, k, n) = sizes;
-    let wanted = rows.clamp(1, 64).next_power_of_two().max(8);
-    let room = |m: usize| properties.shared_bytes.checked_sub(256 + PARTIAL_BYTES_OF_ROW * m);
-    let columns = |m: usize| (room(m)? / (2 * m)).checked_sub(STAGED_GAP).map(|most| most / 64 * 64);
-    let whole = |m: usize| columns(m).is_some_and(|most| most >= k);
+fn skinny(a: &LinearArguments, sizes: (usize, usize), properties: &Properties) -> Option<Shape> {
+    let (rows, n) = sizes;
+    let wanted = rows.clamp(8, 64).next_power_of_two();
     let gated = a.mode == 1;
-    // Where x has to be staged again for each tile, larger tiles save half of that.
-    let tiles_of_block = if gated || (!whole(wanted) && n > 32 * properties.multiprocessors) { 2 } else { 1 };
-    let &(m, r, resident, name) = SKINNY.iter().find(|row| row.0 == wanted && row.1 == tiles_of_block)?;
-    let columns = columns(m)?.min(k.next_multiple_of(64));
-    if columns == 0 {
-        return None;
-    }
-    let shared = 2 * m * (columns + STAGED_GAP) + PARTIAL_BYTES_OF_ROW * m;
-    let tiles = n.div_ceil(if gated { 16 } else { 16 * r });
-    let on_one = ((properties.shared_bytes + 1024) / (shared + BLOCK_OVERHEAD_BYTES)).clamp(1, resident);
+    // With many rows it is x that comes from the cache again for each tile: larger tiles save half of that.
+    let tiles_of_block = if gated || (wanted >= 32 && n > 32 * properties.multiprocessors) { 2 } else { 1 };
+    let fits = |variant: &&Skinny| {
+        variant.tiles == tiles_of_block
+            && variant.rows <= wanted
+            && variant.shared_bytes() <= properties.shared_bytes
+    };
+    let variant = SKINNY.iter().rev().find(fits)?;
+    let shared = variant.shared_bytes();
+    let tiles = n.div_ceil(if gated { 16 } else { 16 * variant.tiles });
+    let room = (properties.shared_bytes + BLOCK_OVERHEAD_BYTES) / (shared + BLOCK_OVERHEAD_BYTES);
     // As many blocks as run at once, each with the same number of tiles.
-    let rounds = tiles.div_ceil(properties.multiprocessors.max(1) * on_one);
-    let down = u32::try_from(rows.div_ceil(m)).ok().filter(|down| *down <= MOST_ACROSS)?;
-    a.columns = i32::try_from(columns).ok()?;
+    let rounds = tiles.div_ceil(properties.multiprocessors.max(1) * room.clamp(1, variant.resident));
+    let down = u32::try_from(rows.div_ceil(variant.rows)).ok().filter(|down| *down <= MOST_ACROSS)?;
     Some(Shape {
-        name,
+        name: variant.name,
         grid: [u32::try_from(tiles.div_ceil(rounds)).ok()?, down, 1],
         threads: THREADS,
         shared_bytes: u32::try_from(shared).ok()?,
@@ -275,8 +294,8 @@ mod tests {
         LinearArguments { x, weight: 256, rows, k, n, mode, ..LinearArguments::default() }
     }
 
-    fn chosen(mut a: LinearArguments, dtype: Dtype) -> &'static str {
-        linear(&mut a, dtype, &device(232_448)).expect("a launch").name
+    fn chosen(a: LinearArguments, dtype: Dtype) -> &'static str {
+        linear(&a, dtype, &device(232_448)).expect("a launch").name
     }
 
     #[test]
@@ -310,10 +329,9 @@ mod tests {
     // Every block that runs at the same time has the same number of tiles.
     #[test]
     fn blocks_fill_the_device_once() {
-        let mut a = product(1, 1664, 4992, 0);
-        let shape = linear(&mut a, Dtype::Bf16, &device(232_448)).expect("a launch");
-        assert_eq!((shape.grid, a.columns), ([156, 1, 1], 1664));
-        let shape = linear(&mut product(1, 1664, 1664, 0), Dtype::Bf16, &device(232_448)).expect("a launch");
+        let shape = linear(&product(1, 1664, 4992, 0), Dtype::Bf16, &device(232_448)).expect("a launch");
+        assert_eq!(shape.grid, [156, 1, 1]);
+        let shape = linear(&product(1, 1664, 1664, 0), Dtype::Bf16, &device(232_448)).expect("a launch");
         assert_eq!(shape.grid, [104, 1, 1]);
     }
 
@@ -322,10 +340,10 @@ mod tests {
         for shared in [49_152, 101_376, 166_912, 232_448] {
             for rows in [1, 8, 16, 32, 64, 65] {
                 for (k, n, mode) in [(8, 1, 0), (1664, 4992, 0), (6656, 1664, 0), (20_000, 4096, 1)] {
-                    let mut a = product(rows, k, n, mode);
-                    let shape = linear(&mut a, Dtype::Bf16, &device(shared)).expect("a launch");
-                    assert!(shape.shared_bytes as usize + 256 <= shared, "{shape:?}");
-                    assert!(shape.grid[1] <= 65_535 && a.columns % 64 == 0);
+                    let a = product(rows, k, n, mode);
+                    let shape = linear(&a, Dtype::Bf16, &device(shared)).expect("a launch");
+                    assert!(shape.shared_bytes as usize <= shared, "{shape:?}");
+                    assert!(shape.grid[1] <= 65_535);
                 }
             }
         }
@@ -333,7 +351,7 @@ mod tests {
 
     #[test]
     fn sizes_without_a_launch_are_refused_by_name() {
-        let error = linear(&mut product(0, 8, 8, 0), Dtype::Bf16, &device(232_448)).expect_err("refused");
+        let error = linear(&product(0, 8, 8, 0), Dtype::Bf16, &device(232_448)).expect_err("refused");
         assert_eq!(error.to_string(), "linear: rows is 0, expected at least 1");
         let none = NormArguments { rows: 1, ..NormArguments::default() };
         assert_eq!(rms_norm(&none, &device(0)).expect_err("refused").what, "width");

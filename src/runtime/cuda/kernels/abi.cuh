@@ -26,24 +26,21 @@ struct Heads {
 // out[r, j] = act(norm(x[r]) . weight[j] + bias[j]) + residual[r, j]   (bias, norm, residual where their base is not null)
 // weight, norm and bias are constants: they may be read before the previous launch has ended.
 // mode 0: act is the identity, weight [n, k]. mode 1 (SwiGLU): weight [2n, k], gate rows then up rows,
-// out = silu(gate) * up; bias and residual are null. norm: x * rsqrt(mean(x^2) + eps) * norm[i], rounded to T.
-// ahead: constants that a later launch reads, which may be brought into the second-level cache.
+// out = silu(gate) * up; bias and residual are null. norm: x[r, i] * norm[i] in the place of x, rounded
+// to T, and rsqrt(mean(x[r]^2) + eps) a factor of the sum; in f16 that product is a sixteenth and the factor sixteen times.
 struct LinearArguments {
     Rows x;           // T [rows, k]
     Rows residual;    // T [rows, n] or null; may be the same memory as out
     Rows out;         // T [rows, n], or float if wide
-    const void *norm;  // T [k] or null
+    const void *norm; // T [k] or null
     const void *weight;
-    const void *bias;  // T [n] or null
-    const void *ahead; // 16-byte aligned
+    const void *bias; // T [n] or null
     int rows;
     int k;
     int n;
     int mode;
-    int wide;    // out is float
-    int columns; // of x that linear_skinny_* keeps in shared memory at once: a multiple of 64, chosen by launch.rs
+    int wide; // out is float
     float eps;
-    int ahead_bytes; // a multiple of 16
 };
 
 // sum = x + residual where residual is not null (stored to sum where that is not null); out = RMS norm of it.
@@ -225,7 +222,7 @@ struct ReadArguments {
 };
 
 static_assert(sizeof(Rows) == 32 && sizeof(Heads) == 32, "arguments.rs");
-static_assert(sizeof(LinearArguments) == 160 && sizeof(NormArguments) == 152, "arguments.rs");
+static_assert(sizeof(LinearArguments) == 144 && sizeof(NormArguments) == 152, "arguments.rs");
 static_assert(sizeof(SwigluArguments) == 104 && sizeof(EmbedArguments) == 64, "arguments.rs");
 static_assert(sizeof(AttendArguments) == 336 && sizeof(SampleArguments) == 120, "arguments.rs");
 static_assert(sizeof(ElementArguments) == 232 && sizeof(GatherArguments) == 72, "arguments.rs");

@@ -193,18 +193,6 @@ DEVICE Wide load16_once(const void *from) {
 #endif
 }
 
-// Asks for constants to be brought into the second-level cache: `bytes` from `from`, both multiples of 16. One thread.
-DEVICE void bring_closer(const void *from, int bytes) {
-#if defined(PHOTONC_EMULATE)
-    // What is brought must be there.
-    for (int at = 0; at < bytes; at += 16) (void)*(const volatile unsigned *)((const char *)from + at);
-#elif __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes));
-#else
-    for (int at = 0; at < bytes; at += 128) asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)from + at));
-#endif
-}
-
 // Dynamic shared memory of the block, 16-byte aligned.
 DEVICE unsigned char *dynamic_shared() {
 #ifdef PHOTONC_EMULATE

@@ -1,7 +1,6 @@
 //! From a verified graph with its sizes to a launch plan: kernels and matrix products in order, over buffers that have
 //! sizes but no addresses yet. Pure: no device is needed to make, print or check a plan.
 
-mod ahead;
 mod arena;
 mod attend;
 mod attention;
@@ -124,11 +123,9 @@ pub struct Tuning {
     pub skinny_rows: usize,
     /// Products of at most this many rows compute the norm of their operand themselves.
     pub folded_norm_rows: usize,
-    /// Bytes of the next product's weights that a product of few rows brings into the second-level cache.
-    pub ahead_bytes: usize,
 }
 
-/// Variable that sets fields of a [`Tuning`] for measurements: `skinny_rows=32,ahead_bytes=0`.
+/// Variable that sets fields of a [`Tuning`] for measurements: `skinny_rows=32,folded_norm_rows=8`.
 const TUNING_VARIABLE: &str = "PHOTONC_CUDA_TUNING";
 
 impl Tuning {
@@ -144,11 +141,8 @@ impl Tuning {
 
     fn with(mut self, text: &str) -> Result<Self, String> {
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let fields: [(&str, &mut usize); 3] = [
-                ("skinny_rows", &mut self.skinny_rows),
-                ("folded_norm_rows", &mut self.folded_norm_rows),
-                ("ahead_bytes", &mut self.ahead_bytes),
-            ];
+            let fields: [(&str, &mut usize); 2] =
+                [("skinny_rows", &mut self.skinny_rows), ("folded_norm_rows", &mut self.folded_norm_rows)];
             let names = fields.each_ref().map(|(name, _)| *name).join(", ");
             let wrong = || format!("`{part}`, expected FIELD=NUMBER with one of {names}");
             let (name, number) = part.split_once('=').ok_or_else(wrong)?;
@@ -161,7 +155,7 @@ impl Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { skinny_rows: 64, folded_norm_rows: 16, ahead_bytes: 8 << 20 }
+        Tuning { skinny_rows: 64, folded_norm_rows: 16 }
     }
 }
 
@@ -215,7 +209,6 @@ pub fn lower(
 ) -> Result<Plan, PlanError> {
     let mut plan = emit::emit(graph.graph(), bindings, dtype, layout, options)?;
     arena::assign(&mut plan);
-    ahead::assign(&mut plan, options.tuning.ahead_bytes);
     Ok(plan)
 }
 
@@ -300,8 +293,8 @@ mod tests {
 
     #[test]
     fn a_tuning_is_read_by_field() {
-        let found = Tuning::default().with("skinny_rows=8, ahead_bytes=0").expect("fields");
-        assert_eq!(found, Tuning { skinny_rows: 8, ahead_bytes: 0, ..Tuning::default() });
+        let found = Tuning::default().with("skinny_rows=8, folded_norm_rows=0").expect("fields");
+        assert_eq!(found, Tuning { skinny_rows: 8, folded_norm_rows: 0 });
         assert_eq!(Tuning::default().with(""), Ok(Tuning::default()));
     }
 
