@@ -329,6 +329,13 @@ DEVICE int64 row_offset(const Rows &rows, int r) {
     return (int64)group * rows.outer + (int64)(r - group * rows.split) * rows.inner;
 }
 DEVICE T *row_of(const Rows &rows, int r) { return (T *)rows.base + row_offset(rows, r); }
+// An address that is computed here and kept, not again in each branch that uses it.
+template <class E> DEVICE E *once(E *address) {
+#ifndef PHOTONC_EMULATE
+    asm volatile("" : "+l"(address));
+#endif
+    return address;
+}
 DEVICE T *head_of(const Heads &heads, int row, int position, int head) {
     return (T *)heads.base + (int64)row * heads.row + (int64)position * heads.position + (int64)head * heads.head;
 }
