@@ -129,6 +129,17 @@ DEVICE Vector vector_of(const Floats &floats) {
     return vector;
 }
 
+// From here on the words count as new ones.
+DEVICE void renew(Vector &vector) {
+#pragma unroll
+    for (int i = 0; i < PER; ++i)
+#pragma unroll
+        for (int w = 0; w < (WORD_BYTES + 3) / 4; ++w) {
+            renewed(vector.low[i].bits[w]);
+            renewed(vector.high[i].bits[w]);
+        }
+}
+
 DEVICE const float *angles_at(const AttendArguments &a, int position) {
     int known = max(0, min(position, a.table_positions - 1));
     return a.table + (int64)known * DIM;
@@ -253,7 +264,6 @@ template <int KEYS> DEVICE void attend_window(const AttendArguments &a) {
         }
     }
     const T *from_q = once(own_of(a.q, row, 0, head * group, lane));
-    T *to = once(own_of(a.out, row, 0, head * group, lane));
     Vector next;
     Angles next_angles = {};
     load(next, from_q, lane);
@@ -271,9 +281,16 @@ template <int KEYS> DEVICE void attend_window(const AttendArguments &a) {
             }
         }
 
+    T *to = own_of(a.out, row, 0, head * group, lane);
     // Queries in order, each for every member of the group.
     int i = 0, member = 0;
     while (i < a.queries) {
+        // Each query decodes the words again: decoded and kept they would take twice the registers.
+#pragma unroll
+        for (int j = 0; j < KEYS; ++j) {
+            renew(k[j]);
+            renew(v[j]);
+        }
         Floats q = query_of(next, next_angles, a, lane);
         int seen = seen_by(a, past + a.first_query + i, visible);
         T *out_at = to + i * a.out.position + member * a.out.head;
