@@ -84,9 +84,9 @@ struct EmbedArguments {
 // all); entry [p, t] of table (float2 [positions, head_dim / 2]) is (cos, sin) of position p. Query head h reads key head
 // h / (heads / kv_heads). Where store_k.base is not null, the rotated new keys and the new values are also written to
 // store at position j (+ past where store_at_past), so that store may be the cache itself. Strides are even, addresses
-// multiples of two elements.
+// multiples of two elements, that of table of 16 bytes.
 //
-// attend_window_*, attend_cache_*: all of this. append_keys: only the writing to store. attend_stream: keys is 0, so all
+// attend_cache_*: all of this. attend_window_*: lengths is null. append_keys: only the writing to store. attend_stream: keys is 0, so all
 // keys are in the cache, those of the queries too (append_keys puts them there): for a stream of n units past_base is n
 // and first_query -n, or with m queries that end the stream -m; nothing is stored.
 struct AttendArguments {

@@ -49,6 +49,14 @@ DEVICE unsigned bits_of(float value) { return __float_as_uint(value); }
 DEVICE float float_of(unsigned bits) { return __uint_as_float(bits); }
 #endif
 
+// Hides where bits come from: what is computed from them is computed after this, not moved before it.
+#ifdef PHOTONC_EMULATE
+template <class B> DEVICE void renewed(B &) {}
+#else
+DEVICE void renewed(unsigned &bits) { asm volatile("" : "+r"(bits)); }
+DEVICE void renewed(unsigned short &bits) { asm volatile("" : "+h"(bits)); }
+#endif
+
 // ---- element types ----
 
 DEVICE float to_float(float value) { return value; }
@@ -317,6 +325,16 @@ DEVICE int64 row_offset(const Rows &rows, int r) {
     return (int64)group * rows.outer + (int64)(r - group * rows.split) * rows.inner;
 }
 DEVICE T *row_of(const Rows &rows, int r) { return (T *)rows.base + row_offset(rows, r); }
+// An address of global memory that is computed here and kept, not again in each branch that uses it.
+template <class E> DEVICE E *once(E *address) {
+#ifdef PHOTONC_EMULATE
+    return address;
+#else
+    uint64 global = __cvta_generic_to_global(address);
+    asm volatile("" : "+l"(global));
+    return (E *)__cvta_global_to_generic(global);
+#endif
+}
 DEVICE T *head_of(const Heads &heads, int row, int position, int head) {
     return (T *)heads.base + (int64)row * heads.row + (int64)position * heads.position + (int64)head * heads.head;
 }
