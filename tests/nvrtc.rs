@@ -45,7 +45,7 @@ fn spills(log: &str) -> Vec<(String, usize)> {
 
 /// Compiles a unit for a generation; what is wrong with it.
 fn complaints(nvrtc: &Nvrtc, unit: Unit, sm: u32) -> Vec<String> {
-    let compiler = Compiler { nvrtc: nvrtc.clone(), cache: KernelCache::none(), sm };
+    let compiler = Compiler { nvrtc: nvrtc.clone(), cache: KernelCache::none(), sm, sources: None };
     let mut options = compiler.options(unit).expect("a type that kernels have");
     options.push("--ptxas-options=-v".to_owned());
     let compiled = match nvrtc.compile(unit.source.name(), unit.source.text(), &HEADERS, &options) {
@@ -126,7 +126,7 @@ fn errors_are_located_and_compiled_units_are_kept() {
 
     let folder = tempfile::tempdir().unwrap();
     let unit = checked_units()[1];
-    let compiler = Compiler { nvrtc, cache: KernelCache::at(folder.path()), sm: 90 };
+    let compiler = Compiler { nvrtc, cache: KernelCache::at(folder.path()), sm: 90, sources: None };
     let first = compiler.cubins(&[unit, unit]).unwrap();
     let entries: Vec<PathBuf> =
         std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();

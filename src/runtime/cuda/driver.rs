@@ -11,7 +11,7 @@ use super::device::{
     Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MatMul, Properties, Recording,
     STREAMS, Stream, Unit,
 };
-use super::nvrtc::{Compiler, shown};
+use super::nvrtc::{Compiler, named_sources, shown};
 use context::{Context, call, check};
 use cudarc::driver::sys;
 use product::Products;
@@ -86,7 +86,7 @@ impl Driver {
         let context = Arc::new(context);
         let nvrtc = super::nvrtc::Nvrtc::find(&named, context.cuda_major)?;
         let products = Products::new(&context, &named)?;
-        let compiler = Compiler { nvrtc, cache: options.cache, sm: properties.sm };
+        let compiler = Compiler { nvrtc, cache: options.cache, sm: properties.sm, sources: named_sources() };
         Ok(Driver {
             events: Mutex::new(Events::new(&context)),
             products: Mutex::new(products),

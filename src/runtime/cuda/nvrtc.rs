@@ -5,6 +5,7 @@ use super::cache::KernelCache;
 use super::device::{DeviceError, Unit};
 use super::kernels::HEADERS;
 use super::libraries::{self, Cuda, Loaded};
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -187,6 +188,16 @@ pub struct Compiler {
     pub cache: KernelCache,
     /// Compute capability times ten.
     pub sm: u32,
+    /// A folder to read the sources from instead of those built in, for work on kernels.
+    pub sources: Option<PathBuf>,
+}
+
+/// Variable that names a folder of sources to compile instead of those built in.
+const SOURCES_VARIABLE: &str = "PHOTONC_CUDA_KERNELS";
+
+/// The folder that `PHOTONC_CUDA_KERNELS` names.
+pub(super) fn named_sources() -> Option<PathBuf> {
+    std::env::var_os(SOURCES_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 impl Compiler {
@@ -207,18 +218,31 @@ impl Compiler {
         let options = self.options(unit).ok_or_else(|| failed(format!("no kernels for {}", unit.dtype)))?;
         let (major, minor) = self.nvrtc.version;
         let version = format!("NVRTC {major}.{minor}");
-        let mut parts = vec![version.as_str(), unit.source.name(), unit.source.text()];
-        parts.extend(HEADERS.iter().flat_map(|(name, text)| [*name, *text]));
+        let name = unit.source.name();
+        let text = self.text(name, unit.source.text()).map_err(failed)?;
+        let mut headers = Vec::with_capacity(HEADERS.len());
+        for (name, text) in HEADERS {
+            headers.push((name, self.text(name, text).map_err(failed)?));
+        }
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, text)| (*name, &**text)).collect();
+        let mut parts = vec![version.as_str(), name, &*text];
+        parts.extend(headers.iter().flat_map(|(name, text)| [*name, *text]));
         parts.extend(options.iter().map(String::as_str));
         let key = KernelCache::key(&parts);
         if let Some(cubin) = self.cache.read(&key) {
             return Ok(cubin);
         }
-        let source = unit.source;
-        let compiled =
-            self.nvrtc.compile(source.name(), source.text(), &HEADERS, &options).map_err(failed)?;
+        let compiled = self.nvrtc.compile(name, &text, &headers, &options).map_err(failed)?;
         self.cache.write(&key, &compiled.cubin);
         Ok(compiled.cubin)
+    }
+
+    /// A source or header: built in, or from the folder that stands for them.
+    fn text(&self, name: &str, built_in: &'static str) -> Result<Cow<'static, str>, String> {
+        let Some(folder) = &self.sources else { return Ok(Cow::Borrowed(built_in)) };
+        let path = folder.join(name);
+        let read = std::fs::read_to_string(&path);
+        read.map(Cow::Owned).map_err(|error| format!("{} ({SOURCES_VARIABLE}): {error}", path.display()))
     }
 
     /// The binaries of several units, in their order, compiled by as many threads as there are cores.

@@ -1,4 +1,4 @@
-// Operations on rows: rms_norm, swiglu, embed, gather_rows; and the slow general ones: elementwise, iota; and read_words, whose
+// Operations on rows: rms_norm, swiglu, embed, gather_rows; and the slow general ones: elementwise (but for copies of rows), iota; and read_words, whose
 // time is the ceiling of all that read. Rows move 16 bytes at a time where every address allows it, one element at a time
 // otherwise.
 #include "device.cuh"
@@ -79,11 +79,64 @@ template <int COUNT> DEVICE void norm_row(const NormArguments &a, int r) {
     }
 }
 
+// Pieces of a row that a lane keeps in registers.
+#define KEPT 8
+
+// The same by one warp, which reads the row once and waits for nobody. Wants rows of at most 32 * KEPT pieces of 16 bytes.
+DEVICE void norm_row_kept(const NormArguments &a, int r) {
+    int lane = threadIdx.x & 31;
+    const T *x = row_of(a.x, r);
+    const T *residual = a.residual.base ? row_of(a.residual, r) : nullptr;
+    Wide kept[KEPT], added[KEPT];
+#pragma unroll
+    for (int i = 0; i < KEPT; ++i) {
+        int at = (i * 32 + lane) * PER_WIDE;
+        kept[i] = at < a.width ? load16(x + at) : zero_wide();
+        if (residual) added[i] = at < a.width ? load16(residual + at) : zero_wide();
+    }
+    float squares = 0.0f;
+#pragma unroll
+    for (int i = 0; i < KEPT; ++i) {
+        float values[PER_WIDE], others[PER_WIDE];
+        unpack(values, kept[i], T());
+        if (residual) {
+            unpack(others, added[i], T());
+#pragma unroll
+            for (int j = 0; j < PER_WIDE; ++j) values[j] += others[j];
+            kept[i] = packed(values, T());
+            unpack(values, kept[i], T());
+        }
+#pragma unroll
+        for (int j = 0; j < PER_WIDE; ++j) squares += values[j] * values[j];
+    }
+    float scale = 1.0f / sqrtf(lanes_sum<32>(squares) / (float)a.width + a.eps);
+    T *sum = a.sum.base ? row_of(a.sum, r) : nullptr;
+    T *out = row_of(a.out, r);
+#pragma unroll
+    for (int i = 0; i < KEPT; ++i) {
+        int at = (i * 32 + lane) * PER_WIDE;
+        if (at >= a.width) continue;
+        if (sum) store16(sum + at, kept[i]);
+        float values[PER_WIDE], weight[PER_WIDE];
+        unpack(values, kept[i], T());
+        unpack(weight, load16((const T *)a.weight + at), T());
+#pragma unroll
+        for (int j = 0; j < PER_WIDE; ++j) values[j] = values[j] * scale * weight[j];
+        store16(out + at, packed(values, T()));
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(ROWS_THREADS) rms_norm(const __grid_constant__ NormArguments a) {
     release_next();
     await_previous();
     bool wide = wide_rows(a.x) && wide_rows(a.out) && wide_address(a.weight) && a.width % PER_WIDE == 0 &&
                 (!a.residual.base || wide_rows(a.residual)) && (!a.sum.base || wide_rows(a.sum));
+    if (wide && a.width <= 32 * KEPT * PER_WIDE) {
+        // Neighbouring rows go to different blocks, so that few rows spread over the device.
+        int warps = gridDim.x * (ROWS_THREADS / 32);
+        for (int r = (threadIdx.x >> 5) * gridDim.x + blockIdx.x; r < a.rows; r += warps) norm_row_kept(a, r);
+        return;
+    }
     for (int r = blockIdx.x; r < a.rows; r += gridDim.x) {
         if (wide)
             norm_row<PER_WIDE>(a, r);
@@ -248,9 +301,45 @@ DEVICE void element(const ElementArguments &e, const int64 (&at)[4]) {
         store_real(e.out, at[0], out, arithmetic(e.operation, a, b));
 }
 
+// Whether a copy's innermost axis can go `bytes` at a time.
+DEVICE bool copies_by(const ElementArguments &e, int bytes) {
+    int per = bytes / (int)sizeof(T);
+    if (e.operation != ELEMENT_COPY || e.out_type != TYPE_MODEL || e.a_type != TYPE_MODEL) return false;
+    if (((uint64)e.out | (uint64)e.a) % bytes || e.size[4] % per || e.out_stride[4] != 1 || e.a_stride[4] != 1) return false;
+    for (int axis = 0; axis < 4; ++axis)
+        if (e.size[axis] > 1 && (e.out_stride[axis] % per || e.a_stride[axis] % per)) return false;
+    return true;
+}
+
+template <class Word> DEVICE void copy_box(const ElementArguments &e) {
+    constexpr int PER = sizeof(Word) / sizeof(T);
+    int words = e.size[4] / PER;
+    int64 all = (int64)e.size[0] * e.size[1] * e.size[2] * e.size[3] * words;
+    for (int64 i = (int64)blockIdx.x * ROWS_THREADS + threadIdx.x; i < all; i += (int64)gridDim.x * ROWS_THREADS) {
+        int64 rest = i / words, word = (i - rest * words) * PER, to = word, from = word;
+#pragma unroll
+        for (int axis = 3; axis >= 0; --axis) {
+            if (e.size[axis] == 1) continue;
+            int64 next = rest / e.size[axis], index = rest - next * e.size[axis];
+            rest = next;
+            to += index * e.out_stride[axis];
+            from += index * e.a_stride[axis];
+        }
+        *(Word *)((T *)e.out + to) = *(const Word *)((const T *)e.a + from);
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(ROWS_THREADS) elementwise(const __grid_constant__ ElementArguments e) {
     release_next();
     await_previous();
+    if (copies_by(e, 16)) {
+        copy_box<Wide>(e);
+        return;
+    }
+    if (copies_by(e, 8)) {
+        copy_box<uint64>(e);
+        return;
+    }
     int64 all = 1;
     for (int axis = 0; axis < 5; ++axis) all *= e.size[axis];
     for (int64 i = (int64)blockIdx.x * ROWS_THREADS + threadIdx.x; i < all; i += (int64)gridDim.x * ROWS_THREADS) {
