@@ -353,7 +353,7 @@ WINDOW(attend_window_16, 16, BLOCKS_16)
 
 // ---- attend_cache ----
 
-// Keys that a group of lanes has in flight for one query, and those that it adds to the sums at once.
+// Keys that a group of lanes has in flight for one query where a lane has one word of each half, and those that it adds to the sums at once.
 #define CACHE_DEPTH 8
 #define CACHE_STEP 4
 
@@ -427,14 +427,12 @@ struct CachePlaces {
     const T *v;
     int64 step_k;
     int64 step_v;
-    const T *new_k; // as if the cache went on there
-    const T *new_v;
 };
 
 // The group's next keys from `start` on: all in the cache below `inside`, none at or past `end`.
 template <int DEPTH>
-DEVICE void load_keys(Vector (&k)[DEPTH], Vector (&v)[DEPTH], const AttendArguments &a, const CachePlaces &places, int start,
-                      int past, int end) {
+DEVICE void load_keys(Vector (&k)[DEPTH], Vector (&v)[DEPTH], const AttendArguments &a, const CachePlaces &places, int row,
+                      int head, int start, int past, int end) {
     int lane = threadIdx.x % LANES, own = threadIdx.x / LANES, units = blockDim.x / LANES;
     if (start + DEPTH * units <= min(past, end)) {
 #pragma unroll
@@ -444,11 +442,13 @@ DEVICE void load_keys(Vector (&k)[DEPTH], Vector (&v)[DEPTH], const AttendArgume
         }
         return;
     }
+    // As if the cache went on there.
+    const T *new_k = once(own_of(a.k, row, -past, head, lane)), *new_v = once(own_of(a.v, row, -past, head, lane));
 #pragma unroll
     for (int u = 0; u < DEPTH; ++u) {
         int j = start + u * units + own;
-        const T *from_k = once(j < past ? places.k + u * places.step_k : places.new_k + j * a.k.position);
-        const T *from_v = once(j < past ? places.v + u * places.step_v : places.new_v + j * a.v.position);
+        const T *from_k = once(j < past ? places.k + u * places.step_k : new_k + j * a.k.position);
+        const T *from_v = once(j < past ? places.v + u * places.step_v : new_v + j * a.v.position);
         k[u] = Vector{};
         v[u] = Vector{};
         if (j < end) {
@@ -465,7 +465,7 @@ DEVICE void load_keys(Vector (&k)[DEPTH], Vector (&v)[DEPTH], const AttendArgume
 
 // Up to QUERIES queries (item counts those of the key head: query * group + member) over all keys of (row, head).
 template <int QUERIES> DEVICE void attend_items(const AttendArguments &a, int row, int head, int item, int count) {
-    constexpr int DEPTH = QUERIES == 1 ? CACHE_DEPTH / PER : CACHE_STEP;
+    constexpr int DEPTH = QUERIES == 1 && PER == 1 ? CACHE_DEPTH : CACHE_STEP;
     int lane = threadIdx.x % LANES, own = threadIdx.x / LANES, units = blockDim.x / LANES, group = group_of(a);
     int past = past_of(a, row), total = past + a.keys, visible = visible_of(a, row, total);
     Vector raw[QUERIES];
@@ -484,12 +484,11 @@ template <int QUERIES> DEVICE void attend_items(const AttendArguments &a, int ro
         partial[b] = Partial{NO_SCORE, 0.0f, {}};
     }
     CachePlaces places = {once(own_of(a.cache_k, row, own, head, lane)), once(own_of(a.cache_v, row, own, head, lane)),
-                          units * a.cache_k.position, units * a.cache_v.position,
-                          once(own_of(a.k, row, -past, head, lane)), once(own_of(a.v, row, -past, head, lane))};
+                          units * a.cache_k.position, units * a.cache_v.position};
     // The same trips for every thread: the shuffles need whole warps.
     for (int start = 0; start < end; start += DEPTH * units) {
         Vector k[DEPTH], v[DEPTH];
-        load_keys<DEPTH>(k, v, a, places, start, past, end);
+        load_keys<DEPTH>(k, v, a, places, row, head, start, past, end);
         places.k += DEPTH * places.step_k;
         places.v += DEPTH * places.step_v;
         // Behind the first keys' loads.
@@ -539,7 +538,8 @@ template <int QUERIES> DEVICE void attend_cache(const AttendArguments &a) {
     if (a.store_k.base) store_new_keys(a, row, head);
 }
 
-extern "C" __global__ void __launch_bounds__(ATTEND_THREADS) attend_cache_1(const __grid_constant__ AttendArguments a) {
+constexpr int CACHE_BLOCKS = KEY_REGISTERS <= 4 ? 3 : 1;
+extern "C" __global__ void __launch_bounds__(ATTEND_THREADS, CACHE_BLOCKS) attend_cache_1(const __grid_constant__ AttendArguments a) {
     attend_cache<1>(a);
 }
 extern "C" __global__ void __launch_bounds__(ATTEND_THREADS) attend_cache_4(const __grid_constant__ AttendArguments a) {
