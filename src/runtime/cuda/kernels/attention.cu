@@ -181,7 +181,10 @@ DEVICE Floats query_of(Vector &raw, const Angles &angles, const AttendArguments 
 DEVICE float dot(const Floats &x, const Floats &y) {
     float sum = 0.0f;
 #pragma unroll
-    for (int i = 0; i < PER * PAIR; ++i) sum += x.low[i] * y.low[i] + x.high[i] * y.high[i];
+    for (int i = 0; i < PER * PAIR; ++i) {
+        sum += x.low[i] * y.low[i];
+        sum += x.high[i] * y.high[i];
+    }
     return lanes_sum<LANES>(sum);
 }
 
@@ -350,7 +353,7 @@ WINDOW(attend_window_16, 16, BLOCKS_16)
 
 // ---- attend_cache ----
 
-// Keys that a group of lanes has in flight for one query, and those that it adds to the sums at once.
+// Keys that a group of lanes has in flight for one query where a lane has one word of each half, and those that it adds to the sums at once.
 #define CACHE_DEPTH 8
 #define CACHE_STEP 4
 
@@ -424,14 +427,12 @@ struct CachePlaces {
     const T *v;
     int64 step_k;
     int64 step_v;
-    const T *new_k; // as if the cache went on there
-    const T *new_v;
 };
 
 // The group's next keys from `start` on: all in the cache below `inside`, none at or past `end`.
 template <int DEPTH>
-DEVICE void load_keys(Vector (&k)[DEPTH], Vector (&v)[DEPTH], const AttendArguments &a, const CachePlaces &places, int start,
-                      int past, int end) {
+DEVICE void load_keys(Vector (&k)[DEPTH], Vector (&v)[DEPTH], const AttendArguments &a, const CachePlaces &places, int row,
+                      int head, int start, int past, int end) {
     int lane = threadIdx.x % LANES, own = threadIdx.x / LANES, units = blockDim.x / LANES;
     if (start + DEPTH * units <= min(past, end)) {
 #pragma unroll
@@ -441,11 +442,13 @@ DEVICE void load_keys(Vector (&k)[DEPTH], Vector (&v)[DEPTH], const AttendArgume
         }
         return;
     }
+    // As if the cache went on there.
+    const T *new_k = once(own_of(a.k, row, -past, head, lane)), *new_v = once(own_of(a.v, row, -past, head, lane));
 #pragma unroll
     for (int u = 0; u < DEPTH; ++u) {
         int j = start + u * units + own;
-        const T *from_k = once(j < past ? places.k + u * places.step_k : places.new_k + j * a.k.position);
-        const T *from_v = once(j < past ? places.v + u * places.step_v : places.new_v + j * a.v.position);
+        const T *from_k = once(j < past ? places.k + u * places.step_k : new_k + j * a.k.position);
+        const T *from_v = once(j < past ? places.v + u * places.step_v : new_v + j * a.v.position);
         k[u] = Vector{};
         v[u] = Vector{};
         if (j < end) {
@@ -462,7 +465,7 @@ DEVICE void load_keys(Vector (&k)[DEPTH], Vector (&v)[DEPTH], const AttendArgume
 
 // Up to QUERIES queries (item counts those of the key head: query * group + member) over all keys of (row, head).
 template <int QUERIES> DEVICE void attend_items(const AttendArguments &a, int row, int head, int item, int count) {
-    constexpr int DEPTH = QUERIES == 1 ? CACHE_DEPTH / PER : CACHE_STEP;
+    constexpr int DEPTH = QUERIES == 1 && PER == 1 ? CACHE_DEPTH : CACHE_STEP;
     int lane = threadIdx.x % LANES, own = threadIdx.x / LANES, units = blockDim.x / LANES, group = group_of(a);
     int past = past_of(a, row), total = past + a.keys, visible = visible_of(a, row, total);
     Vector raw[QUERIES];
@@ -481,12 +484,11 @@ template <int QUERIES> DEVICE void attend_items(const AttendArguments &a, int ro
         partial[b] = Partial{NO_SCORE, 0.0f, {}};
     }
     CachePlaces places = {once(own_of(a.cache_k, row, own, head, lane)), once(own_of(a.cache_v, row, own, head, lane)),
-                          units * a.cache_k.position, units * a.cache_v.position,
-                          once(own_of(a.k, row, -past, head, lane)), once(own_of(a.v, row, -past, head, lane))};
+                          units * a.cache_k.position, units * a.cache_v.position};
     // The same trips for every thread: the shuffles need whole warps.
     for (int start = 0; start < end; start += DEPTH * units) {
         Vector k[DEPTH], v[DEPTH];
-        load_keys<DEPTH>(k, v, a, places, start, past, end);
+        load_keys<DEPTH>(k, v, a, places, row, head, start, past, end);
         places.k += DEPTH * places.step_k;
         places.v += DEPTH * places.step_v;
         // Behind the first keys' loads.
@@ -536,7 +538,8 @@ template <int QUERIES> DEVICE void attend_cache(const AttendArguments &a) {
     if (a.store_k.base) store_new_keys(a, row, head);
 }
 
-extern "C" __global__ void __launch_bounds__(ATTEND_THREADS) attend_cache_1(const __grid_constant__ AttendArguments a) {
+constexpr int CACHE_BLOCKS = KEY_REGISTERS <= 4 ? 3 : 1;
+extern "C" __global__ void __launch_bounds__(ATTEND_THREADS, CACHE_BLOCKS) attend_cache_1(const __grid_constant__ AttendArguments a) {
     attend_cache<1>(a);
 }
 extern "C" __global__ void __launch_bounds__(ATTEND_THREADS) attend_cache_4(const __grid_constant__ AttendArguments a) {
@@ -565,62 +568,100 @@ extern "C" __global__ void __launch_bounds__(ATTEND_THREADS) attend_stream(const
 constexpr int PADDED = (DIM + 15) / 16 * 16;
 constexpr int TILE = PADDED <= 128 ? 64 : 32;
 constexpr int ROW = PADDED + 8;
-constexpr int COLUMN = TILE + 8;
 // Queries stay in registers where there is room.
 constexpr bool QUERIES_STAY = PADDED <= 128;
+// Tiles of keys and of values take turns in shared memory, each on its way while those before it are in use. Queries that
+// stay in registers leave their place to a tile.
+constexpr int SLOTS = QUERIES_STAY && PADDED >= 64 ? 3 : 2;
 
 struct StreamTiles {
     T *q; // [STREAM_QUERIES][ROW]
-    T *k; // [TILE][ROW]
-    T *v; // [PADDED][COLUMN], transposed
+
+    // Tile 2n has the n-th keys, tile 2n + 1 their values: [TILE][ROW].
+    DEVICE T *tile(int n) const {
+        return QUERIES_STAY ? q + (n + 1) % SLOTS * TILE * ROW : q + STREAM_QUERIES * ROW + n % SLOTS * TILE * ROW;
+    }
 };
 
 DEVICE unsigned word_at(const T *from) { return *(const unsigned *)from; }
 
+// Words that a thread has on their way while it stages queries.
+#define STAGE_DEPTH 4
+
 // Rotated queries; zeros past the last one and past the head's width.
 DEVICE void stage_queries(const AttendArguments &a, const StreamTiles &s, int row, int head, int first, int past) {
-    for (int i = threadIdx.x; i < STREAM_QUERIES * (PADDED / 2); i += STREAM_THREADS) {
-        int query = i / (PADDED / 2), t = i % (PADDED / 2);
-        T *to = s.q + query * ROW;
-        if (t >= HALF) {
-            to[DIM + 2 * (t - HALF)] = from_float<T>(0.0f);
-            to[DIM + 2 * (t - HALF) + 1] = from_float<T>(0.0f);
-            continue;
-        }
-        float x = 0.0f, y = 0.0f;
-        if (first + query < a.queries) {
-            const T *from = head_of(a.q, row, first + query, head);
-            float low = to_float(from[t]), high = to_float(from[t + HALF]), cosine = 1.0f, sine = 0.0f;
-            if (a.table) {
-                const float *table = angles_at(a, past + a.first_query + first + query);
-                cosine = table[2 * t];
-                sine = table[2 * t + 1];
+    constexpr int WORDS = HALF / PAIR, ALL = STREAM_QUERIES * WORDS;
+    const T *queries = once(head_of(a.q, row, first, head));
+    for (int start = threadIdx.x; start < ALL; start += STAGE_DEPTH * STREAM_THREADS) {
+        Word low[STAGE_DEPTH] = {}, high[STAGE_DEPTH] = {};
+        Turn turn[STAGE_DEPTH] = {};
+#pragma unroll
+        for (int u = 0; u < STAGE_DEPTH; ++u) {
+            int i = start + u * STREAM_THREADS, query = i / WORDS, t = i % WORDS * PAIR;
+            if (i < ALL && first + query < a.queries) {
+                const T *from = queries + query * a.q.position + t;
+                low[u] = *(const Word *)from;
+                high[u] = *(const Word *)(from + HALF);
+                if (a.table) turn[u] = *(const Turn *)(angles_at(a, past + a.first_query + first + query) + 2 * t);
             }
-            x = low * cosine - high * sine;
-            y = high * cosine + low * sine;
         }
-        to[t] = from_float<T>(x);
-        to[t + HALF] = from_float<T>(y);
+#pragma unroll
+        for (int u = 0; u < STAGE_DEPTH; ++u) {
+            int i = start + u * STREAM_THREADS, query = i / WORDS, t = i % WORDS * PAIR;
+            if (i >= ALL) continue;
+            float x[PAIR], y[PAIR];
+#pragma unroll
+            for (int e = 0; e < PAIR; ++e) {
+                float cosine = a.table ? turn[u].cosine_sine[2 * e] : 1.0f, sine = turn[u].cosine_sine[2 * e + 1];
+                float below = element_of<T>(low[u], e), above = element_of<T>(high[u], e);
+                x[e] = below * cosine - above * sine;
+                y[e] = above * cosine + below * sine;
+            }
+            T *to = s.q + query * ROW + t;
+            *(Word *)to = word_of<T>(x);
+            *(Word *)(to + HALF) = word_of<T>(y);
+        }
     }
 }
 
-// Keys [start, start + TILE), zeros from `end` on and past the head's width; values likewise, transposed two keys at a
-// time.
-DEVICE void stage_keys(const AttendArguments &a, const StreamTiles &s, int row, int head, int start, int end) {
-    for (int i = threadIdx.x; i < TILE * (PADDED / 2); i += STREAM_THREADS) {
-        int key = i / (PADDED / 2), t = 2 * (i % (PADDED / 2));
-        bool present = start + key < end && t < DIM;
-        *(unsigned *)(s.k + key * ROW + t) = present ? word_at(head_of(a.cache_k, row, start + key, head) + t) : 0u;
+// Zeros past the head's width, in rows that no copy reaches there.
+DEVICE void clear_gaps(T *rows, int count) {
+    constexpr int WORDS = (PADDED - DIM) / 2;
+    if constexpr (WORDS > 0)
+        for (int i = threadIdx.x; i < count * WORDS; i += STREAM_THREADS)
+            *(unsigned *)(rows + i / WORDS * ROW + DIM + 2 * (i % WORDS)) = 0u;
+}
+
+// Bytes of the widest copies that a layout allows.
+DEVICE int copy_bytes(const Heads &heads) {
+    uint64 all = (uint64)heads.base | (uint64)(heads.row | heads.position | heads.head | DIM) * sizeof(T);
+    return all % 16 == 0 ? 16 : all % 8 == 0 ? 8 : 4;
+}
+
+template <int BYTES> DEVICE void copy_rows(T *to, const T *from, int64 position, int start, int end) {
+    constexpr int EACH = BYTES / (int)sizeof(T), COPIES = DIM / EACH;
+    if constexpr (DIM % EACH == 0) {
+#pragma unroll 4
+        for (int i = threadIdx.x; i < TILE * COPIES; i += STREAM_THREADS) {
+            int key = i / COPIES, t = i % COPIES * EACH, at = min(start + key, end - 1);
+            copy_later<BYTES>(to + key * ROW + t, from + at * position + t, start + key < end);
+        }
     }
-    for (int i = threadIdx.x; i < TILE / 2 * (PADDED / 2); i += STREAM_THREADS) {
-        // Eight lanes read a sector of a row; the next four rows go to the banks between theirs.
-        int t = 2 * (i % 8 + i / (8 * (TILE / 2)) * 8), key = 2 * (i / 8 % (TILE / 2));
-        bool first = start + key < end && t < DIM, second = start + key + 1 < end && t < DIM;
-        unsigned x = first ? word_at(head_of(a.cache_v, row, start + key, head) + t) : 0u;
-        unsigned y = second ? word_at(head_of(a.cache_v, row, start + key + 1, head) + t) : 0u;
-        *(unsigned *)(s.v + t * COLUMN + key) = (x & 0xffffu) | (y << 16);
-        *(unsigned *)(s.v + (t + 1) * COLUMN + key) = (x >> 16) | (y & 0xffff0000u);
+}
+
+// Starts the copies of tile n: zeros from the key `end` on. They are a group even where there is nothing left.
+DEVICE void start_tile(const StreamTiles &s, const T *from, int64 position, int bytes, int n, int end) {
+    int start = n / 2 * TILE;
+    if (start < end) {
+        T *to = s.tile(n);
+        if (bytes == 16)
+            copy_rows<16>(to, from, position, start, end);
+        else if (bytes == 8)
+            copy_rows<8>(to, from, position, start, end);
+        else
+            copy_rows<4>(to, from, position, start, end);
     }
+    end_copy_group();
 }
 
 DEVICE void query_fragment(unsigned (&to)[4], const T *q, int step) {
@@ -670,10 +711,7 @@ DEVICE void weigh(StreamState &state, float (&score)[TILE / 8][4], const int (&s
     }
 }
 
-DEVICE void attend_tile(StreamState &state, const StreamTiles &s, const T *q, const unsigned (&kept)[PADDED / 16][4],
-                        const int (&seen)[2], int start, float scale) {
-    int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-    float score[TILE / 8][4];
+DEVICE void score_tile(float (&score)[TILE / 8][4], const T *keys, const T *q, const unsigned (&kept)[PADDED / 16][4]) {
 #pragma unroll
     for (int n = 0; n < TILE / 8; ++n) {
 #pragma unroll
@@ -689,23 +727,27 @@ DEVICE void attend_tile(StreamState &state, const StreamTiles &s, const T *q, co
             query_fragment(fragment, q, step);
         }
 #pragma unroll
-        for (int n = 0; n < TILE / 8; ++n) {
-            const T *key = s.k + (8 * n + g) * ROW + step * 16 + 2 * t;
-            const unsigned b[2] = {word_at(key), word_at(key + 8)};
-            mma_m16n8k16<T>(score[n], fragment, b);
+        for (int n = 0; n < TILE / 8; n += 2) {
+            unsigned b[2][2];
+            load_columns(b, keys + 8 * n * ROW + step * 16, ROW);
+            mma_m16n8k16<T>(score[n], fragment, b[0]);
+            mma_m16n8k16<T>(score[n + 1], fragment, b[1]);
         }
     }
-    weigh(state, score, seen, start, scale);
+}
+
+DEVICE void add_values(StreamState &state, const float (&score)[TILE / 8][4], const T *values) {
 #pragma unroll
     for (int step = 0; step < TILE / 16; ++step) {
         const unsigned weights[4] = {
             pack<T>(score[2 * step][0], score[2 * step][1]), pack<T>(score[2 * step][2], score[2 * step][3]),
             pack<T>(score[2 * step + 1][0], score[2 * step + 1][1]), pack<T>(score[2 * step + 1][2], score[2 * step + 1][3])};
 #pragma unroll
-        for (int n = 0; n < PADDED / 8; ++n) {
-            const T *value = s.v + (8 * n + g) * COLUMN + step * 16 + 2 * t;
-            const unsigned b[2] = {word_at(value), word_at(value + 8)};
-            mma_m16n8k16<T>(state.out[n], weights, b);
+        for (int n = 0; n < PADDED / 8; n += 2) {
+            unsigned b[2][2];
+            load_rows(b, values + step * 16 * ROW + 8 * n, ROW);
+            mma_m16n8k16<T>(state.out[n], weights, b[0]);
+            mma_m16n8k16<T>(state.out[n + 1], weights, b[1]);
         }
     }
 }
@@ -719,10 +761,17 @@ extern "C" __global__ void __launch_bounds__(STREAM_THREADS) attend_stream(const
     int row = pair / a.heads, head = pair % a.heads, kv_head = head / (a.heads / a.kv_heads);
     int past = past_of(a, row), visible = visible_of(a, row, past), position0 = past + a.first_query + first;
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
-    StreamTiles s;
-    s.q = (T *)dynamic_shared();
-    s.k = s.q + STREAM_QUERIES * ROW;
-    s.v = s.k + TILE * ROW;
+    int last = min(first + STREAM_QUERIES, a.queries) - 1 - first;
+    int end = seen_by(a, position0 + last, visible);
+    const T *keys = once(head_of(a.cache_k, row, 0, kv_head)), *values = once(head_of(a.cache_v, row, 0, kv_head));
+    int key_bytes = copy_bytes(a.cache_k), value_bytes = copy_bytes(a.cache_v);
+    StreamTiles s = {(T *)dynamic_shared()};
+    // A later tile in the queries' place finds their gaps cleared.
+    clear_gaps(s.q, STREAM_QUERIES);
+    clear_gaps(s.tile(0), TILE);
+    if (SLOTS == 3 || !QUERIES_STAY) clear_gaps(s.tile(1), TILE);
+    start_tile(s, keys, a.cache_k.position, key_bytes, 0, end);
+    if (SLOTS == 3) start_tile(s, values, a.cache_v.position, value_bytes, 1, end);
     stage_queries(a, s, row, head, first, past);
     __syncthreads();
 
@@ -739,15 +788,26 @@ extern "C" __global__ void __launch_bounds__(STREAM_THREADS) attend_stream(const
         state.largest[half] = NO_SCORE;
         seen[half] = seen_by(a, position0 + 16 * warp + g + 8 * half, visible);
     }
-    int last = min(first + STREAM_QUERIES, a.queries) - 1 - first;
-    int end = seen_by(a, position0 + last, visible);
     // The weights' base is 2.
     float scale = a.scale * 1.4426950408889634f;
-    for (int start = 0; start < end; start += TILE) {
+    for (int start = 0, n = 0; start < end; start += TILE, n += 2) {
+        float score[TILE / 8][4];
+        // A tile's place is free once every warp has come past the barrier behind its use.
+        copies_left<SLOTS - 2>();
         __syncthreads();
-        stage_keys(a, s, row, kv_head, start, end);
+        if (SLOTS == 3)
+            start_tile(s, keys, a.cache_k.position, key_bytes, n + 2, end);
+        else
+            start_tile(s, values, a.cache_v.position, value_bytes, n + 1, end);
+        score_tile(score, s.tile(n), q, kept);
+        weigh(state, score, seen, start, scale);
+        copies_left<SLOTS - 2>();
         __syncthreads();
-        attend_tile(state, s, q, kept, seen, start, scale);
+        if (SLOTS == 3)
+            start_tile(s, values, a.cache_v.position, value_bytes, n + 3, end);
+        else
+            start_tile(s, keys, a.cache_k.position, key_bytes, n + 2, end);
+        add_values(state, score, s.tile(n + 1));
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {

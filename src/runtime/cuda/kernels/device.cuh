@@ -222,6 +222,21 @@ DEVICE void copy16_later(void *to, const void *from, bool present) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
 #endif
 }
+// The same of 4, 8 or 16 bytes, aligned to as many.
+template <int BYTES> DEVICE void copy_later(void *to, const void *from, bool present) {
+    if constexpr (BYTES == 16) {
+        copy16_later(to, from, present);
+    } else {
+#ifdef PHOTONC_EMULATE
+        cp_async(to, from, BYTES, present ? BYTES : 0);
+#else
+        unsigned address = (unsigned)__cvta_generic_to_shared(to);
+        int bytes = present ? BYTES : 0;
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(address), "l"(from), "n"(BYTES), "r"(bytes)
+                     : "memory");
+#endif
+    }
+}
 DEVICE void end_copy_group() {
 #ifdef PHOTONC_EMULATE
     cp_async_commit();
@@ -301,6 +316,42 @@ template <> DEVICE void mma_m16n8k16<F16>(float (&d)[4], const unsigned (&a)[4],
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+#endif
+
+// The b of two such products from a 16 x 16 block of a 16-bit type in shared memory, 16-byte aligned, entry (i, j) at
+// block[i * stride + j]. load_rows: b of product h is [k, n] = entry (k, n + 8h). load_columns: [k, n] = entry
+// (n + 8h, k).
+#ifdef PHOTONC_EMULATE
+template <class E> DEVICE void load_rows(unsigned (&b)[2][2], const E *block, int stride) {
+    int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    for (int h = 0; h < 2; ++h)
+        for (int i = 0; i < 2; ++i) {
+            const E *entry = block + (2 * t + 8 * i) * stride + g + 8 * h;
+            b[h][i] = (unsigned)entry[0].bits | ((unsigned)entry[stride].bits << 16);
+        }
+}
+template <class E> DEVICE void load_columns(unsigned (&b)[2][2], const E *block, int stride) {
+    int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    for (int h = 0; h < 2; ++h)
+        for (int i = 0; i < 2; ++i) b[h][i] = *(const unsigned *)(block + (g + 8 * h) * stride + 2 * t + 8 * i);
+}
+#else
+template <class E> DEVICE void load_rows(unsigned (&b)[2][2], const E *block, int stride) {
+    int lane = threadIdx.x & 31;
+    unsigned from = (unsigned)__cvta_generic_to_shared(block + (lane & 15) * stride + (lane >> 4) * 8);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(b[0][0]), "=r"(b[0][1]), "=r"(b[1][0]), "=r"(b[1][1])
+                 : "r"(from)
+                 : "memory");
+}
+template <class E> DEVICE void load_columns(unsigned (&b)[2][2], const E *block, int stride) {
+    int lane = threadIdx.x & 31;
+    unsigned from = (unsigned)__cvta_generic_to_shared(block + ((lane & 7) + (lane >> 4) * 8) * stride + (lane & 8));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(b[0][0]), "=r"(b[0][1]), "=r"(b[1][0]), "=r"(b[1][1])
+                 : "r"(from)
+                 : "memory");
 }
 #endif
 
