@@ -538,7 +538,12 @@ template <int QUERIES> DEVICE void attend_cache(const AttendArguments &a) {
     if (a.store_k.base) store_new_keys(a, row, head);
 }
 
+// Blocks of 256 threads that share a multiprocessor where a key takes few registers; before sm_90 these do not suffice.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr int CACHE_BLOCKS = 1;
+#else
 constexpr int CACHE_BLOCKS = KEY_REGISTERS <= 4 ? 3 : 1;
+#endif
 extern "C" __global__ void __launch_bounds__(ATTEND_THREADS, CACHE_BLOCKS) attend_cache_1(const __grid_constant__ AttendArguments a) {
     attend_cache<1>(a);
 }
@@ -573,6 +578,9 @@ constexpr bool QUERIES_STAY = PADDED <= 128;
 // Tiles of keys and of values take turns in shared memory, each on its way while those before it are in use. Queries that
 // stay in registers leave their place to a tile.
 constexpr int SLOTS = QUERIES_STAY && PADDED >= 64 ? 3 : 2;
+
+// Blocks that share a multiprocessor where their sums leave room.
+constexpr int STREAM_BLOCKS = PADDED <= 64 ? 4 : 1;
 
 struct StreamTiles {
     T *q; // [STREAM_QUERIES][ROW]
@@ -685,21 +693,24 @@ DEVICE void weigh(StreamState &state, float (&score)[TILE / 8][4], const int (&s
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         float largest = state.largest[half];
+        bool edge = start + TILE > seen[half];
 #pragma unroll
         for (int n = 0; n < TILE / 8; ++n)
 #pragma unroll
             for (int i = 2 * half; i < 2 * half + 2; ++i) {
-                bool present = start + 8 * n + 2 * t + (i & 1) < seen[half];
-                score[n][i] = present ? score[n][i] * scale : NO_SCORE;
+                score[n][i] *= scale;
+                if (edge && start + 8 * n + 2 * t + (i & 1) >= seen[half]) score[n][i] = NO_SCORE;
                 largest = fmaxf(largest, score[n][i]);
             }
         largest = lanes_max<4>(largest);
-        float keep = fast_exp2(state.largest[half] - largest), sum = 0.0f;
+        // Before the first key that is seen the weights are zeros.
+        float base = largest == NO_SCORE ? 0.0f : largest;
+        float keep = fast_exp2(state.largest[half] - base), sum = 0.0f;
 #pragma unroll
         for (int n = 0; n < TILE / 8; ++n)
 #pragma unroll
             for (int i = 2 * half; i < 2 * half + 2; ++i) {
-                score[n][i] = score[n][i] == NO_SCORE ? 0.0f : fast_exp2(score[n][i] - largest);
+                score[n][i] = fast_exp2(score[n][i] - base);
                 sum += score[n][i];
             }
         state.largest[half] = largest;
@@ -752,7 +763,7 @@ DEVICE void add_values(StreamState &state, const float (&score)[TILE / 8][4], co
     }
 }
 
-extern "C" __global__ void __launch_bounds__(STREAM_THREADS) attend_stream(const __grid_constant__ AttendArguments a) {
+extern "C" __global__ void __launch_bounds__(STREAM_THREADS, STREAM_BLOCKS) attend_stream(const __grid_constant__ AttendArguments a) {
     release_next();
     await_previous();
     int tiles = (a.queries + STREAM_QUERIES - 1) / STREAM_QUERIES, pair = blockIdx.x / tiles;
