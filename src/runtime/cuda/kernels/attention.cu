@@ -1,7 +1,7 @@
 // Attention with rotary positions for heads of PHOTONC_HEAD_DIM elements: AttendArguments.
 //
-// attend_window_{4,8,16}: at most that many keys in all, the same for every row: lengths is null. A group of lanes has one (row, key head): all of its keys and
-// values go to registers at once, for every query.
+// attend_window_{4,8,16}: at most that many keys in all, as many for every row (lengths is null). A group of lanes has one
+// (row, key head): all of its keys and values go to registers at once, for every query.
 // attend_cache_{1,4}: any past. A block has one (row, key head); its groups of lanes take every so-many-th key for 1 or 4
 // queries at a time and join their partial softmaxes at the end.
 // attend_stream: many queries over keys that append_keys has put into the cache (`keys` is 0, the cache holds `past` keys
@@ -335,9 +335,11 @@ template <int KEYS> DEVICE void attend_window(const AttendArguments &a) {
     }
 }
 
-// Registers of a lane's part of a key and its value, and the blocks that a multiprocessor can have of so many keys.
+// Registers of a lane's part of a key and its value, and the blocks that share a multiprocessor with so many keys each.
 constexpr int KEY_REGISTERS = 4 * PER * ((WORD_BYTES + 3) / 4);
-__device__ constexpr int window_blocks(int keys) { return keys * KEY_REGISTERS <= 16 ? 4 : keys * KEY_REGISTERS <= 32 ? 3 : 1; }
+__device__ constexpr int window_blocks(int keys) {
+    return keys * KEY_REGISTERS <= 16 ? 4 : keys * KEY_REGISTERS <= 32 ? 3 : 1;
+}
 constexpr int BLOCKS_4 = window_blocks(4), BLOCKS_8 = window_blocks(8), BLOCKS_16 = window_blocks(16);
 
 #define WINDOW(name, KEYS, BLOCKS)                                                                                     \
@@ -353,7 +355,8 @@ WINDOW(attend_window_16, 16, BLOCKS_16)
 
 // ---- attend_cache ----
 
-// Keys that a group of lanes has in flight for one query where a lane has one word of each half, and those that it adds to the sums at once.
+// Keys that a group of lanes has in flight for one query where a lane has one word of each half, and those that it adds to
+// the sums at once.
 #define CACHE_DEPTH 8
 #define CACHE_STEP 4
 
@@ -421,7 +424,7 @@ DEVICE void join(const AttendArguments &a, const Partial (&partial)[QUERIES], in
     }
 }
 
-// Where a group of lanes reads its keys: each advances from one of its keys to the next.
+// Where a group of lanes reads its keys, and the way from one of them to the next.
 struct CachePlaces {
     const T *k;
     const T *v;
@@ -429,10 +432,10 @@ struct CachePlaces {
     int64 step_v;
 };
 
-// The group's next keys from `start` on: all in the cache below `inside`, none at or past `end`.
+// The group's next keys from `start` on, the new ones turned; zeros from the key `end` on.
 template <int DEPTH>
-DEVICE void load_keys(Vector (&k)[DEPTH], Vector (&v)[DEPTH], const AttendArguments &a, const CachePlaces &places, int row,
-                      int head, int start, int past, int end) {
+DEVICE void load_keys(Vector (&k)[DEPTH], Vector (&v)[DEPTH], const AttendArguments &a, const CachePlaces &places,
+                      int row, int head, int start, int past, int end) {
     int lane = threadIdx.x % LANES, own = threadIdx.x / LANES, units = blockDim.x / LANES;
     if (start + DEPTH * units <= min(past, end)) {
 #pragma unroll
