@@ -1,7 +1,7 @@
 // Attention with rotary positions for heads of PHOTONC_HEAD_DIM elements: AttendArguments.
 //
-// attend_window_{4,8,16}: at most that many keys in all, the same for every row: lengths is null. A group of lanes has one (row, key head): all of its keys and
-// values go to registers at once, for every query.
+// attend_window_{4,8,16}: at most that many keys in all, as many for every row (lengths is null). A group of lanes has one
+// (row, key head): all of its keys and values go to registers at once, for every query.
 // attend_cache_{1,4}: any past. A block has one (row, key head); its groups of lanes take every so-many-th key for 1 or 4
 // queries at a time and join their partial softmaxes at the end.
 // attend_stream: many queries over keys that append_keys has put into the cache (`keys` is 0, the cache holds `past` keys
@@ -335,9 +335,11 @@ template <int KEYS> DEVICE void attend_window(const AttendArguments &a) {
     }
 }
 
-// Registers of a lane's part of a key and its value, and the blocks that a multiprocessor can have of so many keys.
+// Registers of a lane's part of a key and its value, and the blocks that share a multiprocessor with so many keys each.
 constexpr int KEY_REGISTERS = 4 * PER * ((WORD_BYTES + 3) / 4);
-__device__ constexpr int window_blocks(int keys) { return keys * KEY_REGISTERS <= 16 ? 4 : keys * KEY_REGISTERS <= 32 ? 3 : 1; }
+__device__ constexpr int window_blocks(int keys) {
+    return keys * KEY_REGISTERS <= 16 ? 4 : keys * KEY_REGISTERS <= 32 ? 3 : 1;
+}
 constexpr int BLOCKS_4 = window_blocks(4), BLOCKS_8 = window_blocks(8), BLOCKS_16 = window_blocks(16);
 
 #define WINDOW(name, KEYS, BLOCKS)                                                                                     \
@@ -353,7 +355,8 @@ WINDOW(attend_window_16, 16, BLOCKS_16)
 
 // ---- attend_cache ----
 
-// Keys that a group of lanes has in flight for one query where a lane has one word of each half, and those that it adds to the sums at once.
+// Keys that a group of lanes has in flight for one query where a lane has one word of each half, and those that it adds to
+// the sums at once.
 #define CACHE_DEPTH 8
 #define CACHE_STEP 4
 
@@ -421,7 +424,7 @@ DEVICE void join(const AttendArguments &a, const Partial (&partial)[QUERIES], in
     }
 }
 
-// Where a group of lanes reads its keys: each advances from one of its keys to the next.
+// Where a group of lanes reads its keys, and the way from one of them to the next.
 struct CachePlaces {
     const T *k;
     const T *v;
@@ -429,10 +432,10 @@ struct CachePlaces {
     int64 step_v;
 };
 
-// The group's next keys from `start` on: all in the cache below `inside`, none at or past `end`.
+// The group's next keys from `start` on, the new ones turned; zeros from the key `end` on.
 template <int DEPTH>
-DEVICE void load_keys(Vector (&k)[DEPTH], Vector (&v)[DEPTH], const AttendArguments &a, const CachePlaces &places, int row,
-                      int head, int start, int past, int end) {
+DEVICE void load_keys(Vector (&k)[DEPTH], Vector (&v)[DEPTH], const AttendArguments &a, const CachePlaces &places,
+                      int row, int head, int start, int past, int end) {
     int lane = threadIdx.x % LANES, own = threadIdx.x / LANES, units = blockDim.x / LANES;
     if (start + DEPTH * units <= min(past, end)) {
 #pragma unroll
@@ -538,7 +541,12 @@ template <int QUERIES> DEVICE void attend_cache(const AttendArguments &a) {
     if (a.store_k.base) store_new_keys(a, row, head);
 }
 
+// Blocks of 256 threads that share a multiprocessor where a key takes few registers; before sm_90 these do not suffice.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr int CACHE_BLOCKS = 1;
+#else
 constexpr int CACHE_BLOCKS = KEY_REGISTERS <= 4 ? 3 : 1;
+#endif
 extern "C" __global__ void __launch_bounds__(ATTEND_THREADS, CACHE_BLOCKS) attend_cache_1(const __grid_constant__ AttendArguments a) {
     attend_cache<1>(a);
 }
@@ -573,6 +581,9 @@ constexpr bool QUERIES_STAY = PADDED <= 128;
 // Tiles of keys and of values take turns in shared memory, each on its way while those before it are in use. Queries that
 // stay in registers leave their place to a tile.
 constexpr int SLOTS = QUERIES_STAY && PADDED >= 64 ? 3 : 2;
+
+// Blocks that share a multiprocessor where their sums leave room.
+constexpr int STREAM_BLOCKS = PADDED <= 64 ? 4 : 1;
 
 struct StreamTiles {
     T *q; // [STREAM_QUERIES][ROW]
@@ -685,21 +696,24 @@ DEVICE void weigh(StreamState &state, float (&score)[TILE / 8][4], const int (&s
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         float largest = state.largest[half];
+        bool edge = start + TILE > seen[half];
 #pragma unroll
         for (int n = 0; n < TILE / 8; ++n)
 #pragma unroll
             for (int i = 2 * half; i < 2 * half + 2; ++i) {
-                bool present = start + 8 * n + 2 * t + (i & 1) < seen[half];
-                score[n][i] = present ? score[n][i] * scale : NO_SCORE;
+                score[n][i] *= scale;
+                if (edge && start + 8 * n + 2 * t + (i & 1) >= seen[half]) score[n][i] = NO_SCORE;
                 largest = fmaxf(largest, score[n][i]);
             }
         largest = lanes_max<4>(largest);
-        float keep = fast_exp2(state.largest[half] - largest), sum = 0.0f;
+        // Before the first key that is seen the weights are zeros.
+        float base = largest == NO_SCORE ? 0.0f : largest;
+        float keep = fast_exp2(state.largest[half] - base), sum = 0.0f;
 #pragma unroll
         for (int n = 0; n < TILE / 8; ++n)
 #pragma unroll
             for (int i = 2 * half; i < 2 * half + 2; ++i) {
-                score[n][i] = score[n][i] == NO_SCORE ? 0.0f : fast_exp2(score[n][i] - largest);
+                score[n][i] = fast_exp2(score[n][i] - base);
                 sum += score[n][i];
             }
         state.largest[half] = largest;
@@ -752,7 +766,7 @@ DEVICE void add_values(StreamState &state, const float (&score)[TILE / 8][4], co
     }
 }
 
-extern "C" __global__ void __launch_bounds__(STREAM_THREADS) attend_stream(const __grid_constant__ AttendArguments a) {
+extern "C" __global__ void __launch_bounds__(STREAM_THREADS, STREAM_BLOCKS) attend_stream(const __grid_constant__ AttendArguments a) {
     release_next();
     await_previous();
     int tiles = (a.queries + STREAM_QUERIES - 1) / STREAM_QUERIES, pair = blockIdx.x / tiles;
