@@ -4,7 +4,7 @@
 
 use photonc::ir::dtype::Dtype;
 use photonc::runtime::cuda::cache::KernelCache;
-use photonc::runtime::cuda::device::Unit;
+use photonc::runtime::cuda::device::{Source, Unit};
 use photonc::runtime::cuda::kernels::{HEADERS, checked_units};
 use photonc::runtime::cuda::libraries::named_folders;
 use photonc::runtime::cuda::nvrtc::{Compiler, Nvrtc};
@@ -69,7 +69,8 @@ fn complaints(nvrtc: &Nvrtc, unit: Unit, sm: u32) -> Vec<String> {
 fn work() -> Vec<(Unit, u32)> {
     let full = std::env::var_os("PHOTONC_FULL").is_some();
     let wanted = |unit: &Unit, sm: u32| {
-        full || sm == 90 || (unit.dtype == Dtype::Bf16 && [0, 56].contains(&unit.head_dim))
+        full || sm == 90
+            || (unit.dtype == Dtype::Bf16 && (unit.source != Source::Attention || unit.size == 56))
     };
     let pairs = checked_units().into_iter().flat_map(|unit| GENERATIONS.map(|sm| (unit, sm)));
     pairs.filter(|(unit, sm)| wanted(unit, *sm)).collect()

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from machine import TYPES, Compiler, macros
 
 ARCHS = ["80", "90", "100", "120"]
-# CHECKED_HEAD_DIMS of src/runtime/cuda/kernels.rs.
+# CHECKED_HEAD_DIMS and SKINNY_ROWS of src/runtime/cuda/kernels.rs.
+SKINNY_ROWS = [8, 16, 32, 64]
 HEAD_DIMS = [2, 8, 14, 52, 56, 60, 64, 128, 256]
 PAPER_HEAD_DIMS = [52, 56, 60]
 SPILLED_BYTES = 64
@@ -26,6 +27,8 @@ def units(arch, everything):
     for dtype in TYPES if full else ["bf16"]:
         for source in ["linear.cu", "rows.cu", "sample.cu"]:
             yield arch, source, dtype, 0
+        for rows in SKINNY_ROWS if dtype != "f32" else []:
+            yield arch, "skinny.cu", dtype, rows
         for head_dim in HEAD_DIMS if full else PAPER_HEAD_DIMS:
             yield arch, "attention.cu", dtype, head_dim
 
@@ -46,9 +49,9 @@ def main():
     options, compiler, failed = parser.parse_args(), Compiler(), False
 
     def compile_one(unit):
-        arch, source, dtype, head_dim = unit
+        arch, source, dtype, size = unit
         began = time.monotonic()
-        flags = [f"--gpu-architecture=sm_{arch}", "--std=c++17", "--ptxas-options=-v", *macros(dtype, head_dim)]
+        flags = [f"--gpu-architecture=sm_{arch}", "--std=c++17", "--ptxas-options=-v", *macros(source, dtype, size)]
         cubin, log = compiler.compile(source, flags)
         return spills(log), len(cubin), time.monotonic() - began
 

@@ -10,6 +10,7 @@ Exits with 1 where a result is wrong."""
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,9 @@ SOURCES = {"linear": "linear.cu", "attend": "attention.cu", "append_keys": "atte
 
 
 def unit(case):
+    skinny = re.match(r"linear_skinny_m(\d+)_", case["launch"]["name"])
+    if skinny:
+        return ("skinny.cu", case["dtype"], int(skinny[1]))
     return (SOURCES.get(case["op"], "rows.cu"), case["dtype"], case.get("head_dim", 0))
 
 

@@ -15,9 +15,9 @@ KERNELS = os.path.join(ROOT, "src", "runtime", "cuda", "kernels")
 TYPES = {"f32": 0, "bf16": 1, "f16": 2}
 
 
-def macros(dtype, head_dim):
-    names = [f"-DPHOTONC_TYPE={TYPES[dtype]}"]
-    return names + ([f"-DPHOTONC_HEAD_DIM={head_dim}"] if head_dim else [])
+def macros(source, dtype, size):
+    names, sized = [f"-DPHOTONC_TYPE={TYPES[dtype]}"], {"attention.cu": "HEAD_DIM", "skinny.cu": "ROWS"}
+    return names + ([f"-DPHOTONC_{sized[source]}={size}"] if source in sized else [])
 
 
 def strings(texts):
@@ -99,7 +99,7 @@ class Gpu:
         options = [f"--gpu-architecture={self.arch}", "--std=c++17", "-lineinfo"]
         missing = sorted(set(units) - set(self.units))
         with ThreadPoolExecutor(8) as pool:
-            made = list(pool.map(lambda u: self.compiler.compile(u[0], options + macros(u[1], u[2]))[0], missing))
+            made = list(pool.map(lambda u: self.compiler.compile(u[0], options + macros(*u))[0], missing))
         for unit, cubin in zip(missing, made):
             module = ctypes.c_void_p()
             self.call("cuModuleLoadData", ctypes.byref(module), cubin)
@@ -207,7 +207,7 @@ class Emulation:
 
     def build(self, unit):
         stem = os.path.join(self.folder, "-".join(str(part) for part in unit))
-        base = ["g++", "-std=c++20", "-O1", "-fPIC", "-fno-gnu-unique", "-fvisibility=hidden", "-w", "-DPHOTONC_EMULATE=1", "-I", KERNELS, *macros(unit[1], unit[2])]
+        base = ["g++", "-std=c++20", "-O1", "-fPIC", "-fno-gnu-unique", "-fvisibility=hidden", "-w", "-DPHOTONC_EMULATE=1", "-I", KERNELS, *macros(*unit)]
         source = os.path.join(KERNELS, unit[0])
         flat = subprocess.run([*base, "-E", "-P", "-x", "c++", source], check=True, capture_output=True, text=True).stdout
         kernels = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(\s*const\s+__grid_constant__\s+(\w+)", flat)

@@ -71,8 +71,10 @@ pub trait HostMemory: Send {
 /// A source file of kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
-    /// `linear.cu`: products with few rows, and of any size and type.
+    /// `linear.cu`: products of any size and type.
     Linear,
+    /// `skinny.cu`: products with few rows, in short types.
+    Skinny,
     /// `rows.cu`: norms, SwiGLU, embedding, gathers, elementwise operations.
     Rows,
     /// `attention.cu`: windows, caches, streams.
@@ -81,15 +83,15 @@ pub enum Source {
     Sample,
 }
 
-/// A source specialised to an element type and, for attention, to a head's width.
+/// A source specialised to an element type and to a size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Unit {
     /// The source file.
     pub source: Source,
     /// Element type `T` of activations and weights.
     pub dtype: Dtype,
-    /// Width of a head for `attention.cu`, else 0.
-    pub head_dim: usize,
+    /// Width of a head for `attention.cu`, rows at once for `skinny.cu`, else 0.
+    pub size: usize,
 }
 
 /// A kernel that the device has loaded.

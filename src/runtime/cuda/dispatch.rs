@@ -22,10 +22,16 @@ pub struct Planned {
 /// # Errors
 /// A size beyond what the kernel can launch, or a product of cuBLASLt, which is no launch.
 pub fn of(call: &Call, dtype: Dtype, device: &Properties) -> Result<Planned, DeviceError> {
-    let unit = |source: Source, head_dim: usize| Unit { source, dtype, head_dim };
+    let unit = |source: Source, size: usize| Unit { source, dtype, size };
     let rows = unit(Source::Rows, 0);
     let (unit, shape) = match call {
-        Call::Linear(arguments) => (unit(Source::Linear, 0), launch::linear(arguments, dtype, device)),
+        Call::Linear(arguments) => {
+            let shape = launch::linear(arguments, dtype, device);
+            match shape.as_ref().ok().and_then(|shape| launch::skinny_rows(shape.name)) {
+                Some(rows) => (unit(Source::Skinny, rows), shape),
+                None => (unit(Source::Linear, 0), shape),
+            }
+        }
         Call::Norm(arguments) => (rows, launch::rms_norm(arguments, device)),
         Call::Swiglu(arguments) => (rows, launch::swiglu(arguments, device)),
         Call::Embed(arguments) => (rows, launch::embed(arguments, device)),
@@ -86,7 +92,7 @@ pub fn element(
     dtype: Dtype,
     arguments: &ElementArguments,
 ) -> Result<(), DeviceError> {
-    let unit = Unit { source: Source::Rows, dtype, head_dim: 0 };
+    let unit = Unit { source: Source::Rows, dtype, size: 0 };
     let shape = launch::elementwise(arguments, device.properties()).map_err(refused)?;
     start(device, stream, unit, &shape, &arguments.bytes())
 }
@@ -101,7 +107,7 @@ pub fn uniforms(
     dtype: Dtype,
     arguments: &UniformArguments,
 ) -> Result<(), DeviceError> {
-    let unit = Unit { source: Source::Sample, dtype, head_dim: 0 };
+    let unit = Unit { source: Source::Sample, dtype, size: 0 };
     let shape = launch::uniforms(arguments, device.properties()).map_err(refused)?;
     start(device, stream, unit, &shape, &arguments.bytes())
 }
@@ -116,7 +122,7 @@ pub fn read_words(
     dtype: Dtype,
     arguments: &ReadArguments,
 ) -> Result<usize, DeviceError> {
-    let unit = Unit { source: Source::Rows, dtype, head_dim: 0 };
+    let unit = Unit { source: Source::Rows, dtype, size: 0 };
     let shape = launch::read_words(arguments, device.properties()).map_err(refused)?;
     start(device, stream, unit, &shape, &arguments.bytes())?;
     Ok(shape.grid[0] as usize)

@@ -5,18 +5,23 @@ use super::device::{Source, Unit};
 use crate::ir::dtype::Dtype;
 
 /// Headers that every source may include, by name.
-pub const HEADERS: [(&str, &str); 2] =
-    [("abi.cuh", include_str!("kernels/abi.cuh")), ("device.cuh", include_str!("kernels/device.cuh"))];
+pub const HEADERS: [(&str, &str); 3] = [
+    ("abi.cuh", include_str!("kernels/abi.cuh")),
+    ("device.cuh", include_str!("kernels/device.cuh")),
+    ("linear.cuh", include_str!("kernels/linear.cuh")),
+];
 
 impl Source {
     /// Every source.
-    pub const ALL: [Source; 4] = [Source::Linear, Source::Rows, Source::Attention, Source::Sample];
+    pub const ALL: [Source; 5] =
+        [Source::Linear, Source::Skinny, Source::Rows, Source::Attention, Source::Sample];
 
     /// File name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Source::Linear => "linear.cu",
+            Source::Skinny => "skinny.cu",
             Source::Rows => "rows.cu",
             Source::Attention => "attention.cu",
             Source::Sample => "sample.cu",
@@ -28,6 +33,7 @@ impl Source {
     pub fn text(self) -> &'static str {
         match self {
             Source::Linear => include_str!("kernels/linear.cu"),
+            Source::Skinny => include_str!("kernels/skinny.cu"),
             Source::Rows => include_str!("kernels/rows.cu"),
             Source::Attention => include_str!("kernels/attention.cu"),
             Source::Sample => include_str!("kernels/sample.cu"),
@@ -46,8 +52,10 @@ impl Unit {
             Dtype::I64 | Dtype::Bool => return None,
         };
         let mut macros = vec![format!("-DPHOTONC_TYPE={number}")];
-        if self.source == Source::Attention {
-            macros.push(format!("-DPHOTONC_HEAD_DIM={}", self.head_dim));
+        match self.source {
+            Source::Attention => macros.push(format!("-DPHOTONC_HEAD_DIM={}", self.size)),
+            Source::Skinny => macros.push(format!("-DPHOTONC_ROWS={}", self.size)),
+            Source::Linear | Source::Rows | Source::Sample => {}
         }
         Some(macros)
     }
@@ -56,14 +64,22 @@ impl Unit {
 /// Head widths that checks compile: the smallest, one of an odd half, the paper's, those of common models, the largest.
 pub const CHECKED_HEAD_DIMS: [usize; 9] = [2, 8, 14, 52, 56, 60, 64, 128, 256];
 
+/// Rows at once that `skinny.cu` is specialised to.
+pub const SKINNY_ROWS: [usize; 4] = [8, 16, 32, 64];
+
 /// Every unit that checks compile.
 #[must_use]
 pub fn checked_units() -> Vec<Unit> {
     let mut units = Vec::new();
     for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
         for source in Source::ALL {
-            let widths: &[usize] = if source == Source::Attention { &CHECKED_HEAD_DIMS } else { &[0] };
-            units.extend(widths.iter().map(|head_dim| Unit { source, dtype, head_dim: *head_dim }));
+            let sizes: &[usize] = match source {
+                Source::Attention => &CHECKED_HEAD_DIMS,
+                Source::Skinny if dtype == Dtype::F32 => &[],
+                Source::Skinny => &SKINNY_ROWS,
+                Source::Linear | Source::Rows | Source::Sample => &[0],
+            };
+            units.extend(sizes.iter().map(|size| Unit { source, dtype, size: *size }));
         }
     }
     units

@@ -44,11 +44,11 @@ const THREADS: u32 = 256;
 const SAMPLE_THREADS: u32 = 512;
 /// Shared memory that a block takes beyond what it asks for.
 const BLOCK_OVERHEAD_BYTES: usize = 1024;
-/// `PIECE` and `NORM_PIECE` of `linear.cu`, and its warps.
+/// `PIECE` and `NORM_PIECE` of `skinny.cu`, and its warps.
 const PIECE_BYTES: usize = 512;
 const NORM_PIECE_BYTES: usize = 64;
 const LINEAR_WARPS: usize = 8;
-/// `PARTIAL_STRIDE` of `linear.cu` times four bytes.
+/// `PARTIAL_STRIDE` of `skinny.cu` times four bytes.
 const PARTIAL_BYTES: usize = 20 * 4;
 
 /// A positive size of an argument as a number of things to launch for.
@@ -95,7 +95,7 @@ struct Skinny {
     tiles: usize,
     /// Steps that are copied ahead.
     stages: usize,
-    /// Blocks that its registers let share a multiprocessor.
+    /// Blocks of one launch that share a multiprocessor: fewer than fit, so that the next launch has room to begin.
     resident: usize,
     name: &'static str,
 }
@@ -105,10 +105,10 @@ const fn variant(rows: usize, tiles: usize, stages: usize, resident: usize, name
 }
 
 const SKINNY: [Skinny; 8] = [
-    variant(8, 1, 7, 2, "linear_skinny_m8_r1"),
-    variant(8, 2, 4, 2, "linear_skinny_m8_r2"),
-    variant(16, 1, 5, 2, "linear_skinny_m16_r1"),
-    variant(16, 2, 3, 2, "linear_skinny_m16_r2"),
+    variant(8, 1, 4, 2, "linear_skinny_m8_r1"),
+    variant(8, 2, 3, 1, "linear_skinny_m8_r2"),
+    variant(16, 1, 3, 2, "linear_skinny_m16_r1"),
+    variant(16, 2, 3, 1, "linear_skinny_m16_r2"),
     variant(32, 1, 3, 2, "linear_skinny_m32_r1"),
     variant(32, 2, 2, 2, "linear_skinny_m32_r2"),
     variant(64, 1, 2, 2, "linear_skinny_m64_r1"),
@@ -122,6 +122,11 @@ impl Skinny {
         let summed_rows = if self.rows < 32 { self.rows } else { 32 };
         LINEAR_WARPS * (self.stages * slot + summed_rows * PARTIAL_BYTES + 4 * self.rows)
     }
+}
+
+/// The rows at once of a variant of `linear_skinny_*`, by its name.
+pub(super) fn skinny_rows(name: &str) -> Option<usize> {
+    SKINNY.iter().find(|variant| variant.name == name).map(|variant| variant.rows)
 }
 
 /// Whether tensor cores and 16-byte loads can do a product.

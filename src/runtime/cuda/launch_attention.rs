@@ -13,6 +13,7 @@ pub const MOST_HEAD_DIM: usize = 256;
 const STREAM_QUERIES: usize = 64;
 const LEAST_STREAM_QUERIES: usize = 16;
 const THREADS: u32 = 256;
+const SMALL_BLOCK: u32 = 64;
 
 /// Keys that the variants of `attend_window` hold.
 const WINDOWS: [(i32, &str); 3] = [(4, "attend_window_4"), (8, "attend_window_8"), (16, "attend_window_16")];
@@ -98,9 +99,12 @@ pub fn attend(
         && (head_dim <= 128 || keys <= 8)
         && queries <= LEAST_STREAM_QUERIES
     {
-        let threads = pairs(kernel, a)?.saturating_mul(lanes(head_dim));
-        let grid = [across_x(kernel, "rows", threads.div_ceil(THREADS as usize))?, 1, 1];
-        return Ok(Shape { name, grid, threads: THREADS, shared_bytes: 0 });
+        let all = pairs(kernel, a)?.saturating_mul(lanes(head_dim));
+        // Few windows spread over the device in small blocks.
+        let threads =
+            if all <= properties.multiprocessors * SMALL_BLOCK as usize { SMALL_BLOCK } else { THREADS };
+        let grid = [across_x(kernel, "rows", all.div_ceil(threads as usize))?, 1, 1];
+        return Ok(Shape { name, grid, threads, shared_bytes: 0 });
     }
     if a.keys == 0 && queries >= LEAST_STREAM_QUERIES {
         return stream(a, queries, head_dim, dtype);
@@ -203,7 +207,7 @@ mod tests {
     #[test]
     fn a_block_has_as_many_heads_as_its_lanes_hold() {
         let shape = attend(&step(1, 1, 3), 52, Dtype::Bf16, &device()).expect("a launch");
-        assert_eq!((shape.grid, shape.threads), ([4, 1, 1], 256));
+        assert_eq!((shape.grid, shape.threads), ([16, 1, 1], 64));
         let shape = append_keys(&step(1, 3, 0), 128, Dtype::Bf16).expect("a launch");
         assert_eq!(shape.grid, [24, 1, 1]);
     }

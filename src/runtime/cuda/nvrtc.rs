@@ -277,8 +277,8 @@ impl Compiler {
     }
 }
 
-/// A unit in words, e.g. `attention.cu for bf16, head_dim 56`.
+/// A unit in words, e.g. `attention.cu for bf16, size 56`.
 pub(super) fn shown(unit: Unit) -> String {
-    let width = if unit.head_dim == 0 { String::new() } else { format!(", head_dim {}", unit.head_dim) };
+    let width = if unit.size == 0 { String::new() } else { format!(", size {}", unit.size) };
     format!("{} for {}{width}", unit.source.name(), unit.dtype)
 }

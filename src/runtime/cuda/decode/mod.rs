@@ -93,7 +93,7 @@ impl<'m> CudaDecoder<'m> {
     ) -> Result<Self, BackendError> {
         let layout = Layout::new(machine, program, setup)?;
         let device = Arc::clone(&machine.device);
-        let unit = |source: Source| Unit { source, dtype: machine.dtype, head_dim: 0 };
+        let unit = |source: Source| Unit { source, dtype: machine.dtype, size: 0 };
         device.load(&[unit(Source::Rows), unit(Source::Sample)])?;
         load_kernels(&*device, layout.plans())?;
         machine.load(&layout.needs)?;

@@ -100,11 +100,20 @@ impl Context {
         check("cuDevicePrimaryCtxRetain", unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut handle, device) })?;
         let mut context = Context { device, handle, streams: Vec::new(), cuda_major: facts.cuda.0 };
         context.make_current()?;
-        for _ in 0..STREAMS {
+        let (mut least, mut greatest) = (0, 0);
+        // SAFETY: places to write to.
+        check("cuCtxGetStreamPriorityRange", unsafe {
+            sys::cuCtxGetStreamPriorityRange(&raw mut least, &raw mut greatest)
+        })?;
+        for number in 0..STREAMS {
             let mut stream = std::ptr::null_mut();
             let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+            // What is entered on stream 0 is what all else waits for: it goes first where there is room for one only.
+            let priority = if number == 0 { greatest } else { least };
             // SAFETY: the context is current; the stream is destroyed when the context is dropped.
-            check("cuStreamCreate", unsafe { sys::cuStreamCreate(&raw mut stream, flags) })?;
+            check("cuStreamCreateWithPriority", unsafe {
+                sys::cuStreamCreateWithPriority(&raw mut stream, flags, priority)
+            })?;
             context.streams.push(stream);
         }
         Ok((context, properties))

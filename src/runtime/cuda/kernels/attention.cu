@@ -243,7 +243,7 @@ template <int KEYS> DEVICE void attend_window(const AttendArguments &a) {
     release_next();
     await_previous();
     int lane = threadIdx.x % LANES, group = group_of(a);
-    int64 unit = ((int64)blockIdx.x * ATTEND_THREADS + threadIdx.x) / LANES, units = (int64)a.rows * a.kv_heads;
+    int64 unit = ((int64)blockIdx.x * blockDim.x + threadIdx.x) / LANES, units = (int64)a.rows * a.kv_heads;
     // Every lane stays for the shuffles; those past the end repeat the last head and store nothing.
     bool live = unit < units;
     if (!live) unit = units - 1;

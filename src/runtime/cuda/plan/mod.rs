@@ -155,7 +155,7 @@ impl Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { skinny_rows: 64, folded_norm_rows: 16 }
+        Tuning { skinny_rows: 16, folded_norm_rows: 16 }
     }
 }
 
