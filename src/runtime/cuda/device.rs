@@ -11,6 +11,9 @@ pub const STREAMS: usize = 4;
 /// Events that a device remembers: one followed by this many others counts as reached.
 pub const EVENTS_KNOWN: usize = 4096;
 
+/// The stream whose work goes before that of the others where there is room for one only.
+pub const URGENT: Stream = Stream(STREAMS - 1);
+
 /// One of the device's streams, `0 .. STREAMS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Stream(pub usize);

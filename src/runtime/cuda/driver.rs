@@ -53,7 +53,7 @@ pub struct Driver {
     compiler: Compiler,
     properties: Properties,
     overlap: bool,
-    /// Of each stream: whether what came last on it is one of our kernels, which the next one may overlap.
+    /// Of each stream: whether what came last on it is a kernel or a product, which the next kernel may overlap.
     after_kernel: [AtomicBool; STREAMS],
     context: Arc<Context>,
 }
@@ -306,7 +306,8 @@ impl Device for Driver {
     }
 
     fn matmul(&self, stream: Stream, matmul: &MatMul) -> Result<(), DeviceError> {
-        let raw = self.stream(stream)?;
+        // A kernel after it may begin its constant part early too: it waits for the whole product.
+        let (raw, _) = self.stream_for(stream, true)?;
         lock(&self.products).run(stream.0, raw, matmul)
     }
 

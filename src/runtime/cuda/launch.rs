@@ -95,7 +95,7 @@ struct Skinny {
     tiles: usize,
     /// Steps that are copied ahead.
     stages: usize,
-    /// Blocks of one launch that share a multiprocessor: fewer than fit, so that the next launch has room to begin.
+    /// Blocks that its registers let share a multiprocessor.
     resident: usize,
     name: &'static str,
 }
@@ -105,10 +105,10 @@ const fn variant(rows: usize, tiles: usize, stages: usize, resident: usize, name
 }
 
 const SKINNY: [Skinny; 8] = [
-    variant(8, 1, 4, 2, "linear_skinny_m8_r1"),
-    variant(8, 2, 3, 1, "linear_skinny_m8_r2"),
-    variant(16, 1, 3, 2, "linear_skinny_m16_r1"),
-    variant(16, 2, 3, 1, "linear_skinny_m16_r2"),
+    variant(8, 1, 7, 2, "linear_skinny_m8_r1"),
+    variant(8, 2, 4, 2, "linear_skinny_m8_r2"),
+    variant(16, 1, 5, 2, "linear_skinny_m16_r1"),
+    variant(16, 2, 3, 2, "linear_skinny_m16_r2"),
     variant(32, 1, 3, 2, "linear_skinny_m32_r1"),
     variant(32, 2, 2, 2, "linear_skinny_m32_r2"),
     variant(64, 1, 2, 2, "linear_skinny_m64_r1"),

@@ -9,7 +9,7 @@ mod record;
 mod times;
 
 use super::bound::load_kernels;
-use super::device::{Allocation, DeviceError, Event, HostMemory, Recording, Source, Stream, Unit};
+use super::device::{Allocation, DeviceError, Event, HostMemory, Recording, Source, Stream, URGENT, Unit};
 use super::machine::Machine;
 use crate::passes::compile::Plan as Split;
 use crate::runtime::backend::BackendError;
@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use times::{Span, Times};
 
-/// Stream of the coarse run-ahead, and of everything where there is none.
+/// Stream of the coarse run-ahead where a burst is one step, and of everything where there is no run-ahead.
 const COARSE: Stream = Stream(0);
 /// Stream of the expansion.
 const EXPAND: Stream = Stream(1);
@@ -52,6 +52,9 @@ struct Burst {
 
 /// Rows that generate on a device.
 pub struct CudaDecoder<'m> {
+    /// Stream of the coarse run-ahead. Steps in a row are what a burst waits for, so they go before the expansion; a
+    /// single step and the expansion beside it are both waited for.
+    ahead: Stream,
     machine: &'m mut Machine,
     program: Program,
     layout: Layout,
@@ -97,15 +100,17 @@ impl<'m> CudaDecoder<'m> {
         device.load(&[unit(Source::Rows), unit(Source::Sample)])?;
         load_kernels(&*device, layout.plans())?;
         machine.load(&layout.needs)?;
+        let ahead = if layout.is_split() && setup.run_ahead > 1 { URGENT } else { COARSE };
         let mut state = BTreeMap::new();
         for (name, bytes) in &layout.state {
             let memory = device.allocate(*bytes)?;
-            device.fill(COARSE, memory.address, 0, *bytes)?;
+            device.fill(ahead, memory.address, 0, *bytes)?;
             state.insert(name.clone(), memory);
         }
         let arenas =
             layout.arenas.iter().map(|bytes| device.allocate(*bytes)).collect::<Result<Vec<_>, _>>()?;
         let mut decoder = CudaDecoder {
+            ahead,
             program: program.clone(),
             state,
             arenas,
@@ -157,9 +162,9 @@ impl<'m> CudaDecoder<'m> {
         let active = spread(&|row| i64::from(row.is_some()));
         let device = &*self.machine.device;
         for (name, bytes) in [("lengths", lengths), ("active", active)] {
-            device.write(COARSE, self.address(name)?, &bytes)?;
+            device.write(self.ahead, self.address(name)?, &bytes)?;
         }
-        let stream = if self.layout.is_split() { EXPAND } else { COARSE };
+        let stream = if self.layout.is_split() { EXPAND } else { self.ahead };
         for (name, bytes) in self.parameters.bytes() {
             device.write(stream, self.address(name)?, &bytes)?;
         }
@@ -226,21 +231,21 @@ impl Decoder for CudaDecoder<'_> {
         let lane = &mut self.lanes[lane_index];
         // The expansion that read this lane's trajectory last must be over before it is written anew.
         if let Some(expanded) = lane.expanded.take() {
-            device.wait(COARSE, expanded)?;
+            device.wait(self.ahead, expanded)?;
         }
-        let from = self.times.mark(&*device, COARSE)?;
-        device.replay(COARSE, &lane.ahead)?;
-        self.times.span(&*device, COARSE, &self.step, run_ahead, from)?;
+        let from = self.times.mark(&*device, self.ahead)?;
+        device.replay(self.ahead, &lane.ahead)?;
+        self.times.span(&*device, self.ahead, &self.step, run_ahead, from)?;
         let stream = match (&lane.expand, &self.layout.expand) {
             (Some(expand), Some(plan)) => {
-                let ahead = device.record(COARSE)?;
+                let ahead = device.record(self.ahead)?;
                 device.wait(EXPAND, ahead)?;
                 let from = self.times.mark(&*device, EXPAND)?;
                 device.replay(EXPAND, expand)?;
                 self.times.span(&*device, EXPAND, &plan.graph, 1, from)?;
                 EXPAND
             }
-            _ => COARSE,
+            _ => self.ahead,
         };
         let bytes = lane.ids.bytes;
         device.read_later(stream, lane.ids.address, &mut *lane.host, 0, bytes)?;

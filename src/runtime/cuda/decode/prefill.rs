@@ -7,7 +7,7 @@ use super::super::dispatch;
 use super::super::plan::view::{Element, View, row_major};
 use super::super::plan::{Contents, Plan};
 use super::layout::bindings;
-use super::{COARSE, CudaDecoder, EXPAND};
+use super::{CudaDecoder, EXPAND};
 use crate::runtime::backend::BackendError;
 use crate::runtime::decoder::Admission;
 use crate::runtime::plan::ENCODE;
@@ -147,16 +147,16 @@ impl CudaDecoder<'_> {
         }
         // The other stream may still read the results of the prefill before.
         if let Some(scattered) = self.scattered.take() {
-            device.wait(COARSE, scattered)?;
+            device.wait(self.ahead, scattered)?;
         }
         for (name, bytes) in [("ids", &ids), ("lengths", &lengths)] {
             let address = prefill.values.get(name).copied().unwrap_or(0);
-            device.write(COARSE, address, bytes)?;
+            device.write(self.ahead, address, bytes)?;
         }
-        let from = self.times.mark(&*device, COARSE)?;
-        prefill.bound.run(&*device, COARSE)?;
-        self.times.span(&*device, COARSE, ENCODE, 1, from)?;
-        let encoded = device.record(COARSE)?;
+        let from = self.times.mark(&*device, self.ahead)?;
+        prefill.bound.run(&*device, self.ahead)?;
+        self.times.span(&*device, self.ahead, ENCODE, 1, from)?;
+        let encoded = device.record(self.ahead)?;
         device.wait(EXPAND, encoded)?;
         for (name, address) in &prefill.values {
             if self.state.contains_key(name) && !["ids", "lengths"].contains(&name.as_str()) {
@@ -186,7 +186,7 @@ impl CudaDecoder<'_> {
         let stream = if self.layout.expand.as_ref().is_some_and(|plan| plan.input(name).is_some()) {
             EXPAND
         } else {
-            COARSE
+            self.ahead
         };
         let mut at = 0;
         while at < group.len() {

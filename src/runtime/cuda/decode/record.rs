@@ -8,7 +8,7 @@ use super::super::dispatch;
 use super::super::machine::Machine;
 use super::super::plan::Plan;
 use super::super::plan::view::{Element, View};
-use super::{COARSE, CudaDecoder, EXPAND, Lane};
+use super::{CudaDecoder, EXPAND, Lane};
 use crate::runtime::backend::BackendError;
 use crate::runtime::plan::NEXT;
 use std::collections::BTreeMap;
@@ -62,12 +62,12 @@ impl CudaDecoder<'_> {
             }
             bound.push(bind(self.machine, &self.layout.ahead, arena, &values)?);
         }
-        device.begin_recording(COARSE)?;
+        device.begin_recording(self.ahead)?;
         for bound in &bound {
-            bound.run(&*device, COARSE)?;
-            self.count_up(&*device, COARSE)?;
+            bound.run(&*device, self.ahead)?;
+            self.count_up(&*device, self.ahead)?;
         }
-        Ok(device.end_recording(COARSE)?)
+        Ok(device.end_recording(self.ahead)?)
     }
 
     /// Rows of the trajectory once per sample, where there are several.
@@ -142,24 +142,24 @@ impl CudaDecoder<'_> {
         let (sequences, tokens) = (self.layout.sequences(), self.layout.drawn_tokens());
         let drawn = View::whole(0, Element::Int, &[sequences, tokens]);
         let all = View::whole(0, Element::Int, &[sequences, self.layout.burst_tokens]);
-        device.begin_recording(COARSE)?;
+        device.begin_recording(self.ahead)?;
         for step in 0..self.layout.setup.run_ahead {
-            self.draw_uniforms(&*device, COARSE)?;
-            decode.run(&*device, COARSE)?;
+            self.draw_uniforms(&*device, self.ahead)?;
+            decode.run(&*device, self.ahead)?;
             let part = all.slice(1, step * tokens, tokens);
             dispatch::copy(
                 &*device,
-                COARSE,
+                self.ahead,
                 self.machine.dtype,
                 (self.address("ids")?, &drawn),
                 (ids, &part),
             )?;
             if let Some(reencode) = &reencode {
-                reencode.run(&*device, COARSE)?;
+                reencode.run(&*device, self.ahead)?;
             }
-            self.count_up(&*device, COARSE)?;
+            self.count_up(&*device, self.ahead)?;
         }
-        Ok(device.end_recording(COARSE)?)
+        Ok(device.end_recording(self.ahead)?)
     }
 
     /// Loads the kernels between graphs before a recording begins: loading cannot be recorded.

@@ -1,7 +1,7 @@
 //! A GPU's context, its streams and its properties, and what the driver says when it refuses. Owns the first calls into
 //! the driver: whether it is there, new enough, and has the GPU asked for.
 
-use crate::runtime::cuda::device::{DeviceError, Properties, STREAMS};
+use crate::runtime::cuda::device::{DeviceError, Properties, STREAMS, URGENT};
 use crate::runtime::cuda::libraries::{self, Cuda};
 use cudarc::driver::sys;
 use std::ffi::CStr;
@@ -108,8 +108,7 @@ impl Context {
         for number in 0..STREAMS {
             let mut stream = std::ptr::null_mut();
             let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
-            // What is entered on stream 0 is what all else waits for: it goes first where there is room for one only.
-            let priority = if number == 0 { greatest } else { least };
+            let priority = if number == URGENT.0 { greatest } else { least };
             // SAFETY: the context is current; the stream is destroyed when the context is dropped.
             check("cuStreamCreateWithPriority", unsafe {
                 sys::cuStreamCreateWithPriority(&raw mut stream, flags, priority)

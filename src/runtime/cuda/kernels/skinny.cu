@@ -277,10 +277,10 @@ template <int MT, int RT, int STAGES> DEVICE void skinny(const LinearArguments &
         skinny<MT, RT, STAGES>(a);                                                                  \
     }
 #if PHOTONC_ROWS == 8
-SKINNY(linear_skinny_m8_r1, 1, 1, 4, 4)
-SKINNY(linear_skinny_m8_r2, 1, 2, 3, 3)
+SKINNY(linear_skinny_m8_r1, 1, 1, 7, 2)
+SKINNY(linear_skinny_m8_r2, 1, 2, 4, 2)
 #elif PHOTONC_ROWS == 16
-SKINNY(linear_skinny_m16_r1, 2, 1, 3, 3)
+SKINNY(linear_skinny_m16_r1, 2, 1, 5, 2)
 SKINNY(linear_skinny_m16_r2, 2, 2, 3, 2)
 #elif PHOTONC_ROWS == 32
 SKINNY(linear_skinny_m32_r1, 4, 1, 3, 2)
