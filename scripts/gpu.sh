@@ -148,9 +148,11 @@ first() {
     bundle 600m || return
     local prompt kernels="$work/kernels"
     prompt="$(seq -s , 1 128)"
+    # NVRTC keeps what it compiled in the driver's cache, besides ours.
     [[ -n "$dry" ]] || rm -rf "$kernels"
     for run in cold warm; do
-        step "first-$run" 60 env XDG_CACHE_HOME="$kernels" "$photonc" generate "$work/paper-600m" --backend cuda \
+        step "first-$run" 60 env XDG_CACHE_HOME="$kernels" CUDA_CACHE_PATH="$kernels/nvidia" \
+            "$photonc" generate "$work/paper-600m" --backend cuda \
             --devices "$gpu" --prompt-ids "$prompt" --max-new-tokens 16 --run-ahead 1 --greedy --json
         told "whole process is above" "$out/first-$run.log" \
             "'first token %.3f s after the graphs were loaded' % d[0]['timing']['first_token_seconds']"
@@ -158,9 +160,11 @@ first() {
 }
 
 # Both sides at a context of about 2100 tokens, greedy, with the same run-ahead; photonc's rate is that after the first burst.
+# PHOTONC_PEER_OPTIONS=--fast spares PyTorch's search for the fastest kernels, which takes minutes.
 peer() {
     bundle 600m || return
-    step peer-pytorch 420 python3 "$here/peer_bench.py" --no-vanilla --batch 1 64 2048
+    # shellcheck disable=SC2086
+    step peer-pytorch "${PHOTONC_PEER_SECONDS:-420}" python3 "$here/peer_bench.py" --no-vanilla ${PHOTONC_PEER_OPTIONS:-} --batch 1 64 2048
     local batch ahead figure
     while read -r batch ahead figure; do
         bench "peer-$batch-k$ahead" 60 "$work/paper-600m" --protocol recgen --regime 1664/512 --batch "$batch" --run-ahead "$ahead"

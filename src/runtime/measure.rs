@@ -64,7 +64,8 @@ pub struct Speed {
     pub first_token: Duration,
     /// From the prompts to the last token in the host's hands.
     pub total: Duration,
-    /// Tokens a second after the first burst; `None` where that was the only one.
+    /// Tokens a second between the first burst and the last but one; `None` where there are fewer than three. While the
+    /// first is drawn the second goes on beside it, and the last has the device for itself: neither is as the others are.
     pub steady_tokens_per_s: Option<f64>,
     /// Runs and device time of each graph.
     pub graphs: BTreeMap<String, GraphTime>,
@@ -107,31 +108,33 @@ pub fn once(
     decoder.take_times();
     let began = Instant::now();
     decoder.admit(&admissions)?;
-    let (mut started, mut first) = (0, None);
+    let (mut started, mut arrivals) = (0, Vec::with_capacity(bursts));
     for _ in 0..bursts {
         while decoder.pending() < 2 && started < bursts {
             decoder.start()?;
             started += 1;
         }
         decoder.collect()?;
-        first.get_or_insert_with(|| began.elapsed());
+        arrivals.push(began.elapsed());
     }
     let total = began.elapsed();
     (0..admissions.len()).for_each(|row| decoder.retire(row));
-    let first_token = first.unwrap_or(total);
+    let first_token = arrivals.first().copied().unwrap_or(total);
     Ok(Speed {
         tokens: admissions.len() * setup.samples * regime.new_tokens,
         first_token,
         total,
-        steady_tokens_per_s: steady(setup, bursts, meta_tokens, total - first_token),
+        steady_tokens_per_s: steady(setup, meta_tokens, &arrivals),
         graphs: decoder.take_times(),
     })
 }
 
-/// Whole bursts count: what the last one draws past the end took its time too.
-fn steady(setup: DecoderSetup, bursts: usize, meta_tokens: usize, after_first: Duration) -> Option<f64> {
-    let tokens = (bursts.checked_sub(1)?) * setup.run_ahead * meta_tokens * setup.sequences();
-    (tokens > 0 && !after_first.is_zero()).then(|| tokens as f64 / after_first.as_secs_f64())
+/// From the times at which the bursts were in the host's hands.
+fn steady(setup: DecoderSetup, meta_tokens: usize, arrivals: &[Duration]) -> Option<f64> {
+    let [first, between @ .., _] = arrivals else { return None };
+    let spent = between.last()?.saturating_sub(*first);
+    let tokens = between.len() * setup.run_ahead * meta_tokens * setup.sequences();
+    (tokens > 0 && !spent.is_zero()).then(|| tokens as f64 / spent.as_secs_f64())
 }
 
 /// `repetitions` runs, fastest first, after one of two bursts that counts for nothing: it has run everything there is.

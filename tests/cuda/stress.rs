@@ -185,15 +185,21 @@ fn stress(cuda: &mut Cuda, program: &Program, dtype: Dtype, load: &Load) {
     let (mut equal, mut compared) = (0, 0);
     for number in &numbers {
         let found = &kept[number];
-        assert_eq!(found[..], same_shape[number][..found.len()], "request {number} beside others and alone");
-        // Other kernels serve other numbers of rows: in short types near ties fall either way.
-        equal += found.iter().zip(&one_row[number]).filter(|(a, b)| a == b).count();
-        compared += found.len();
-        assert!(
-            dtype != Dtype::F32 || found[..] == one_row[number][..found.len()],
-            "request {number} at batch 1"
-        );
+        for (alone, what) in
+            [(&same_shape[number], "alone in this decoder"), (&one_row[number], "at batch 1")]
+        {
+            if dtype == Dtype::F32 {
+                assert_eq!(found[..], alone[..found.len()], "request {number}, {what}");
+            } else if asked(*number, program, load.setup).sampling == Sampling::greedy() {
+                // Other kernels serve other numbers of rows and prompts: in short types near ties fall either way, and a
+                // draw from 32 000 nearly equal chances always does. A wrong row would agree in hardly any token.
+                let same = found.iter().zip(alone).filter(|(a, b)| a == b).count();
+                assert!(2 * same > found.len(), "request {number}, {what}: {same} of {} tokens", found.len());
+                (equal, compared) = (equal + same, compared + found.len());
+            }
+        }
     }
+    assert!(dtype == Dtype::F32 || compared > 0, "no greedy request was kept");
     let told = json!({
         "requests": totals.admitted,
         "cancelled": cancelled,
@@ -201,7 +207,7 @@ fn stress(cuda: &mut Cuda, program: &Program, dtype: Dtype, load: &Load) {
         "wasted_tokens": totals.wasted_tokens,
         "tokens_per_second": totals.tokens as f64 / seconds,
         "rows_checked_alone": numbers.len(),
-        "tokens_equal_at_batch_1": format!("{equal} of {compared}"),
+        "greedy_tokens_equal_alone": format!("{equal} of {compared}"),
         "free_mib": {"start": after_start >> 20, "half": at_half.map(|bytes| bytes >> 20), "end": at_end >> 20},
     });
     println!("{told}");

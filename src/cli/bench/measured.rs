@@ -135,7 +135,7 @@ impl Measured {
         };
         line("tokens/s", format!("{:.1} prefill included", self.tokens_per_second()));
         if let Some(steady) = self.median.steady_tokens_per_s {
-            line("", format!("{steady:.1} after the first burst"));
+            line("", format!("{steady:.1} between the first burst and the last"));
         }
         line("time to first token", format!("{:.1?}", self.median.first_token));
         line("of the ceilings", shown(whole));

@@ -52,7 +52,8 @@ struct Burst {
 
 /// Rows that generate on a device.
 pub struct CudaDecoder<'m> {
-    /// Stream of the coarse run-ahead. Steps in a row are what a burst waits for, so they go before the expansion; a
+    /// Stream of the coarse run-ahead. Steps in a row are what a burst waits for: beside the expansion's wide products,
+    /// which fill the device, they go first. Few rows leave room for both, and there it only delays the first tokens; a
     /// single step and the expansion beside it are both waited for.
     ahead: Stream,
     machine: &'m mut Machine,
@@ -100,7 +101,8 @@ impl<'m> CudaDecoder<'m> {
         device.load(&[unit(Source::Rows), unit(Source::Sample)])?;
         load_kernels(&*device, layout.plans())?;
         machine.load(&layout.needs)?;
-        let ahead = if layout.is_split() && setup.run_ahead > 1 { URGENT } else { COARSE };
+        let crowded = setup.rows > machine.tuning.skinny_rows;
+        let ahead = if layout.is_split() && setup.run_ahead > 1 && crowded { URGENT } else { COARSE };
         let mut state = BTreeMap::new();
         for (name, bytes) in &layout.state {
             let memory = device.allocate(*bytes)?;

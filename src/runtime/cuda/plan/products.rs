@@ -6,6 +6,7 @@ use super::weights::unsliced;
 use super::{Call, PlanError};
 use crate::graph::NodeId;
 use crate::ir::bytes::narrow;
+use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::runtime::cuda::arguments::{LinearArguments, NormArguments, Rows, SwigluArguments};
 use crate::runtime::cuda::device::MatMul;
@@ -171,7 +172,10 @@ impl Emitter<'_> {
         if rows == 0 || width == 0 {
             return Ok(());
         }
-        if rows > self.demand.options.tuning.skinny_rows {
+        // cuBLASLt adds only what has the type of its result.
+        let mixed =
+            product.out.element == Element::Float && (product.bias != 0 || product.residual.is_some());
+        if rows > self.demand.options.tuning.skinny_rows && !(mixed && self.dtype != Dtype::F32) {
             return self.wide_product(id, &product, [rows, width, k]);
         }
         let arguments = LinearArguments {
@@ -220,7 +224,7 @@ impl Emitter<'_> {
             n,
             k,
             dtype: self.dtype,
-            out_dtype: if out.element == Element::Float { crate::ir::dtype::Dtype::F32 } else { self.dtype },
+            out_dtype: if out.element == Element::Float { Dtype::F32 } else { self.dtype },
             x: x.address(self.dtype),
             x_stride: matrix_stride(&x).unwrap_or(k),
             weight: product.weight,
