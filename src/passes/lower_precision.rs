@@ -89,7 +89,11 @@ fn agree_on_weights(graph: &Graph, wide: &mut HashSet<NodeId>) {
         let is_wide = nodes.iter().any(|id| wide.contains(id))
             && nodes.iter().all(|id| wide.contains(id) || graph.users(*id).is_empty() && !is_output(*id));
         for id in nodes {
-            if is_wide { wide.insert(id) } else { wide.remove(&id) };
+            if is_wide {
+                wide.insert(id)
+            } else {
+                wide.remove(&id)
+            };
         }
     }
 }
