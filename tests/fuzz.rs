@@ -394,6 +394,8 @@ fn pipelines_keep_what_random_graphs_compute() {
 
 /// Writes the shrunk case where the next run finds it.
 fn fail(seed: u64, reason: &str, recipe: &Recipe, pipeline: &Pipeline) -> ! {
+    // Said first: where growing the graph itself panics, nothing else is.
+    say(&format!("fuzz: PHOTONC_FUZZ_SEED={seed} found a bug"));
     // A panic is a failure like any other.
     let checked = |graph: &Graph| {
         let outcome = catch_unwind(AssertUnwindSafe(|| check(graph, pipeline)));

@@ -7,7 +7,9 @@ const BASE_BYTES: u64 = 600 << 20;
 /// How often the weights of a graph are in memory at once: read from ONNX, prepared, and in the engine.
 const COPIES_OF_WEIGHTS: u64 = 3;
 
-/// Host memory expected while an engine of `weights_bytes` of weights is built, in bytes; an upper bound.
+/// Host memory expected while an engine of `weights_bytes` of weights is built, in bytes. An upper bound for the graphs of a
+/// model together; a smaller graph of wide layers may take a third more, since its engine holds some weights twice, laid
+/// out for few and for many rows.
 #[must_use]
 pub fn predicted_peak_bytes(weights_bytes: u64) -> u64 {
     BASE_BYTES + COPIES_OF_WEIGHTS * weights_bytes

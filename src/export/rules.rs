@@ -76,6 +76,12 @@ pub struct Refused {
 
 const ONNX: &[Target] = &[Target::Portable, Target::TensorrtRtx, Target::Tensorrt];
 const PORTABLE: &[Target] = &[Target::Portable];
+const TENSORRT: &[Target] = &[Target::TensorrtRtx, Target::Tensorrt];
+
+/// Name of the rule that widens heads.
+pub(super) const PAD_HEADS: &str = "pad-heads";
+/// What heads are widened to a multiple of.
+pub(super) const HEAD_MULTIPLE: usize = 8;
 
 /// The rules, refusals first.
 pub const RULES: &[Rule] = &[
@@ -174,6 +180,23 @@ pub const RULES: &[Rule] = &[
         reason: "the sum of many small probabilities loses its digits in a narrow type",
         forbids: &[],
         matches: |graph, id| matches!(graph.op(id), Op::Attention { .. }) && is_narrow(graph, id),
+    },
+    Rule {
+        name: PAD_HEADS,
+        targets: TENSORRT,
+        subject: "`attention` of f16 or bf16 with heads of no multiple of 8 components, but for one query of a cache",
+        action: Action::Rewrite("zeros behind queries, keys and values, cut off the result: the same values"),
+        reason: "TensorRT-RTX fails to build it with an internal error (`tactics_tiled_layout`)",
+        forbids: &[],
+        matches: |graph, id| {
+            let size = |operand: usize, axis: usize| {
+                graph.operands(id).get(operand).and_then(|node| graph.ty(*node).shape.0.get(axis)?.as_const())
+            };
+            matches!(graph.op(id), Op::Attention { .. })
+                && is_narrow(graph, id)
+                && size(0, 3).is_some_and(|width| !width.is_multiple_of(HEAD_MULTIPLE))
+                && (size(0, 2) != Some(1) || size(1, 2).is_some())
+        },
     },
     Rule {
         name: "widen-norms",

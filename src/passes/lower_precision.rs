@@ -4,8 +4,9 @@
 //! the type (docs/ir.md), so they need no casts here.
 //!
 //! Casts are few by construction: a value is computed in one type, cast at most once to the other, and what only moves
-//! values has the type its readers want, so that the cast comes before the values are repeated or cut up. Leaves are never
-//! cast: inputs and weights have the type they are read in. Never touches integers, or values that are narrow already.
+//! values has the type its readers want, so that the cast comes before the values are repeated or cut up. Leaves have the
+//! type they are read in, the narrow one where readers differ; all nodes of one weight have one type. Never touches
+//! integers, or values that are narrow already.
 
 use super::{Form, Pass, PassError, Rewrites};
 use crate::graph::{BuildError, Graph, NodeId};
@@ -13,7 +14,7 @@ use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::ir::shape::Type;
 use crate::ir::tensor::Literal;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// See the module's description.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +71,30 @@ impl LowerPrecision {
                 wide.insert(id);
             }
         }
+        agree_on_weights(graph, &mut wide);
         wide
+    }
+}
+
+/// A weight is stored once: the nodes of its name are wide if all are that anyone reads, else none is.
+fn agree_on_weights(graph: &Graph, wide: &mut HashSet<NodeId>) {
+    let mut nodes_of: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
+    for id in graph.nodes() {
+        if let Op::Weight { name, .. } | Op::QuantizedWeight { name, .. } = graph.op(id) {
+            nodes_of.entry(name).or_default().push(id);
+        }
+    }
+    let is_output = |id: NodeId| graph.outputs().iter().any(|output| output.node == id);
+    for nodes in nodes_of.into_values() {
+        let is_wide = nodes.iter().any(|id| wide.contains(id))
+            && nodes.iter().all(|id| wide.contains(id) || graph.users(*id).is_empty() && !is_output(*id));
+        for id in nodes {
+            if is_wide {
+                wide.insert(id)
+            } else {
+                wide.remove(&id)
+            };
+        }
     }
 }
 

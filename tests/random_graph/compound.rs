@@ -126,7 +126,7 @@ impl Grower {
         let dims = self.dims(x);
         for (at, heads) in [HEADS, 1, 1 + usize::from(n[1]) % 2].into_iter().enumerate() {
             let rows = Dim::from(heads * WIDTH);
-            let w = self.weight(Dtype::F32, vec![rows, dims[2].clone()], n[2] + at as u16 % 2)?;
+            let w = self.weight(Dtype::F32, vec![rows, dims[2].clone()], n[2].wrapping_add(at as u16 % 2))?;
             let product = self.add(Op::Linear, &[x, w])?;
             let split = Shape(vec![dims[0].clone(), dims[1].clone(), heads.into(), WIDTH.into()]);
             let split = self.add(Op::Reshape { shape: split }, &[product])?;

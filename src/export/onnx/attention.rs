@@ -5,6 +5,7 @@ use super::ExportError;
 use super::emit::Emitter;
 use super::mask::{Extent, Visible};
 use super::proto;
+use crate::export::rules::{HEAD_MULTIPLE, PAD_HEADS};
 use crate::graph::NodeId;
 use crate::ir::attr::Mask;
 use crate::ir::dim::Dim;
@@ -40,7 +41,7 @@ impl Emitter<'_> {
         mask: Mask,
     ) -> Result<String, ExportError> {
         let graph = self.graph;
-        let names: Vec<String> = operands.iter().map(|operand| self.values[operand].clone()).collect();
+        let mut names: Vec<String> = operands.iter().map(|operand| self.values[operand].clone()).collect();
         let shapes = [&graph.ty(operands[0]).shape.0, &graph.ty(operands[1]).shape.0];
         let size = |dim: &Dim| dim.as_const().unwrap_or(1);
         let (heads, groups, width) = (size(&shapes[0][1]), size(&shapes[1][1]), size(&shapes[0][3]));
@@ -55,7 +56,12 @@ impl Emitter<'_> {
         let rows = queries.as_const().map_or(0, |queries| proto::to_i64(queries * share));
         let visible =
             self.visible(mask, &Extent { queries, keys, repeats }, names.get(3).map(String::as_str))?;
-        let [heads, groups, share, width] = [heads, groups, share, width].map(proto::to_i64);
+        let wide = if self.rewrites(PAD_HEADS, id) { width.next_multiple_of(HEAD_MULTIPLE) } else { width };
+        for name in names.iter_mut().take(3) {
+            *name = self.padded(name, wide - width);
+        }
+        let cut = (wide > width).then_some(width);
+        let [heads, groups, share, width] = [heads, groups, share, wide].map(proto::to_i64);
 
         let dtype = graph.ty(id).dtype;
         let types = Types {
@@ -71,14 +77,27 @@ impl Emitter<'_> {
         let k = self.transpose(&names[1], &[0, 1, 3, 2]);
         let v = self.blanked(&names[2], visible.as_ref(), dtype);
         let out = self.product([&q, &k, &v], visible.as_ref(), grouping, types);
-        Ok(match grouping {
+        let out = match grouping {
             Grouping::None => out,
             Grouping::Rows => {
                 let queries = rows / share.max(1);
                 self.reshape_to(&out, &[0, heads, queries, width])
             }
             Grouping::Axis => self.reshape_to(&out, &[0, heads, -1, width]),
+        };
+        Ok(match cut {
+            Some(width) => self.slice(&out, 3, 0, width, false),
+            None => out,
         })
+    }
+
+    /// A value of four axes with zeros behind its last.
+    fn padded(&mut self, x: &str, missing: usize) -> String {
+        if missing == 0 {
+            return x.to_owned();
+        }
+        let pads = self.ints(&[0, 0, 0, 0, 0, 0, 0, proto::to_i64(missing)]);
+        self.node("Pad", &[x, &pads], vec![])
     }
 
     /// `softmax(q k) v` over what is seen.
