@@ -3,6 +3,7 @@
 
 use super::builder::{BuildError, Built, EngineBuilder, Order, Phase, Sink, Step, Steps};
 use super::library::{Found, parser_of, wanted};
+use super::memory::give_back_freed;
 use super::message::{Level, Message};
 use super::profile::Profile;
 use super::target::{Sm, Vendor, Version};
@@ -153,6 +154,7 @@ impl EngineBuilder for TensorRt {
 
     fn build(&mut self, order: &Order<'_>, sink: &mut Sink<'_>) -> Result<Built, BuildError> {
         let _before = self.take_said();
+        give_back_freed();
         let parse = |error: trtx::Error| self.refused(Phase::Parse, &error);
         let build = |error: trtx::Error| self.refused(Phase::Build, &error);
         let mut builder = trtx::Builder::new(&self.logger).map_err(parse)?;
