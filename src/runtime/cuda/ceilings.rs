@@ -81,12 +81,15 @@ impl Ceilings {
 fn product_seconds(device: &dyn Device, dtype: Dtype, edge: usize) -> Result<f64, DeviceError> {
     let bytes = edge * edge * dtype.size_bytes();
     let [x, weight, out] = [device.allocate(bytes)?, device.allocate(bytes)?, device.allocate(bytes)?];
-    // Numbers of the size of activations: a GPU does zeros with less power, and so faster.
-    let values: Vec<f64> = (0..edge).map(|at| 0.25 - f64::from(at as u32 % 7) / 16.0).collect();
-    let row = crate::ir::bytes::bytes_of(dtype, &values);
-    for matrix in [&x, &weight] {
+    // Numbers whose bits are as mixed as those of activations: a GPU multiplies few different ones with less power, and
+    // so 13 % faster. Rows begin at different places of one sequence.
+    let sequence = crate::ir::bytes::bytes_of(dtype, &mixed(2 * edge));
+    let row_bytes = edge * dtype.size_bytes();
+    for (matrix, stride) in [(&x, 31), (&weight, 57)] {
         for at in 0..edge {
-            device.write(STREAM, matrix.address + (at * row.len()) as u64, &row)?;
+            let start = at * stride % edge * dtype.size_bytes();
+            let to = matrix.address + (at * row_bytes) as u64;
+            device.write(STREAM, to, &sequence[start..start + row_bytes])?;
         }
     }
     let product = MatMul {
@@ -105,6 +108,16 @@ fn product_seconds(device: &dyn Device, dtype: Dtype, edge: usize) -> Result<f64
         out_stride: edge,
     };
     median_seconds(device, &|| device.matmul(STREAM, &product))
+}
+
+/// Numbers in [-1, 1) by a linear congruential generator.
+fn mixed(count: usize) -> Vec<f64> {
+    let mut state = 1u64;
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        f64::from((state >> 40) as u32) / f64::from(1u32 << 23) - 1.0
+    };
+    (0..count).map(next).collect()
 }
 
 /// Seconds of device time of one run, the median of several after one that counts for nothing.
