@@ -156,3 +156,22 @@ pub fn repeat(
     speeds.sort_by_key(|speed| speed.total);
     Ok(speeds)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::steady;
+    use crate::passes::choose_protocol::Protocol;
+    use crate::runtime::decoder::DecoderSetup;
+    use std::time::Duration;
+
+    #[test]
+    fn neither_the_first_burst_nor_the_last_is_steady() {
+        let setup =
+            DecoderSetup { protocol: Protocol::Recgen, rows: 2, samples: 1, capacity: 12, run_ahead: 3 };
+        let arrivals = [4, 5, 6, 20].map(Duration::from_secs);
+        // Two bursts of 3 meta-contexts of 4 tokens in 2 rows, within 2 s.
+        assert_eq!(steady(setup, 4, &arrivals), Some(24.0));
+        assert_eq!(steady(setup, 4, &arrivals[..2]), None);
+        assert_eq!(steady(setup, 4, &[]), None);
+    }
+}
