@@ -137,7 +137,8 @@ goldens() {
 
 sanitizer() {
     step "$1" "$2" env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" \
-        compute-sanitizer --tool "$1" --error-exitcode 1 "$tests" --exact goldens::a_golden_for_the_sanitizer --test-threads 1
+        compute-sanitizer --tool "$1" --error-exitcode 1 "$tests" --exact goldens::a_golden_for_the_sanitizer \
+        precision::a_golden_in_f16_for_the_sanitizer --test-threads 1
 }
 
 memcheck() { sanitizer memcheck 180; }
@@ -167,7 +168,7 @@ peer() {
     step peer-pytorch "${PHOTONC_PEER_SECONDS:-420}" python3 "$here/peer_bench.py" --no-vanilla ${PHOTONC_PEER_OPTIONS:-} --batch 1 64 2048
     local batch ahead figure
     while read -r batch ahead figure; do
-        bench "peer-$batch-k$ahead" 60 "$work/paper-600m" --protocol recgen --regime 1664/512 --batch "$batch" --run-ahead "$ahead"
+        bench "peer-$batch-k$ahead" 60 "$work/paper-600m" --protocol recgen --regime 1152/1024 --batch "$batch" --run-ahead "$ahead"
         [[ -n "$dry" ]] && continue
         cat "$out/peer-pytorch.log" "$out/peer-$batch-k$ahead.log" >"$out/peer-both.log"
         told "batch $batch, k $ahead" "$out/peer-both.log" \

@@ -38,6 +38,7 @@ fn every_part_has_commands_with_limits() {
         "racecheck",
         "first",
         "peer",
+        "profile",
         "paper",
         "curve",
         "stress",

@@ -3,9 +3,10 @@
 use crate::backend;
 use crate::emulated::Order;
 use crate::fixture::GOLDENS;
-use crate::fixture::model::Model;
+use crate::fixture::model::{Model, PROTOCOLS, golden_request, run};
 use photonc::ir::dtype::Dtype;
 use photonc::ir::tensor::Tensor;
+use photonc::runtime::request::{Keep, Request, RunAhead};
 use photonc::runtime::verify::{Compared, compare_as};
 use std::process::Command;
 use std::sync::Arc;
@@ -80,4 +81,23 @@ fn every_graph_with_shrinking_maps_is_within_what_rounding_to_bf16_explains() {
     }
     let (useful, all) = compared(&shrinking(Model::of("paper")), Dtype::Bf16);
     assert!(2 * useful > all, "only {useful} of {all} outputs say anything");
+}
+
+// Small enough for a tool that slows everything down a hundred times: the kernels that f32 does not use.
+#[test]
+fn a_golden_in_f16_for_the_sanitizer() {
+    if elsewhere("precision::a_golden_in_f16_for_the_sanitizer") {
+        return;
+    }
+    let model = Model::of("paper");
+    let mut generator = model.generator(Box::new(backend(&model, Order::Immediate, Dtype::F16)));
+    for protocol in PROTOCOLS {
+        let golden = golden_request(&model, protocol, &[0], RunAhead::MetaContexts(2));
+        let expected = model.expected.ints(0, &format!("{protocol}_tokens"));
+        let found =
+            run(&mut generator, &Request { keep: Keep::default(), ..golden }).sequences.remove(0).tokens;
+        // Near ties may fall either way.
+        let same = found.iter().zip(&expected).filter(|(a, b)| a == b).count();
+        assert!(found.len() == expected.len() && 4 * same >= 3 * found.len(), "{protocol}: {found:?}");
+    }
 }
