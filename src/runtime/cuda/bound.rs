@@ -1,6 +1,6 @@
 //! A plan with addresses: what a device runs. Owns the substitution of symbolic addresses and the lookup of kernels.
 
-use super::device::{Device, DeviceError, Function, Launch, MatMul, Stream};
+use super::device::{Device, DeviceError, Function, Launch, MatMul, Stream, Unit};
 use super::plan::view::located;
 use super::plan::{Call, Plan};
 use super::{dispatch, launch};
@@ -18,21 +18,21 @@ pub struct Bound {
     steps: Vec<(Scope, Ready)>,
 }
 
-/// Loads every kernel of some plans at once: a device may compile them side by side.
+/// The units that some plans have kernels of. Loaded at once, a device may compile them side by side.
 ///
 /// # Errors
-/// A kernel does not compile or load, or a size is beyond what it can launch.
-pub fn load_kernels<'p>(
+/// A size is beyond what a kernel can launch.
+pub fn units<'p>(
     device: &dyn Device,
     plans: impl IntoIterator<Item = &'p Plan>,
-) -> Result<(), DeviceError> {
+) -> Result<BTreeSet<Unit>, DeviceError> {
     let mut units = BTreeSet::new();
     for plan in plans {
         for step in plan.steps.iter().filter(|step| !matches!(step.call, Call::MatMul(_))) {
             units.insert(dispatch::of(&step.call, plan.dtype, device.properties())?.unit);
         }
     }
-    device.load(&units.into_iter().collect::<Vec<_>>())
+    Ok(units)
 }
 
 impl Bound {

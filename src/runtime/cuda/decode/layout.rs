@@ -2,6 +2,8 @@
 //! so that admission is computed before anything is allocated.
 
 use super::super::backend::failed_in;
+use super::super::bound::units;
+use super::super::device::{Source, Unit};
 use super::super::machine::Machine;
 use super::super::needs::Needs;
 use super::super::plan::view::{Element, View, row_major};
@@ -46,6 +48,8 @@ pub struct Layout {
     /// Bytes that every prefill gets along with.
     pub(super) prefill_bytes: usize,
     pub(super) needs: Needs,
+    /// Kernels of everything that bursts and prefills run, to be compiled at once.
+    pub(super) units: Vec<Unit>,
     element_bytes: usize,
 }
 
@@ -92,6 +96,7 @@ impl Layout {
             burst_tokens: setup.run_ahead * program.meta_tokens,
             prefill_bytes: 0,
             needs: Needs::default(),
+            units: Vec::new(),
             element_bytes: machine.dtype.size_bytes(),
         };
         layout.size_arenas();
@@ -252,6 +257,12 @@ impl Layout {
         let bytes = |plan: &Plan, rows: usize| Places::of(plan, rows, longest * program.meta_tokens).bytes;
         self.prefill_bytes = bytes(&one, 1).max(bytes(&several, together));
         self.needs = Needs::of(self.plans().chain([&one, &several]));
+        let mut all = units(&*machine.device, self.plans().chain([&one, &several]))?;
+        // Besides plans: copies and counters, uniform numbers.
+        for source in [Source::Rows, Source::Sample] {
+            all.insert(Unit { source, dtype: machine.dtype, size: 0 });
+        }
+        self.units = all.into_iter().collect();
         Ok(())
     }
 

@@ -8,8 +8,7 @@ mod prefill;
 mod record;
 mod times;
 
-use super::bound::load_kernels;
-use super::device::{Allocation, DeviceError, Event, HostMemory, Recording, Source, Stream, URGENT, Unit};
+use super::device::{Allocation, DeviceError, Event, HostMemory, Recording, Stream, URGENT};
 use super::machine::Machine;
 use crate::passes::compile::Plan as Split;
 use crate::runtime::backend::BackendError;
@@ -97,9 +96,7 @@ impl<'m> CudaDecoder<'m> {
     ) -> Result<Self, BackendError> {
         let layout = Layout::new(machine, program, setup)?;
         let device = Arc::clone(&machine.device);
-        let unit = |source: Source| Unit { source, dtype: machine.dtype, size: 0 };
-        device.load(&[unit(Source::Rows), unit(Source::Sample)])?;
-        load_kernels(&*device, layout.plans())?;
+        device.load(&layout.units)?;
         machine.load(&layout.needs)?;
         let crowded = setup.rows > machine.tuning.skinny_rows;
         let ahead = if layout.is_split() && setup.run_ahead > 1 && crowded { URGENT } else { COARSE };
