@@ -194,7 +194,6 @@ impl Emitter<'_> {
             mode: i32::from(product.swiglu),
             wide: i32::from(product.out.element == Element::Float),
             eps: product.norm.map_or(0.0, |(_, eps)| narrow(eps)),
-            ..LinearArguments::default()
         };
         self.step(id, Call::Linear(arguments));
         Ok(())
