@@ -189,7 +189,7 @@ profile() {
             --metrics gpu__time_duration.sum,dram__bytes_read.sum,dram__bytes_write.sum \
             "$photonc" bench "$work/paper-600m" --protocol recgen --regime 64/48 --batch "$batch" --run-ahead 1 --repetitions 1 \
             --backend cuda --devices "$gpu" --json
-        [[ -n "$dry" ]] || python3 "$here/tests/gpu/ncu_table.py" "$out/profile-$batch.log" | tee "$out/profile-$batch.txt" | head -n 40
+        [[ -n "$dry" ]] || python3 "$here/tests/gpu/ncu_table.py" "$out/profile-$batch.log" | tee "$out/profile-$batch.txt"
     done
 }
 

@@ -190,7 +190,8 @@ fn stress(cuda: &mut Cuda, program: &Program, dtype: Dtype, load: &Load) {
         {
             if dtype == Dtype::F32 {
                 assert_eq!(found[..], alone[..found.len()], "request {number}, {what}");
-            } else if asked(*number, program, load.setup).sampling == Sampling::greedy() {
+            } else if asked(*number, program, load.setup).sampling == Sampling::greedy() && !found.is_empty()
+            {
                 // Other kernels serve other numbers of rows and prompts: in short types near ties fall either way, and a
                 // draw from 32 000 nearly equal chances always does. A wrong row would agree in hardly any token.
                 let same = found.iter().zip(alone).filter(|(a, b)| a == b).count();

@@ -35,7 +35,7 @@ def main():
         known[2] += scaled(row, "dram__bytes_read.sum", BYTES) + scaled(row, "dram__bytes_write.sum", BYTES)
     total = sum(seconds for _, seconds, _ in found.values())
     print(f"{'kernel':60} {'grid':>16} {'times':>6} {'us each':>9} {'GB/s':>6} {'of time':>7}")
-    for (name, grid), (count, seconds, moved) in sorted(found.items(), key=lambda item: -item[1][1])[:60]:
+    for (name, grid), (count, seconds, moved) in sorted(found.items(), key=lambda item: -item[1][1])[:40]:
         rate = moved / seconds / 1e9 if seconds else 0
         print(f"{name:60} {grid:>16} {count:6} {seconds / count * 1e6:9.2f} {rate:6.0f} {seconds / total:7.1%}")
 

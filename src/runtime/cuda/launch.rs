@@ -281,7 +281,7 @@ mod tests {
     use super::{Rows, linear, rms_norm, sample};
     use crate::ir::dtype::Dtype;
     use crate::runtime::cuda::arguments::{LinearArguments, NormArguments, SampleArguments};
-    use crate::runtime::cuda::device::Properties;
+    use crate::runtime::cuda::device::{Properties, Source};
 
     fn device(shared_bytes: usize) -> Properties {
         Properties {
@@ -329,6 +329,17 @@ mod tests {
             assert_eq!(chosen(a, Dtype::Bf16), "linear_any");
         }
         assert_eq!(chosen(product(1, 1664, 64, 0), Dtype::F32), "linear_any");
+    }
+
+    // What is asked for must be what the kernel lays out.
+    #[test]
+    fn the_variants_are_those_of_the_source() {
+        for variant in &super::SKINNY {
+            let super::Skinny { rows, tiles, stages, resident, name } = variant;
+            let line = format!("SKINNY({name}, {}, {tiles}, {stages}, {resident})\n", rows / 8);
+            assert!(Source::Skinny.text().contains(&line), "{line}");
+        }
+        assert_eq!(Source::Skinny.text().matches("\nSKINNY(linear_skinny").count(), super::SKINNY.len());
     }
 
     // Every block that runs at the same time has the same number of tiles.

@@ -14,6 +14,8 @@ const STREAM_QUERIES: usize = 64;
 const LEAST_STREAM_QUERIES: usize = 16;
 const THREADS: u32 = 256;
 const SMALL_BLOCK: u32 = 64;
+/// Two angles are read at once.
+const TABLE_ALIGN_BYTES: u64 = 16;
 
 /// Keys that the variants of `attend_window` hold.
 const WINDOWS: [(i32, &str); 3] = [(4, "attend_window_4"), (8, "attend_window_8"), (16, "attend_window_16")];
@@ -45,6 +47,10 @@ fn check(
     }
     if a.table != 0 {
         positive(kernel, "table_positions", a.table_positions)?;
+        if !a.table.is_multiple_of(TABLE_ALIGN_BYTES) {
+            let found = i64::try_from(a.table).unwrap_or(i64::MAX);
+            return error("table", found, format!("an address that is a multiple of {TABLE_ALIGN_BYTES}"));
+        }
     }
     let word = 2 * dtype.size_bytes() as u64;
     for (what, heads) in layout(a) {
@@ -219,6 +225,9 @@ mod tests {
         let mut odd = step(1, 1, 0);
         odd.q.head = 51;
         assert_eq!(attend(&odd, 52, Dtype::Bf16, &device()).expect_err("refused").what, "q");
+        let mut odd = step(1, 1, 0);
+        (odd.table, odd.table_positions) = (264, 1);
+        assert_eq!(attend(&odd, 52, Dtype::Bf16, &device()).expect_err("refused").what, "table");
         let mut odd = step(1, 1, 0);
         odd.heads = 33;
         assert_eq!(attend(&odd, 52, Dtype::Bf16, &device()).expect_err("refused").what, "heads");

@@ -216,14 +216,9 @@ DEVICE int seen_by(const AttendArguments &a, int position, int visible) {
 
 // ---- append_keys ----
 
-extern "C" __global__ void __launch_bounds__(ATTEND_THREADS) append_keys(const __grid_constant__ AttendArguments a) {
-    release_next();
-    await_previous();
-    int lane = threadIdx.x % LANES;
-    int64 unit = ((int64)blockIdx.x * ATTEND_THREADS + threadIdx.x) / LANES;
-    if (unit >= (int64)a.rows * a.keys * a.kv_heads) return;
-    int head = (int)(unit % a.kv_heads), j = (int)(unit / a.kv_heads % a.keys), row = (int)(unit / a.kv_heads / a.keys);
-    int past = past_of(a, row), at = j + (a.store_at_past ? past : 0);
+// Rotates a new key and copies it and its value into store.
+DEVICE void store_new_key(const AttendArguments &a, int row, int j, int head, int past, int lane) {
+    int at = j + (a.store_at_past ? past : 0);
     Vector k, v;
     Angles angles = {};
     load(k, own_of(a.k, row, j, head, lane), lane);
@@ -232,6 +227,16 @@ extern "C" __global__ void __launch_bounds__(ATTEND_THREADS) append_keys(const _
     rotate(k, angles, a);
     store(own_of(a.store_k, row, at, head, lane), k, lane);
     store(own_of(a.store_v, row, at, head, lane), v, lane);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTEND_THREADS) append_keys(const __grid_constant__ AttendArguments a) {
+    release_next();
+    await_previous();
+    int lane = threadIdx.x % LANES;
+    int64 unit = ((int64)blockIdx.x * ATTEND_THREADS + threadIdx.x) / LANES;
+    if (unit >= (int64)a.rows * a.keys * a.kv_heads) return;
+    int head = (int)(unit % a.kv_heads), j = (int)(unit / a.kv_heads % a.keys), row = (int)(unit / a.kv_heads / a.keys);
+    store_new_key(a, row, j, head, past_of(a, row), lane);
 }
 
 // ---- attend_window ----
@@ -520,15 +525,7 @@ template <int QUERIES> DEVICE void attend_items(const AttendArguments &a, int ro
 DEVICE void store_new_keys(const AttendArguments &a, int row, int head) {
     int lane = threadIdx.x % LANES, units = blockDim.x / LANES, past = past_of(a, row);
     for (int j = units - 1 - threadIdx.x / LANES; j < a.keys; j += units) {
-        int at = j + (a.store_at_past ? past : 0);
-        Vector k, v;
-        Angles angles = {};
-        load(k, own_of(a.k, row, j, head, lane), lane);
-        load(v, own_of(a.v, row, j, head, lane), lane);
-        load(angles, a, past + j, lane);
-        rotate(k, angles, a);
-        store(own_of(a.store_k, row, at, head, lane), k, lane);
-        store(own_of(a.store_v, row, at, head, lane), v, lane);
+        store_new_key(a, row, j, head, past, lane);
     }
 }
 

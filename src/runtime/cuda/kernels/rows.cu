@@ -1,5 +1,5 @@
-// Operations on rows: rms_norm, swiglu, embed, gather_rows; and the slow general ones: elementwise (but for copies of rows), iota; and read_words, whose
-// time is the ceiling of all that read. Rows move 16 bytes at a time where every address allows it, one element at a time
+// Operations on rows: rms_norm, swiglu, embed, gather_rows; the slow general ones: elementwise (but for copies of rows), iota;
+// and read_words, whose time is the ceiling of all that read. Rows move 16 bytes at a time where every address allows it, one element at a time
 // otherwise.
 #include "device.cuh"
 
