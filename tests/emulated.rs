@@ -572,7 +572,7 @@ fn the_programs_own_kernels_build() {
     let device = Emulated::new(Options::new(Order::Immediate), Box::new(emulated::program_text));
     for source in Source::ALL {
         let size = match source {
-            Source::Attention => 56,
+            _ if source.of_heads() => 56,
             Source::Skinny => 8,
             _ => 0,
         };

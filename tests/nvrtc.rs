@@ -69,8 +69,7 @@ fn complaints(nvrtc: &Nvrtc, unit: Unit, sm: u32) -> Vec<String> {
 fn work() -> Vec<(Unit, u32)> {
     let full = std::env::var_os("PHOTONC_FULL").is_some();
     let wanted = |unit: &Unit, sm: u32| {
-        full || sm == 90
-            || (unit.dtype == Dtype::Bf16 && (unit.source != Source::Attention || unit.size == 56))
+        full || sm == 90 || (unit.dtype == Dtype::Bf16 && (!unit.source.of_heads() || unit.size == 56))
     };
     let pairs = checked_units().into_iter().flat_map(|unit| GENERATIONS.map(|sm| (unit, sm)));
     pairs.filter(|(unit, sm)| wanted(unit, *sm)).collect()

@@ -30,7 +30,8 @@ def units(arch, everything):
         for rows in SKINNY_ROWS if dtype != "f32" else []:
             yield arch, "skinny.cu", dtype, rows
         for head_dim in HEAD_DIMS if full else PAPER_HEAD_DIMS:
-            yield arch, "attention.cu", dtype, head_dim
+            for source in ["attention.cu", "window.cu", "stream.cu"]:
+                yield arch, source, dtype, head_dim
 
 
 def spills(log):

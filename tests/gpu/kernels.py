@@ -27,9 +27,13 @@ SOURCES = {"linear": "linear.cu", "attend": "attention.cu", "append_keys": "atte
 
 
 def unit(case):
-    skinny = re.match(r"linear_skinny_m(\d+)_", case["launch"]["name"])
+    name = case["launch"]["name"]
+    skinny = re.match(r"linear_skinny_m(\d+)_", name)
     if skinny:
         return ("skinny.cu", case["dtype"], int(skinny[1]))
+    attention = re.match(r"attend_(window|stream)", name)
+    if attention:
+        return (attention[1] + ".cu", case["dtype"], case["head_dim"])
     return (SOURCES.get(case["op"], "rows.cu"), case["dtype"], case.get("head_dim", 0))
 
 

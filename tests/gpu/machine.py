@@ -16,7 +16,8 @@ TYPES = {"f32": 0, "bf16": 1, "f16": 2}
 
 
 def macros(source, dtype, size):
-    names, sized = [f"-DPHOTONC_TYPE={TYPES[dtype]}"], {"attention.cu": "HEAD_DIM", "skinny.cu": "ROWS"}
+    names, sized = [f"-DPHOTONC_TYPE={TYPES[dtype]}"], {"skinny.cu": "ROWS"}
+    sized |= dict.fromkeys(["attention.cu", "window.cu", "stream.cu"], "HEAD_DIM")
     return names + ([f"-DPHOTONC_{sized[source]}={size}"] if source in sized else [])
 
 
@@ -127,8 +128,9 @@ class Gpu:
 
     def write(self, address, data):
         data = np.ascontiguousarray(data)
-        self.call("cuMemcpyHtoD_v2", ctypes.c_uint64(address), data.ctypes.data_as(ctypes.c_void_p),
-                  ctypes.c_size_t(data.nbytes))
+        # On the stream of the launches: a copy on another one may still be under way when a kernel begins.
+        self.call("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), data.ctypes.data_as(ctypes.c_void_p),
+                  ctypes.c_size_t(data.nbytes), self.stream)
 
     def read(self, address, size):
         data = np.empty(size, np.uint8)

@@ -80,8 +80,12 @@ pub enum Source {
     Skinny,
     /// `rows.cu`: norms, SwiGLU, embedding, gathers, elementwise operations.
     Rows,
-    /// `attention.cu`: windows, caches, streams.
+    /// `attention.cu`: queries over a cache, new keys.
     Attention,
+    /// `window.cu`: windows of few keys.
+    Window,
+    /// `stream.cu`: many queries over a cache.
+    Stream,
     /// `sample.cu`: uniform numbers and tokens.
     Sample,
 }
@@ -93,7 +97,7 @@ pub struct Unit {
     pub source: Source,
     /// Element type `T` of activations and weights.
     pub dtype: Dtype,
-    /// Width of a head for `attention.cu`, rows at once for `skinny.cu`, else 0.
+    /// Width of a head for `attention.cu`, `window.cu` and `stream.cu`, rows at once for `skinny.cu`, else 0.
     pub size: usize,
 }
 

@@ -41,7 +41,10 @@ pub fn of(call: &Call, dtype: Dtype, device: &Properties) -> Result<Planned, Dev
         Call::AttendWindow(arguments, width)
         | Call::AttendCache(arguments, width)
         | Call::AttendStream(arguments, width) => {
-            (unit(Source::Attention, *width), launch_attention::attend(arguments, *width, dtype, device))
+            let shape = launch_attention::attend(arguments, *width, dtype, device);
+            let source =
+                shape.as_ref().map_or(Source::Attention, |shape| launch_attention::source(shape.name));
+            (unit(source, *width), shape)
         }
         Call::AppendKeys(arguments, width) => {
             (unit(Source::Attention, *width), launch_attention::append_keys(arguments, *width, dtype))

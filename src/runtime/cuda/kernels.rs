@@ -5,16 +5,30 @@ use super::device::{Source, Unit};
 use crate::ir::dtype::Dtype;
 
 /// Headers that every source may include, by name.
-pub const HEADERS: [(&str, &str); 3] = [
+pub const HEADERS: [(&str, &str); 4] = [
     ("abi.cuh", include_str!("kernels/abi.cuh")),
     ("device.cuh", include_str!("kernels/device.cuh")),
     ("linear.cuh", include_str!("kernels/linear.cuh")),
+    ("attention.cuh", include_str!("kernels/attention.cuh")),
 ];
 
 impl Source {
     /// Every source.
-    pub const ALL: [Source; 5] =
-        [Source::Linear, Source::Skinny, Source::Rows, Source::Attention, Source::Sample];
+    pub const ALL: [Source; 7] = [
+        Source::Linear,
+        Source::Skinny,
+        Source::Rows,
+        Source::Attention,
+        Source::Window,
+        Source::Stream,
+        Source::Sample,
+    ];
+
+    /// Whether its units are of a width of heads.
+    #[must_use]
+    pub fn of_heads(self) -> bool {
+        matches!(self, Source::Attention | Source::Window | Source::Stream)
+    }
 
     /// File name.
     #[must_use]
@@ -24,6 +38,8 @@ impl Source {
             Source::Skinny => "skinny.cu",
             Source::Rows => "rows.cu",
             Source::Attention => "attention.cu",
+            Source::Window => "window.cu",
+            Source::Stream => "stream.cu",
             Source::Sample => "sample.cu",
         }
     }
@@ -36,6 +52,8 @@ impl Source {
             Source::Skinny => include_str!("kernels/skinny.cu"),
             Source::Rows => include_str!("kernels/rows.cu"),
             Source::Attention => include_str!("kernels/attention.cu"),
+            Source::Window => include_str!("kernels/window.cu"),
+            Source::Stream => include_str!("kernels/stream.cu"),
             Source::Sample => include_str!("kernels/sample.cu"),
         }
     }
@@ -53,7 +71,9 @@ impl Unit {
         };
         let mut macros = vec![format!("-DPHOTONC_TYPE={number}")];
         match self.source {
-            Source::Attention => macros.push(format!("-DPHOTONC_HEAD_DIM={}", self.size)),
+            Source::Attention | Source::Window | Source::Stream => {
+                macros.push(format!("-DPHOTONC_HEAD_DIM={}", self.size))
+            }
             Source::Skinny => macros.push(format!("-DPHOTONC_ROWS={}", self.size)),
             Source::Linear | Source::Rows | Source::Sample => {}
         }
@@ -74,7 +94,7 @@ pub fn checked_units() -> Vec<Unit> {
     for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
         for source in Source::ALL {
             let sizes: &[usize] = match source {
-                Source::Attention => &CHECKED_HEAD_DIMS,
+                Source::Attention | Source::Window | Source::Stream => &CHECKED_HEAD_DIMS,
                 Source::Skinny if dtype == Dtype::F32 => &[],
                 Source::Skinny => &SKINNY_ROWS,
                 Source::Linear | Source::Rows | Source::Sample => &[0],

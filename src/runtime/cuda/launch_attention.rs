@@ -1,8 +1,8 @@
-//! Shapes of the launches of `attention.cu`: windows, caches, streams. Owns what these kernels ask of a head's layout;
+//! Shapes of the launches of attention: windows, caches, streams. Owns what these kernels ask of a head's layout;
 //! refuses odd head widths.
 
 use super::arguments::{AttendArguments, Heads};
-use super::device::Properties;
+use super::device::{Properties, Source};
 use super::launch::{LaunchError, Shape, across_x, positive};
 use crate::ir::dtype::Dtype;
 
@@ -20,7 +20,7 @@ const TABLE_ALIGN_BYTES: u64 = 16;
 /// Keys that the variants of `attend_window` hold.
 const WINDOWS: [(i32, &str); 3] = [(4, "attend_window_4"), (8, "attend_window_8"), (16, "attend_window_16")];
 
-/// Lanes of a warp that share a head: `LANES` of `attention.cu`.
+/// Lanes of a warp that share a head: `LANES` of `attention.cuh`.
 fn lanes(head_dim: usize) -> usize {
     let half = head_dim / 2;
     let words = if half.is_multiple_of(2) { half / 2 } else { half };
@@ -82,6 +82,15 @@ fn layout(a: &AttendArguments) -> [(&'static str, Heads); 8] {
 
 fn pairs(kernel: &'static str, a: &AttendArguments) -> Result<usize, LaunchError> {
     Ok(positive(kernel, "rows", a.rows)?.saturating_mul(positive(kernel, "kv_heads", a.kv_heads)?))
+}
+
+/// Where the kernel that `attend` has chosen is compiled from.
+pub(super) fn source(name: &str) -> Source {
+    match name {
+        "attend_stream" => Source::Stream,
+        _ if WINDOWS.iter().any(|(_, window)| *window == name) => Source::Window,
+        _ => Source::Attention,
+    }
 }
 
 /// Attention: `attend_window_*` where all keys of every row are known to be few, `attend_stream` where there are no new

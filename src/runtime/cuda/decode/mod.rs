@@ -96,8 +96,14 @@ impl<'m> CudaDecoder<'m> {
     ) -> Result<Self, BackendError> {
         let layout = Layout::new(machine, program, setup)?;
         let device = Arc::clone(&machine.device);
-        device.load(&layout.units)?;
-        machine.load(&layout.needs)?;
+        // Kernels are compiled while weights are on their way.
+        let (kernels, weights) = std::thread::scope(|scope| {
+            let kernels = scope.spawn(|| device.load(&layout.units));
+            let weights = machine.load(&layout.needs);
+            (kernels.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), weights)
+        });
+        kernels?;
+        weights?;
         let crowded = setup.rows > machine.tuning.skinny_rows;
         let ahead = if layout.is_split() && setup.run_ahead > 1 && crowded { URGENT } else { COARSE };
         let mut state = BTreeMap::new();

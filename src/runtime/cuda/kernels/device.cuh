@@ -9,6 +9,8 @@
 #endif
 
 #define DEVICE __device__ __forceinline__
+// What is rarely called: compiled once.
+#define SEPARATE static __device__ __noinline__
 #define FULL_WARP 0xffffffffu
 
 struct Bf16 {

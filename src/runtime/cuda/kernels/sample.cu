@@ -148,7 +148,7 @@ DEVICE uint64 least_above(double x, uint64 most) {
 // ---- few candidates ----
 
 // The token among the k largest logits, or -2 where too many are level with the k-th to be collected.
-DEVICE int64 draw_few(Row row, unsigned own_largest, int k, const Parameters &p) {
+SEPARATE int64 draw_few(Row row, unsigned own_largest, int k, const Parameters &p) {
     __shared__ uint64 collected[COLLECTED];
     __shared__ uint64 sorted[FEW];
     __shared__ uint64 shares[FEW];
@@ -270,7 +270,7 @@ DEVICE void keys_of_bin(const Row &row, int bin, unsigned &low, unsigned &high) 
 }
 
 // Sums shares, or ones where `counting`. threshold is at least 1 and at most the sum of all.
-DEVICE Reached reach(const Row &row, uint64 threshold, bool counting) {
+SEPARATE Reached reach(const Row &row, uint64 threshold, bool counting) {
     __shared__ Histogram histogram;
     __shared__ int chosen;
     __shared__ uint64 above;
@@ -304,7 +304,7 @@ DEVICE Reached reach(const Row &row, uint64 threshold, bool counting) {
 }
 
 // The `nth` id (from 0) whose logit has this key.
-DEVICE int64 nth_level(const Row &row, unsigned key, int64 nth) {
+SEPARATE int64 nth_level(const Row &row, unsigned key, int64 nth) {
     __shared__ int counts[SAMPLE_WARPS];
     __shared__ int found;
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -333,7 +333,7 @@ DEVICE int64 nth_level(const Row &row, unsigned key, int64 nth) {
 
 DEVICE uint64 level_share(const Row &row, unsigned key) { return whole_share(share_of(row, value_of(key))); }
 
-DEVICE int64 draw_many(const Row &row, const Parameters &p) {
+SEPARATE int64 draw_many(const Row &row, const Parameters &p) {
     uint64 all = 0, likely = 0;
     each_logit<1>(row.logits, [&](int, float value) {
         float share = share_of(row, value);
