@@ -4,7 +4,7 @@
 #   gpu.sh [--dry-run] [--gpu N] [--out DIR] [--work DIR] PART..
 #       doctor       what of CUDA is found
 #       kernels      every kernel against NumPy in f64, and its speed
-#       goldens      goldens, low precision, shared rows, replicas
+#       goldens      goldens, the trained example, low precision, shared rows, replicas
 #       memcheck     compute-sanitizer memcheck on a golden
 #       racecheck    compute-sanitizer racecheck on a golden
 #       first        first token of paper-600m in bf16: without and with compiled kernels
@@ -132,7 +132,7 @@ doctor() { step doctor 30 "$photonc" doctor; }
 kernels() { step kernels 240 python3 "$here/tests/gpu/kernels.py"; }
 
 goldens() {
-    step goldens 300 env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" "$tests" goldens:: precision:: serving:: --test-threads 1
+    step goldens 300 env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" "$tests" goldens:: english:: precision:: serving:: --test-threads 1
 }
 
 sanitizer() {

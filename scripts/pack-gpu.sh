@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packs what a machine with a GPU needs to check and measure photonc into .carry/gpu: the program and the tests of the CUDA
-# runtime (release, feature cuda, stripped), the goldens, the kernels with their checks, and scripts/gpu.sh. Nothing else of
-# the repository is read there; Rust is not needed there.
+# runtime (release, feature cuda, stripped), the goldens, the trained example, the kernels with their checks, and
+# scripts/gpu.sh. Nothing else of the repository is read there; Rust is not needed there.
 #   scripts/pack-gpu.sh [--peer FILE]     FILE: a PyTorch benchmark to compare with, see the part `peer` of scripts/gpu.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,6 +38,8 @@ strip -o "$pack/bin/cuda-tests" "$(executable test --test cuda --no-run)"
 
 mkdir -p "$pack/tests" "$pack/src/runtime/cuda"
 cp -r tests/golden "$pack/tests/golden"
+mkdir "$pack/examples"
+cp -r examples/english "$pack/examples/english"
 cp -r src/runtime/cuda/kernels "$pack/src/runtime/cuda/kernels"
 mkdir "$pack/tests/gpu"
 cp tests/gpu/*.py tests/gpu/cases.json "$pack/tests/gpu"

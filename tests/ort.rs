@@ -8,6 +8,7 @@ mod fixture;
 use assert_cmd::Command;
 use fixture::bundled::Golden;
 use fixture::model::PROTOCOLS;
+use fixture::onnx_runtime::{library, options};
 use fixture::{GOLDENS, assert_close};
 use photonc::graph::interp::WeightCache;
 use photonc::graph::text;
@@ -29,22 +30,6 @@ const PROMPT: &str = "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16";
 
 const AHEAD: [RunAhead; 3] =
     [RunAhead::MetaContexts(1), RunAhead::MetaContexts(3), RunAhead::MetaContexts(8)];
-
-/// The library that tests use: of `PHOTONC_ORT_LIB`, else of `scripts/setup-test-deps.sh`.
-fn library() -> PathBuf {
-    if let Some(named) = std::env::var_os("PHOTONC_ORT_LIB") {
-        return named.into();
-    }
-    let pythons = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/py/lib");
-    let pythons = std::fs::read_dir(pythons).into_iter().flatten().flatten();
-    let mut folders = pythons.map(|python| python.path().join("site-packages/onnxruntime/capi"));
-    let found = folders.find(|folder| library::find(Some(folder)).is_ok());
-    found.unwrap_or_else(|| panic!("no ONNX Runtime; for tests: scripts/setup-test-deps.sh"))
-}
-
-fn options() -> OrtOptions {
-    OrtOptions { library: Some(library()), ..OrtOptions::default() }
-}
 
 fn ort(golden: &Golden) -> Ort {
     Ort::of_bundle(golden.bundle.clone(), &options()).expect("the library loads")
@@ -218,7 +203,7 @@ fn refusal(golden: &Golden, library: &Path) -> String {
 }
 
 /// A library made of Rust source.
-fn built(folder: &Path, name: &str, source: &str) -> std::path::PathBuf {
+fn built(folder: &Path, name: &str, source: &str) -> PathBuf {
     let (from, to) = (folder.join(format!("{name}.rs")), folder.join(format!("lib{name}.so")));
     std::fs::write(&from, source).expect("writes");
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());

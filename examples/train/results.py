@@ -41,9 +41,9 @@ def run_rows(metrics):
 
 
 def curve_rows(metrics):
-    """Held-out bits per byte at up to ten points of every run."""
+    """Held-out bits per byte at up to ten points of every run, the last of them its end."""
     for run in metrics["runs"]:
-        points = run["curve"][:: max(1, len(run["curve"]) // 10)]
+        points = run["curve"][::-1][:: -(-len(run["curve"]) // 10)][::-1]
         yield [run["run"], " ".join(f"{p['heldout_bits_per_byte']:.3f}" for p in points),
                f"{run['curve'][-1]['train_nats']:.3f}"]
 
@@ -58,6 +58,7 @@ def svg(all_runs):
         return f"{left + x / most * wide:.1f},{top + (peak - y) / (peak - low or 1) * high:.1f}"
 
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide + 300}" height="{high + 70}" font-family="sans-serif" font-size="12">']
+    out.append('<rect width="100%" height="100%" fill="#fff"/>')
     out.append(f'<rect x="{left}" y="{top}" width="{wide}" height="{high}" fill="none" stroke="#888"/>')
     for i in range(6):
         y = low + (peak - low) * i / 5
@@ -108,7 +109,8 @@ def samples(metrics):
     parts = []
     for run in metrics["runs"]:
         for protocol, found in run["samples"].items():
-            parts.append(f"**{run['run']}, {protocol}**, after \"...{found['prompts'][0][-120:].strip()}\"".replace("\n", " "))
+            name = run["run"] if protocol == "vanilla" else f"{run['run']}, {protocol}"
+            parts.append(f"**{name}**, after \"...{found['prompts'][0][-120:].strip()}\"".replace("\n", " "))
             parts.append(quote(found["texts"][0]))
     return "\n\n".join(parts)
 

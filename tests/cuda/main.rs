@@ -1,5 +1,5 @@
 //! The CUDA runtime on the emulated device, or, where `PHOTONC_GPU` is set and the feature `cuda` is built, on the GPU of
-//! that number. The binary travels: it needs only `tests/golden` below `CARGO_MANIFEST_DIR`.
+//! that number. The binary travels: it needs only `tests/golden` and `examples/english` below `CARGO_MANIFEST_DIR`.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a failed test panics")]
 #![allow(clippy::print_stdout, reason = "the stress test tells its figures to scripts/gpu.sh")]
 #![allow(dead_code, reason = "the emulated device's own tests use all of it")]
@@ -10,6 +10,7 @@ mod emulated;
 mod fixture;
 
 mod decoder;
+mod english;
 mod goldens;
 mod precision;
 mod serving;

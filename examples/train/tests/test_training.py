@@ -14,6 +14,7 @@ import data
 import evaluate
 import generate
 import kneser_ney
+import latents
 import train
 
 
@@ -59,6 +60,21 @@ def test_teacher_forced_scores_are_those_of_hiergen():
     with torch.no_grad():
         logits = model(torch.cat((prompt, found["tokens"]), 1))[0]
     assert torch.allclose(logits[:, 32:], found["logits"], atol=1e-4)
+
+
+# Its own latents are the forward's; a model whose converter is blind to them takes any.
+def test_what_latents_are_worth():
+    model, lengths = small(), torch.ones(24, evaluate.NEXT)
+    rows = torch.randint(50, (24, evaluate.PROMPT + evaluate.NEXT), generator=torch.Generator().manual_seed(6))
+    found = latents.figures(model, rows, lengths)
+    with torch.no_grad():
+        scores = evaluate.nats(model(rows)[0], rows)[:, evaluate.PROMPT :]
+    assert found["own"] == pytest.approx(evaluate.summary(scores, lengths)["bits_per_byte"], rel=1e-6)
+    assert len({round(found[name], 6) for name in ("own", "near", "far", "mean")}) == 4
+    assert 0 < found["spread"] < 1.1
+    model.levels[0].converter.weight.data.zero_()
+    blind = latents.figures(model, rows, lengths)
+    assert blind["own"] == blind["near"] == blind["far"] == blind["mean"]
 
 
 # With every unit after the cut replaced, the first one is what RecGen conditions on.

@@ -8,13 +8,13 @@ use crate::graph::NodeId;
 use crate::ir::attr::Mask;
 use crate::ir::op::Op;
 
-/// Most keys of a window, cached and new.
+/// Most keys of a sequence that is computed like a window: the kernels of windows hold so many.
 pub(super) const WINDOW_KEYS: usize = 16;
 
 /// Which kernel serves an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// At most `WINDOW_KEYS` keys, positions known.
+    /// Positions known, and few keys or keys of earlier windows before the new ones.
     Window,
     /// Cached keys of each row's own number, then new ones.
     Cache,
@@ -89,8 +89,8 @@ impl Attend {
             read_later: false,
         };
         match mask {
-            Mask::Causal if total <= WINDOW_KEYS => {}
-            Mask::Causal if keys.len() == 1 => attend.kind = Kind::Stream,
+            Mask::Causal if total <= WINDOW_KEYS || keys.len() > 1 => {}
+            Mask::Causal => attend.kind = Kind::Stream,
             Mask::Past if keys.len() == 2 => {
                 attend.take_cache(demand, id, (keys[0], values[0]), operands[3])?
             }
