@@ -254,6 +254,7 @@ struct Runner {
     char *signal_stack = nullptr;
     char *shared = nullptr;
     size_t page = 0;
+    unsigned guarded = 0; // stacks whose end is guarded
     Job *job = nullptr;
     uint3 block{};
     uint3 grid{};
@@ -374,7 +375,6 @@ inline Runner *make_runner() {
     runner->fibers.resize(MOST_THREADS);
     runner->warps.resize(MOST_THREADS / LANES);
     for (unsigned i = 0; i < MOST_THREADS; i++) {
-        mprotect(runner->stacks + i * stride, runner->page, PROT_NONE);
         Fiber &fiber = runner->fibers[i];
         fiber.stack = runner->stacks + i * stride + runner->page;
         fiber.thread = {i, 0, 0};
@@ -574,6 +574,10 @@ inline void run_blocks(Job &job) {
     Runner &runner = *take_runner();
     runner.job = &job;
     runner.threads = launch.threads;
+    // Each splits a mapping, of which a process may have so many: no more than there are threads.
+    for (; runner.guarded < launch.threads; runner.guarded++) {
+        mprotect(runner.stacks + runner.guarded * (STACK_BYTES + runner.page), runner.page, PROT_NONE);
+    }
     runner.grid = {launch.grid[0], launch.grid[1], launch.grid[2]};
     runner.failed = false;
     auto shared = reinterpret_cast<uintptr_t>(runner.shared_pages + SHARED_CAPACITY) - launch.shared_bytes;
