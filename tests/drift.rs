@@ -16,7 +16,7 @@ use photonc::runtime::score::Windows;
 
 /// The reference with the graph of states.
 fn with_states(model: &Model, config: &ModelConfig) -> Reference {
-    let graph = compile::states(config, Dtype::F32).expect("compiles");
+    let graph = compile::states(config, Dtype::F32, Vec::new()).expect("compiles");
     let mut reference = model.reference();
     reference.insert(graph.verify().expect("is valid")).expect("has its weights");
     reference

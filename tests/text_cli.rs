@@ -324,6 +324,31 @@ fn a_text_is_scored_as_its_tokens() -> TestResult {
     Ok(())
 }
 
+/// Of weights in few bits too: both protocols read the same ones, so that nothing parts them in the first meta-context.
+#[test]
+fn a_drift_of_weights_in_few_bits_is_measured() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    speaking_bundle(folder.path(), &[])?;
+    fs::copy(speaking::file("text.txt"), folder.path().join("text.txt"))?;
+    let quant = ["export", "model", "-o", "few-bits", "--quant", "level1=int8,lm_head=int8"];
+    assert!(photonc(folder.path(), &quant, "")?.status.success());
+    let measured = |bundle: &str, backend: &str| {
+        let command = ["verify", bundle, "--drift", "--backend", backend, "--text-file", "text.txt"];
+        let sizes = ["--prompt-tokens", "32", "-n", "32", "--prompts", "2", "--distances", "16,32"];
+        document(folder.path(), &[&command[..], &sizes].concat())
+    };
+    let kl = |document: &Value, range: usize| document["ranges"][range]["kl"].as_f64().unwrap_or(f64::NAN);
+    let perplexity = |document: &Value| document["whole"]["perplexity_hiergen"].as_f64().unwrap_or(f64::NAN);
+    let whole = measured("bundle", "reference")?;
+    for backend in ["reference", "tract"] {
+        let few = measured("few-bits", backend)?;
+        assert!(kl(&few, 0) < 1e-9 && kl(&few, 1) > 1e-4, "{backend}: {few}");
+        let change = (perplexity(&few) / perplexity(&whole) - 1.0).abs();
+        assert!((1e-5..0.2).contains(&change), "{backend}: {change}");
+    }
+    Ok(())
+}
+
 /// The drift of a model on a text: the same on tract as on the reference, with limits that decide the exit code, and a
 /// plot.
 #[test]

@@ -189,12 +189,12 @@ pub fn specialise_with(
     Compiler::new(options).specialise(config, protocol)
 }
 
-/// The teacher-forced forward with the states of every level in `precision`, for measurements: no part of a bundle.
+/// The teacher-forced forward with the states of every level, for measurements: no part of a bundle.
 ///
 /// # Errors
 /// As [`compile`].
-pub fn states(config: &ModelConfig, precision: Dtype) -> Result<Graph, CompileError> {
-    let mut compiler = Compiler::new(PassOptions { precision, ..PassOptions::at(OptLevel::O1) });
+pub fn states(config: &ModelConfig, precision: Dtype, quantized: Vec<Choice>) -> Result<Graph, CompileError> {
+    let mut compiler = Compiler::new(PassOptions { precision, quantized, ..PassOptions::at(OptLevel::O1) });
     let name = compiler.insert(build::states(config)?)?;
     Ok(compiler.done.graphs.swap_remove(&name).unwrap_or_else(|| Graph::new(&name)))
 }

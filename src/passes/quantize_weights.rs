@@ -7,7 +7,7 @@ use crate::graph::{BuildError, Graph, NodeId};
 use crate::ir::attr::Scheme;
 use crate::ir::op::Op;
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A stack (a prefix of scopes, whole parts) and its scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,18 @@ pub fn scopes(graph: &Graph) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// What a compiled graph keeps in few bits, map by map: as choices that do the same to another graph of the model.
+#[must_use]
+pub fn choices_of(graph: &Graph) -> Vec<Choice> {
+    let mut found = BTreeMap::new();
+    for id in graph.nodes() {
+        if let Op::QuantizedWeight { scheme, .. } = graph.op(id) {
+            found.insert(graph.scope(id).to_string(), *scheme);
+        }
+    }
+    found.into_iter().map(|(stack, scheme)| Choice { stack: stack.into(), scheme }).collect()
 }
 
 /// The stack that a scope is in: `level1.decoder`, `lm_head`.

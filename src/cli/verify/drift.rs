@@ -7,12 +7,14 @@ use crate::cli::inspect::config_of;
 use crate::cli::score::TextArgs;
 use crate::cli::{Failure, Reporter};
 use crate::export::target::Target;
-use crate::graph::Verified;
+use crate::graph::{Verified, text};
 use crate::ir::dtype::Dtype;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::{self, Plan};
+use crate::passes::quantize_weights::{Choice, choices_of};
 use crate::runtime::drift::{Drift, DriftOptions, Levels, Range, Ranges, States, measure};
 use crate::runtime::generator::Generator;
+use crate::runtime::plan::SCORE;
 use crate::runtime::portable::OnnxGraph;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -107,14 +109,8 @@ fn drift(
     }
     let config = config_of(bundle)?;
     let manifest = bundle.manifest();
-    if !manifest.quantized.is_empty() {
-        let cause =
-            "its weights are kept in few bits, and the states of every level are measured with whole ones";
-        return Err(Failure::input("the drift of this bundle cannot be measured", &cause)
-            .help("measure a bundle of the same checkpoint without --quant"));
-    }
     let precision = Dtype::from_name(&manifest.precision).unwrap_or(Dtype::F32);
-    let graph = compile::states(&config, precision)?;
+    let graph = compile::states(&config, precision, quantized(bundle)?)?;
     let verified = graph.verify().map_err(|error| Failure::bug(&error))?;
     let model = match args.backend.name {
         BackendName::Reference | BackendName::Cuda => None,
@@ -142,6 +138,16 @@ fn drift(
     let shown = reporter.steps("prompts", 0);
     let on_progress = |done: usize, all: usize| shown.set(done as u64, all as u64);
     Ok(measure(generator, &mut states, tokens, options, &on_progress)?)
+}
+
+/// What the bundle's own forward reads in few bits: that of the states reads the same.
+fn quantized(bundle: &Bundle) -> Result<Vec<Choice>, Failure> {
+    if bundle.manifest().quantized.is_empty() {
+        return Ok(Vec::new());
+    }
+    let forward = text::parse(&bundle.graph_text(SCORE)?);
+    let forward = forward.map_err(|errors| Failure::input("the bundle cannot be used", &errors))?;
+    Ok(choices_of(&forward))
 }
 
 /// The graph for backends that run ONNX; its weights stand in the bundle.
