@@ -4,7 +4,7 @@
 
 use photonc::ir::dtype::Dtype;
 use photonc::runtime::cuda::cache::KernelCache;
-use photonc::runtime::cuda::device::{Source, Unit};
+use photonc::runtime::cuda::device::Unit;
 use photonc::runtime::cuda::kernels::{HEADERS, checked_units};
 use photonc::runtime::cuda::libraries::named_folders;
 use photonc::runtime::cuda::nvrtc::{Compiler, Nvrtc};
