@@ -179,10 +179,13 @@ fn stress(cuda: &mut Cuda, program: &Program, dtype: Dtype, load: &Load) {
     assert!(!emulated || after_start == at_end, "{after_start} bytes were free, now {at_end}");
     assert!(cancelled > 0 && totals.admitted > load.setup.rows, "{totals:?}, {cancelled} cancelled");
 
-    let numbers: Vec<usize> = kept.keys().copied().take(load.checked).collect();
+    let greedy = |number: &usize| asked(*number, program, load.setup).sampling == Sampling::greedy();
+    let comparable =
+        kept.iter().filter(|(number, tokens)| dtype == Dtype::F32 || (greedy(number) && !tokens.is_empty()));
+    let numbers: Vec<usize> = comparable.map(|(number, _)| *number).take(load.checked).collect();
     let same_shape = alone(cuda, program, load.setup, &numbers);
     let one_row = alone(cuda, program, DecoderSetup { rows: 1, ..load.setup }, &numbers);
-    let (mut equal, mut compared) = (0, 0);
+    let (mut common, mut compared, mut strangers) = (0, 0, Vec::new());
     for number in &numbers {
         let found = &kept[number];
         for (alone, what) in
@@ -190,17 +193,14 @@ fn stress(cuda: &mut Cuda, program: &Program, dtype: Dtype, load: &Load) {
         {
             if dtype == Dtype::F32 {
                 assert_eq!(found[..], alone[..found.len()], "request {number}, {what}");
-            } else if asked(*number, program, load.setup).sampling == Sampling::greedy() && !found.is_empty()
-            {
-                // Other kernels serve other numbers of rows and prompts: in short types near ties fall either way, and a
-                // draw from 32 000 nearly equal chances always does. A wrong row would agree in hardly any token.
-                let same = found.iter().zip(alone).filter(|(a, b)| a == b).count();
-                assert!(2 * same > found.len(), "request {number}, {what}: {same} of {} tokens", found.len());
-                (equal, compared) = (equal + same, compared + found.len());
+            }
+            let same = found.iter().zip(alone).take_while(|(a, b)| a == b).count();
+            (common, compared) = (common + same, compared + found.len());
+            if same == 0 {
+                strangers.push(format!("request {number}, {what}"));
             }
         }
     }
-    assert!(dtype == Dtype::F32 || compared > 0, "no greedy request was kept");
     let told = json!({
         "requests": totals.admitted,
         "cancelled": cancelled,
@@ -208,8 +208,14 @@ fn stress(cuda: &mut Cuda, program: &Program, dtype: Dtype, load: &Load) {
         "wasted_tokens": totals.wasted_tokens,
         "tokens_per_second": totals.tokens as f64 / seconds,
         "rows_checked_alone": numbers.len(),
-        "greedy_tokens_equal_alone": format!("{equal} of {compared}"),
+        "tokens_before_the_first_difference": format!("{common} of {compared}"),
+        "without_a_common_start": &strangers,
         "free_mib": {"start": after_start >> 20, "half": at_half.map(|bytes| bytes >> 20), "end": at_end >> 20},
     });
     println!("{told}");
+    assert!(!numbers.is_empty(), "no request was kept that can be compared");
+    // Other kernels serve other numbers of rows and prompts: in short types a near tie falls either way, and what follows it
+    // is another text. It may be the very first token of one in some fifty requests; that of a wrong row it always is.
+    let pairs = 2 * numbers.len();
+    assert!(strangers.len() <= pairs.div_ceil(16), "of {pairs}: {strangers:?}");
 }
