@@ -65,7 +65,6 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
     let weights = WeightCache::new(BundleWeights(Arc::new(bundle.clone())));
     let mut comparisons = Vec::new();
     for name in names {
-        let unusable = |cause: &dyn std::fmt::Display| Failure::input("the bundle cannot be used", cause);
         let mut graph = text::parse(&bundle.graph_text(&name)?).map_err(|errors| unusable(&errors))?;
         let mut model = None;
         if args.per_layer {
@@ -143,7 +142,6 @@ fn tapped(args: &Args, bundle: &Bundle, graph: &Graph) -> Result<(Graph, Option<
         }
         BackendName::Tract | BackendName::Ort => {}
     }
-    let unusable = |cause: &dyn std::fmt::Display| Failure::input("the bundle cannot be used", cause);
     let path = bundle.onnx(TARGET, graph.name())?;
     let failed = |cause: &dyn std::fmt::Display| unusable(&format_args!("{}: {cause}", path.display()));
     let bytes = std::fs::read(&path).map_err(|error| failed(&error))?;
@@ -228,4 +226,8 @@ fn as_json(comparison: &Comparison) -> Value {
         "first_divergent_scope": comparison.first_divergent().map(|value| &value.scope),
         "values": comparison.values.iter().map(value).collect::<Vec<_>>(),
     })
+}
+
+fn unusable(cause: &dyn std::fmt::Display) -> Failure {
+    Failure::input("the bundle cannot be used", cause)
 }

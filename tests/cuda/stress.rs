@@ -185,7 +185,7 @@ fn stress(cuda: &mut Cuda, program: &Program, dtype: Dtype, load: &Load) {
     let numbers: Vec<usize> = comparable.map(|(number, _)| *number).take(load.checked).collect();
     let same_shape = alone(cuda, program, load.setup, &numbers);
     let one_row = alone(cuda, program, DecoderSetup { rows: 1, ..load.setup }, &numbers);
-    let (mut common, mut compared, mut strangers) = (0, 0, Vec::new());
+    let (mut equal, mut compared, mut wrong) = (0, 0, Vec::new());
     for number in &numbers {
         let found = &kept[number];
         for (alone, what) in
@@ -194,10 +194,16 @@ fn stress(cuda: &mut Cuda, program: &Program, dtype: Dtype, load: &Load) {
             if dtype == Dtype::F32 {
                 assert_eq!(found[..], alone[..found.len()], "request {number}, {what}");
             }
-            let same = found.iter().zip(alone).take_while(|(a, b)| a == b).count();
-            (common, compared) = (common + same, compared + found.len());
-            if same == 0 {
-                strangers.push(format!("request {number}, {what}"));
+            // Other kernels serve other numbers of rows and prompts: in short types near ties fall either way, and a draw from
+            // 32 000 nearly equal chances always does. A wrong row would agree in hardly any token.
+            let same = found.iter().zip(alone).filter(|(a, b)| a == b).count();
+            let first = found.iter().zip(alone).take_while(|(a, b)| a == b).count();
+            (equal, compared) = (equal + same, compared + found.len());
+            if 2 * same <= found.len() {
+                let all = found.len();
+                wrong.push(format!(
+                    "request {number}, {what}: {same} of {all} tokens, the first {first} in a row"
+                ));
             }
         }
     }
@@ -208,14 +214,11 @@ fn stress(cuda: &mut Cuda, program: &Program, dtype: Dtype, load: &Load) {
         "wasted_tokens": totals.wasted_tokens,
         "tokens_per_second": totals.tokens as f64 / seconds,
         "rows_checked_alone": numbers.len(),
-        "tokens_before_the_first_difference": format!("{common} of {compared}"),
-        "without_a_common_start": &strangers,
+        "greedy_tokens_equal_alone": format!("{equal} of {compared}"),
+        "wrong": &wrong,
         "free_mib": {"start": after_start >> 20, "half": at_half.map(|bytes| bytes >> 20), "end": at_end >> 20},
     });
     println!("{told}");
     assert!(!numbers.is_empty(), "no request was kept that can be compared");
-    // Other kernels serve other numbers of rows and prompts: in short types a near tie falls either way, and what follows it
-    // is another text. It may be the very first token of one in some fifty requests; that of a wrong row it always is.
-    let pairs = 2 * numbers.len();
-    assert!(strangers.len() <= pairs.div_ceil(16), "of {pairs}: {strangers:?}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

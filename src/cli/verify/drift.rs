@@ -1,6 +1,6 @@
 //! `photonc verify --drift`: RecGen against HierGen on a text. Owns the table, the limits and the exit code.
 
-use super::{Args, backend, input_names, location, plot};
+use super::{Args, backend, input_names, location, plot, unusable};
 use crate::bundle::Bundle;
 use crate::cli::backends::BackendName;
 use crate::cli::inspect::config_of;
@@ -145,8 +145,7 @@ fn quantized(bundle: &Bundle) -> Result<Vec<Choice>, Failure> {
     if bundle.manifest().quantized.is_empty() {
         return Ok(Vec::new());
     }
-    let forward = text::parse(&bundle.graph_text(SCORE)?);
-    let forward = forward.map_err(|errors| Failure::input("the bundle cannot be used", &errors))?;
+    let forward = text::parse(&bundle.graph_text(SCORE)?).map_err(|errors| unusable(&errors))?;
     Ok(choices_of(&forward))
 }
 

@@ -71,11 +71,9 @@ impl Unit {
         };
         let mut macros = vec![format!("-DPHOTONC_TYPE={number}")];
         match self.source {
-            Source::Attention | Source::Window | Source::Stream => {
-                macros.push(format!("-DPHOTONC_HEAD_DIM={}", self.size))
-            }
+            source if source.of_heads() => macros.push(format!("-DPHOTONC_HEAD_DIM={}", self.size)),
             Source::Skinny => macros.push(format!("-DPHOTONC_ROWS={}", self.size)),
-            Source::Linear | Source::Rows | Source::Sample => {}
+            _ => {}
         }
         Some(macros)
     }
@@ -94,10 +92,10 @@ pub fn checked_units() -> Vec<Unit> {
     for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
         for source in Source::ALL {
             let sizes: &[usize] = match source {
-                Source::Attention | Source::Window | Source::Stream => &CHECKED_HEAD_DIMS,
+                _ if source.of_heads() => &CHECKED_HEAD_DIMS,
                 Source::Skinny if dtype == Dtype::F32 => &[],
                 Source::Skinny => &SKINNY_ROWS,
-                Source::Linear | Source::Rows | Source::Sample => &[0],
+                _ => &[0],
             };
             units.extend(sizes.iter().map(|size| Unit { source, dtype, size: *size }));
         }
