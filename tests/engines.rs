@@ -6,7 +6,7 @@ mod fixture;
 use fixture::golden_path;
 use fixture::pretender::{Pretender, VERSION};
 use photonc::bundle::Bundle;
-use photonc::engine::{EngineSet, Gpu, Here, Profile, Sm, Vendor, Version, pick, sets};
+use photonc::engine::{EngineSet, Gpu, Here, Profile, Sm, Vendor, Version, pick, sets, stale};
 use photonc::export::engines::{
     EngineError, EngineOptions, EngineProgress, EngineReport, Failed, build_engines,
 };
@@ -230,4 +230,73 @@ fn a_bundle_for_others_is_refused_with_what_to_do() {
         "{error}"
     );
     assert!(!out.join("engines").exists(), "nothing was begun");
+}
+
+/// Builds again what `here` calls for, and tells the graphs that were built.
+fn renew(bundle: &Bundle, here: &Here) -> Vec<String> {
+    let found = stale(bundle, here).expect("reads").expect("something no longer fits");
+    let mut vendor = Pretender { version: here.version, ..Pretender::new() };
+    build(bundle, &mut vendor, &EngineOptions::again(&found)).expect("builds");
+    assert_eq!(stale(bundle, here).expect("reads"), None, "everything fits now");
+    for graph in bundle.manifest().graphs.keys() {
+        pick(bundle, graph, here).expect("fits");
+    }
+    vendor.built
+}
+
+// A bundle that was built elsewhere or for an older library must run after one build, with the sizes that its owner chose.
+#[test]
+fn what_no_longer_fits_is_built_again_and_the_rest_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle(folder.path());
+    let chosen = vec![Profile::parse("batch=1,meta=1:2:4,capacity=8").expect("a profile")];
+    let before = build(&bundle, &mut Pretender::new(), &EngineOptions { profiles: chosen, ..options() });
+    let before = before.expect("builds").set;
+    let all = bundle.manifest().graphs.len();
+    assert_eq!(stale(&bundle, &here(89)).expect("reads"), None);
+
+    // Of one graph other weights are recorded, of another another model.
+    let mut record = before.record.clone();
+    let stranger = record.graphs["expand"].source.onnx.clone();
+    for (name, engine) in &mut record.graphs {
+        match name.as_str() {
+            "coarse" => engine.source.weights = stranger.clone(),
+            "encode" => engine.source.onnx = stranger.clone(),
+            _ => {}
+        }
+    }
+    fs::write(before.folder.join("record.json"), serde_json::to_vec(&record).expect("JSON")).expect("writes");
+    let told = stale(&bundle, &here(89)).expect("reads").expect("two do not fit").to_string();
+    assert!(
+        told.contains("no engine of `coarse`, `encode` fits") && told.contains("other weights"),
+        "{told}"
+    );
+    assert_eq!(renew(&bundle, &here(89)), ["coarse.tensorrt-rtx", "encode.tensorrt-rtx"]);
+    let after = EngineSet::open(&before.folder).expect("opens").record;
+    for (name, engine) in &after.graphs {
+        assert_eq!(engine.profiles, before.record.graphs[name].profiles, "{name}");
+    }
+
+    // Another version reads none of them; the set for this GPU is replaced.
+    let newer = Here { version: Version { minor: 8, ..VERSION }, ..here(120) };
+    assert_eq!(renew(&bundle, &newer).len(), all);
+    assert_eq!(sets(&bundle).expect("reads").len(), 1);
+
+    // Another GPU gets a set of its own, and those for the first stay.
+    let other = Here { version: newer.version, ..here(86) };
+    assert_eq!(renew(&bundle, &other).len(), all);
+    assert_eq!(sets(&bundle).expect("reads").len(), 2);
+    assert_eq!(stale(&bundle, &newer).expect("reads"), None);
+}
+
+// Where the library has no kernels for the GPU, or there is none, minutes of building would end in the same refusal.
+#[test]
+fn nothing_is_built_again_in_vain() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle(folder.path());
+    assert_eq!(stale(&bundle, &here(89)).expect("reads"), None, "what was never built is not built unasked");
+    build(&bundle, &mut Pretender::new(), &EngineOptions::new(vec![Sm(86)])).expect("builds");
+    assert_eq!(stale(&bundle, &here(90)).expect("reads"), None);
+    assert_eq!(stale(&bundle, &Here { gpu: None, ..here(89) }).expect("reads"), None);
+    assert!(stale(&bundle, &here(89)).expect("reads").is_some());
 }

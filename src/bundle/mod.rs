@@ -1,6 +1,7 @@
 //! What export writes and runtime reads: one directory with a manifest, graphs, weights and hashes. Owns its layout,
 //! its atomic replacement and its integrity; refuses to know how graphs are exported or run.
 
+mod behind;
 mod error;
 mod hash;
 mod layout;
@@ -12,6 +13,7 @@ mod stream;
 mod weights;
 mod write;
 
+pub use behind::{Unsynced, WriteBehind};
 pub use error::BundleError;
 pub use hash::{Blake3, hash_file};
 pub use layout::Layout;

@@ -1,6 +1,7 @@
 //! Adding to a bundle what its manifest does not count: engines. Owns that the new folder appears whole, in the place of the
 //! old one, or not at all.
 
+use super::behind::WriteBehind;
 use super::error::BundleError;
 use super::read::Bundle;
 use super::staging::Staging;
@@ -37,6 +38,14 @@ impl PartWriter {
     /// The name leads out of the folder, the file is there already, or it cannot be made.
     pub fn file(&self, name: &str) -> Result<FileWriter, BundleError> {
         FileWriter::create(inside(self.staging.directory(), name)?, name)
+    }
+
+    /// Starts a file of the folder that is written behind, and that nobody reads soon.
+    ///
+    /// # Errors
+    /// As for `file`, or there can be no further thread.
+    pub fn behind(&self, name: &str) -> Result<WriteBehind, BundleError> {
+        WriteBehind::start(self.file(name)?)
     }
 
     /// Puts the folder in its place, durably.

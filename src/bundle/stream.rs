@@ -22,7 +22,24 @@ pub struct FileWriter {
 impl FileWriter {
     pub(super) fn create(path: PathBuf, relative: &str) -> Result<Self, BundleError> {
         let file = File::create_new(&path).map_err(BundleError::io(&path, "create"))?;
-        Ok(FileWriter { path, relative: relative.to_owned(), file, hasher: blake3::Hasher::new(), bytes: 0 })
+        Ok(FileWriter { relative: relative.to_owned(), ..FileWriter::of(file, path) })
+    }
+
+    /// A writer to an open file that stands at `path`.
+    pub(super) fn of(file: File, path: PathBuf) -> Self {
+        FileWriter { path, relative: String::new(), file, hasher: blake3::Hasher::new(), bytes: 0 }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Has what was written so far put on the device soon, and forgotten by the system once it is there. A file that nobody
+    /// reads soon would fill the memory with fresh pages, which cost more than the writing.
+    pub(super) fn forget_pages(&self) {
+        #[cfg(target_os = "linux")]
+        // Where the system does not heed it, nothing is lost.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
     }
 
     /// Appends bytes.
@@ -30,9 +47,16 @@ impl FileWriter {
     /// # Errors
     /// The device is full or fails.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), BundleError> {
-        self.hasher.update_rayon(bytes);
+        let FileWriter { path, file, hasher, .. } = self;
+        let (written, ()) = rayon::join(
+            || file.write_all(bytes),
+            || {
+                hasher.update_rayon(bytes);
+            },
+        );
+        written.map_err(BundleError::io(path, "write"))?;
         self.bytes += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(BundleError::io(&self.path, "write"))
+        Ok(())
     }
 
     /// Appends the first `size_bytes` bytes of `source`, which stands at `source_path`, showing every piece with its

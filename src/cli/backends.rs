@@ -1,9 +1,9 @@
 //! The backends that `--backend` offers and `doctor` lists. Owns their names and how each is loaded.
 
 use super::ort_args::OrtArgs;
-use super::{Failure, engine_args};
+use super::{Failure, Reporter, engine_args};
 use crate::bundle::Bundle;
-use crate::engine::pick;
+use crate::engine::{RecordError, pick, stale};
 use crate::graph::Graph;
 use crate::ir::dtype::Dtype;
 use crate::passes::compile::Plan;
@@ -51,6 +51,9 @@ pub struct BackendArgs {
     /// Type of activations and weights on the GPU; by default the type of the stored weights
     #[arg(long, value_name = "TYPE", value_parser = compute_type)]
     compute: Option<Dtype>,
+    /// Refuse TensorRT engines that do not fit this machine or the bundle, rather than build them again
+    #[arg(long)]
+    no_rebuild: bool,
     #[command(flatten)]
     ort: OrtArgs,
 }
@@ -99,26 +102,32 @@ impl BackendName {
 impl BackendArgs {
     /// Refuses options that the backend would not heed.
     pub fn check(&self) -> Result<(), Failure> {
+        if self.no_rebuild && self.name != BackendName::Tensorrt {
+            let found = self.name.name();
+            return Err(Failure::usage(&format_args!(
+                "--no-rebuild is for `--backend tensorrt`, found `--backend {found}`"
+            )));
+        }
         self.ort.check(self.name)
     }
 
     /// Opens a bundle on the backend.
-    pub fn open(&self, path: &Path) -> Result<(Bundle, Generator), Failure> {
+    pub fn open(&self, path: &Path, reporter: &Reporter) -> Result<(Bundle, Generator), Failure> {
         self.check()?;
         let bundle = Bundle::open(path)?;
-        let generator = self.generator(&bundle)?;
+        let generator = self.generator(&bundle, reporter)?;
         Ok((bundle, generator))
     }
 
     /// Puts an opened bundle on the backend.
-    pub fn generator(&self, bundle: &Bundle) -> Result<Generator, Failure> {
+    pub fn generator(&self, bundle: &Bundle, reporter: &Reporter) -> Result<Generator, Failure> {
         self.check()?;
         let backend: Box<dyn Backend> = match self.name {
             BackendName::Tract => Box::new(Tract::of_bundle(bundle.clone())),
             BackendName::Ort => self.ort(bundle, None)?,
             BackendName::Reference => Box::new(Reference::of_bundle(bundle.clone())),
             BackendName::Cuda => self.cuda(bundle)?,
-            BackendName::Tensorrt => self.tensorrt(bundle)?,
+            BackendName::Tensorrt => self.tensorrt(bundle, reporter)?,
         };
         Ok(Generator::of_bundle(bundle, backend)?)
     }
@@ -152,12 +161,19 @@ impl BackendArgs {
         Ok(Box::new(cuda.map_err(RuntimeError::from)?))
     }
 
-    /// TensorRT engines of the bundle.
-    pub fn tensorrt(&self, bundle: &Bundle) -> Result<Box<dyn Backend>, Failure> {
+    /// TensorRT engines of the bundle; those that building mends are built again.
+    pub fn tensorrt(&self, bundle: &Bundle, reporter: &Reporter) -> Result<Box<dyn Backend>, Failure> {
         let unavailable = |message| BackendError::Unavailable { backend: self.name.name(), message };
         let device = self.one_device()?;
         let runner =
             engine_args::runner(device).map_err(|message| RuntimeError::from(unavailable(message)))?;
+        let unreadable = |error: RecordError| RuntimeError::from(unavailable(error.to_string()));
+        if !self.no_rebuild
+            && let Some(stale) = stale(bundle, runner.here()).map_err(unreadable)?
+        {
+            reporter.note(&format!("{stale}\nbuilding them again; --no-rebuild refuses them"));
+            engine_args::again(bundle, runner.here().vendor, &stale, reporter)?;
+        }
         // A bundle without a fitting engine is refused before the GPU is opened.
         if bundle.manifest().graphs.contains_key(ENCODE) {
             pick(bundle, ENCODE, runner.here()).map_err(|error| {

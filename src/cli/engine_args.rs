@@ -5,7 +5,7 @@ use super::{Failure, Reporter};
 use crate::bundle::Bundle;
 use crate::engine::{
     Capabilities, EngineBuilder, EngineFile, EngineRunner, EngineSet, EngineTarget, Level, Profile, Sm,
-    Vendor,
+    Stale, Vendor,
 };
 use crate::export::engines::{EngineOptions, EngineProgress, EngineReport, build_engines};
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ impl EngineArgs {
         reporter: &Reporter,
     ) -> Result<EngineReport, Failure> {
         let options = EngineOptions { graphs, force, ..self.options(capabilities(target)?) };
-        self.build_with(bundle, target, &options, reporter)
+        build_with(bundle, target, &options, self.tensorrt_lib.as_deref(), reporter)
     }
 
     /// Builds the engines of an earlier set anew, for the same graphs and, unless others are given, the same sizes.
@@ -60,38 +60,48 @@ impl EngineArgs {
         };
         let graphs = Some(earlier.record.graphs.keys().cloned().collect());
         let options = EngineOptions { graphs, profiles_of, ..self.options(earlier.record.sms.clone()) };
-        self.build_with(bundle, target, &options, reporter)
+        build_with(bundle, target, &options, self.tensorrt_lib.as_deref(), reporter)
     }
 
     fn options(&self, sms: Vec<Sm>) -> EngineOptions {
         let reproducer = (!self.no_reproducer).then(|| self.reproducer.clone());
         EngineOptions { profiles: self.profile.clone(), reproducer, ..EngineOptions::new(sms) }
     }
+}
 
-    fn build_with(
-        &self,
-        bundle: &Bundle,
-        target: &EngineTarget,
-        options: &EngineOptions,
-        reporter: &Reporter,
-    ) -> Result<EngineReport, Failure> {
-        let mut builder = open(target, self.tensorrt_lib.as_deref())?;
-        let shown = reporter.phases("build engines");
-        let telling = Arc::clone(&shown);
-        let progress: Arc<dyn Fn(EngineProgress) + Send + Sync> = Arc::new(move |progress| {
-            let EngineProgress { graph, at, of, step } = progress;
-            let phase =
-                step.as_ref().map_or(String::new(), |step| format!(", {}", step.phase.to_lowercase()));
-            telling.name(&format!("{graph} ({} of {of}){phase}", at + 1));
-            let (done, steps) = step.map_or((0, 1), |step| (step.done, step.of));
-            telling.set(done, steps);
-        });
-        let report = build_engines(bundle, builder.as_mut(), options, &progress)?;
-        drop(progress);
-        drop(shown);
-        tell_messages(&report, reporter);
-        Ok(report)
+/// Builds again what no longer fits, with the libraries that run engines too.
+pub fn again(bundle: &Bundle, vendor: Vendor, stale: &Stale, reporter: &Reporter) -> Result<(), Failure> {
+    let target = EngineTarget { vendor, capabilities: Capabilities::Listed(stale.sms.clone()) };
+    let report = build_with(bundle, &target, &EngineOptions::again(stale), None, reporter)?;
+    for line in as_text(&report).lines() {
+        reporter.detail(line);
     }
+    Ok(())
+}
+
+/// Builds with the libraries at `library`, or where they are found, and shows how far it is.
+fn build_with(
+    bundle: &Bundle,
+    target: &EngineTarget,
+    options: &EngineOptions,
+    library: Option<&Path>,
+    reporter: &Reporter,
+) -> Result<EngineReport, Failure> {
+    let mut builder = open(target, library)?;
+    let shown = reporter.phases("build engines");
+    let telling = Arc::clone(&shown);
+    let progress: Arc<dyn Fn(EngineProgress) + Send + Sync> = Arc::new(move |progress| {
+        let EngineProgress { graph, at, of, step } = progress;
+        let phase = step.as_ref().map_or(String::new(), |step| format!(", {}", step.phase.to_lowercase()));
+        telling.name(&format!("{graph} ({} of {of}){phase}", at + 1));
+        let (done, steps) = step.map_or((0, 1), |step| (step.done, step.of));
+        telling.set(done, steps);
+    });
+    let report = build_engines(bundle, builder.as_mut(), options, &progress)?;
+    drop(progress);
+    drop(shown);
+    tell_messages(&report, reporter);
+    Ok(report)
 }
 
 /// What the vendor warned of, and with `--verbose` everything it said.

@@ -121,7 +121,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         ));
     }
     let started = Instant::now();
-    let mut generator = args.backend.generator(&bundle)?;
+    let mut generator = args.backend.generator(&bundle, reporter)?;
     let on_host = load_graphs(&mut generator, &request)?;
     reporter.detail(&format!("graphs loaded in {:.1?}", started.elapsed()));
     if on_host {

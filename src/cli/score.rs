@@ -93,7 +93,7 @@ impl TextArgs {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
-    let (bundle, mut generator) = args.backend.open(&args.bundle)?;
+    let (bundle, mut generator) = args.backend.open(&args.bundle, reporter)?;
     let text = args.text.read(&bundle, reporter)?;
     let (score, timing) = match &args.logits {
         Some(file) => with_logits(&mut generator, &text.ids, file)?,

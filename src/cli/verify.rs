@@ -72,7 +72,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
         }
         let verified = graph.verify().map_err(|error| unusable(&error))?;
         // One graph at a time: a backend keeps the weights of what it has loaded.
-        let mut backend = backend(args, &bundle, verified, model, args.per_layer)?;
+        let mut backend = backend(args, &bundle, verified, model, args.per_layer, reporter)?;
         let precision = args.backend.precision();
         let comparison = compare_as(verified, &weights, backend.as_mut(), args.seed, precision)?;
         comparisons.push(Comparison { graph: name, ..comparison });
@@ -89,6 +89,7 @@ fn backend(
     graph: Verified<'_>,
     model: Option<OnnxGraph>,
     insert: bool,
+    reporter: &Reporter,
 ) -> Result<Box<dyn Backend>, Failure> {
     let refused = |error| Failure::from(CompareError::Candidate(error));
     match args.backend.name {
@@ -108,7 +109,7 @@ fn backend(
         }
         BackendName::Ort => args.backend.ort(bundle, model),
         BackendName::Cuda => args.backend.with_graph(bundle, graph.graph()),
-        BackendName::Tensorrt => args.backend.tensorrt(bundle),
+        BackendName::Tensorrt => args.backend.tensorrt(bundle, reporter),
     }
 }
 

@@ -122,7 +122,7 @@ impl BuildError {
     }
 }
 
-/// Takes the bytes of an engine.
+/// Takes the bytes of an engine, piece by piece.
 pub type Sink<'s> = dyn FnMut(&[u8]) -> Result<(), BundleError> + 's;
 
 /// A vendor's library that builds engines.
@@ -133,9 +133,9 @@ pub trait EngineBuilder {
     /// Version of the library.
     fn version(&self) -> Version;
 
-    /// Builds an engine and hands its bytes to `sink` once all is well.
+    /// Builds an engine and hands its bytes to `sink`, from any thread.
     ///
     /// # Errors
-    /// The model cannot be read or compiled, or an input was dropped.
+    /// The model cannot be read or compiled, or an input was dropped: what `sink` has taken is no engine.
     fn build(&mut self, order: &Order<'_>, sink: &mut Sink<'_>) -> Result<Built, BuildError>;
 }

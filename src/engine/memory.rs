@@ -1,4 +1,4 @@
-//! Memory of a build: what it is expected to take, what it took, and that what is freed goes back to the system.
+//! Memory of a build: what it is expected to take, what it took, and that what is freed serves the next build.
 
 use std::fs;
 
@@ -15,29 +15,62 @@ pub fn predicted_peak_bytes(weights_bytes: u64) -> u64 {
     BASE_BYTES + COPIES_OF_WEIGHTS * weights_bytes
 }
 
-/// Makes the C library of this process give large blocks back to the system as soon as they are freed, and gives back what
-/// it holds. It would keep blocks of weights, of up to 32 MiB, for later ones that rarely fit them: a fifth of a peak.
-/// Nothing happens where the C library is not glibc.
+/// While it lives, the C library of this process keeps what is freed, large blocks too, for what is built next: pages that go
+/// back to the system and come again cost a third of a build's time. Dropping it gives them back and restores what
+/// `malloc.h` has by default. Nothing happens where the C library is not glibc.
 #[cfg(feature = "tensorrt-rtx")]
-pub(crate) fn give_back_freed() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        use std::ffi::c_int;
-        /// `M_MMAP_THRESHOLD` of `malloc.h`.
-        const MMAP_THRESHOLD: c_int = -3;
-        /// Blocks from this size on are mapped one by one.
-        const LARGE_BYTES: c_int = 1 << 20;
-        unsafe extern "C" {
-            fn mallopt(parameter: c_int, value: c_int) -> c_int;
-            fn malloc_trim(kept_bytes: usize) -> c_int;
-        }
-        // SAFETY: as `malloc.h` declares them; both may be called at any time and from any thread, and move no block.
-        unsafe {
-            mallopt(MMAP_THRESHOLD, LARGE_BYTES);
-            malloc_trim(0);
-        }
+#[derive(Debug)]
+pub(super) struct KeepFreed(());
+
+#[cfg(feature = "tensorrt-rtx")]
+impl KeepFreed {
+    pub(super) fn start() -> Self {
+        // No block is mapped on its own, and the heap never shrinks.
+        set_malloc(0, -1);
+        KeepFreed(())
     }
 }
+
+#[cfg(feature = "tensorrt-rtx")]
+impl Drop for KeepFreed {
+    fn drop(&mut self) {
+        set_malloc(65536, 128 << 10);
+        give_back();
+    }
+}
+
+/// Sets how many blocks are mapped one by one at most, and from how many free bytes on the heap shrinks.
+#[cfg(all(feature = "tensorrt-rtx", target_os = "linux", target_env = "gnu"))]
+fn set_malloc(mapped_blocks: std::ffi::c_int, free_bytes: std::ffi::c_int) {
+    use std::ffi::c_int;
+    /// Of `malloc.h`.
+    const M_TRIM_THRESHOLD: c_int = -1;
+    /// Of `malloc.h`.
+    const M_MMAP_MAX: c_int = -4;
+    unsafe extern "C" {
+        fn mallopt(parameter: c_int, value: c_int) -> c_int;
+    }
+    // SAFETY: as `malloc.h` declares it; it may be called at any time and from any thread, and moves no block.
+    unsafe {
+        mallopt(M_MMAP_MAX, mapped_blocks);
+        mallopt(M_TRIM_THRESHOLD, free_bytes);
+    }
+}
+
+#[cfg(all(feature = "tensorrt-rtx", target_os = "linux", target_env = "gnu"))]
+fn give_back() {
+    unsafe extern "C" {
+        fn malloc_trim(kept_bytes: usize) -> std::ffi::c_int;
+    }
+    // SAFETY: as above.
+    unsafe { malloc_trim(0) };
+}
+
+#[cfg(all(feature = "tensorrt-rtx", not(all(target_os = "linux", target_env = "gnu"))))]
+fn set_malloc(_mapped_blocks: std::ffi::c_int, _free_bytes: std::ffi::c_int) {}
+
+#[cfg(all(feature = "tensorrt-rtx", not(all(target_os = "linux", target_env = "gnu"))))]
+fn give_back() {}
 
 /// The most memory that this process has held since the measurement began.
 #[derive(Debug)]

@@ -13,12 +13,17 @@ mod pick;
 mod profile;
 mod record;
 mod runner;
+mod stale;
 mod target;
 
 #[cfg(feature = "tensorrt-rtx")]
 mod gpu;
 #[cfg(feature = "tensorrt-rtx")]
+mod stream;
+#[cfg(feature = "tensorrt-rtx")]
 pub mod tensorrt;
+#[cfg(feature = "tensorrt-rtx")]
+mod tensorrt_build;
 #[cfg(feature = "tensorrt-rtx")]
 pub mod tensorrt_runner;
 
@@ -31,4 +36,5 @@ pub use pick::{NoEngine, Picked, pick};
 pub use profile::{Limits, Outside, Profile, ProfileError, Range, Use, choose};
 pub use record::{EngineFile, EngineRecord, EngineSet, EngineSource, FORMAT, RecordError, sets};
 pub use runner::{Binding, Bindings, EngineRunner};
+pub use stale::{Stale, stale};
 pub use target::{Capabilities, EngineTarget, Sm, TargetError, Vendor, Version};

@@ -57,7 +57,8 @@ pub struct EngineFile {
     pub build_seconds: f64,
     /// Host memory expected for the build, in bytes.
     pub predicted_peak_bytes: u64,
-    /// Host memory that the build took, in bytes, where it was measured.
+    /// Host memory that the process held at most during the build, in bytes, where it was measured: with what earlier builds
+    /// of the process left to be used again.
     pub peak_bytes: Option<u64>,
 }
 

@@ -1,28 +1,25 @@
 //! TensorRT-RTX, and classic TensorRT in builds with the feature `tensorrt`, through `trtx`. Owns loading of the libraries,
 //! whose version is checked before anything of them runs, and the order of calls of a build.
 
-use super::builder::{BuildError, Built, EngineBuilder, Order, Phase, Sink, Step, Steps};
+use super::builder::{BuildError, Built, EngineBuilder, Order, Phase, Sink};
 use super::library::{Found, parser_of, wanted};
-use super::memory::give_back_freed;
+use super::memory::KeepFreed;
 use super::message::{Level, Message};
 use super::profile::Profile;
+use super::stream::Outlet;
 use super::target::{Sm, Vendor, Version};
+use super::tensorrt_build::{Build, Call, Ear, Entry};
 use crate::places::NotFound;
 use libloading::Library;
 use std::ffi::c_int;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use trtx::interfaces::MonitorProgress;
-use trtx::{BuilderConfig, LogHandler, Logger, NetworkDefinition, OnnxParser, OptProfileSelector, Severity};
+use trtx::{LogHandler, Logger, Severity};
 
 pub use super::gpu::find as find_gpu;
 
 /// The vendor that this build of photonc speaks to.
 pub const VENDOR: Vendor = if cfg!(feature = "tensorrt") { Vendor::Tensorrt } else { Vendor::TensorrtRtx };
-
-/// `NetworkDefinitionCreationFlag::kSTRONGLY_TYPED`: types are those of the model. Newer versions know nothing else.
-const STRONGLY_TYPED: u32 = 1;
 
 /// Finds the libraries; `named` is one of them or their folder.
 ///
@@ -79,24 +76,46 @@ type Said = Arc<Mutex<Vec<Message>>>;
 
 struct Listener(Said);
 
-impl LogHandler for Listener {
-    fn log(&self, severity: Severity, text: &str) {
-        let level = match severity {
-            Severity::InternalError | Severity::Error => Level::Error,
-            Severity::Warning => Level::Warning,
-            Severity::Info => Level::Note,
-            Severity::Verbose => return,
-        };
+impl Listener {
+    fn add(&self, level: Level, text: &str) {
         let message = Message { level, text: text.to_owned() };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(message);
     }
 }
 
+impl LogHandler for Listener {
+    fn log(&self, severity: Severity, text: &str) {
+        match severity {
+            Severity::InternalError | Severity::Error => self.add(Level::Error, text),
+            Severity::Warning => self.add(Level::Warning, text),
+            Severity::Info => self.add(Level::Note, text),
+            Severity::Verbose => {}
+        }
+    }
+}
+
+/// Listens to builds, whose severities are numbers.
+fn ear(said: &Said) -> Result<Ear, String> {
+    let listener = Listener(Arc::clone(said));
+    Ear::new(Box::new(move |severity, text| match severity {
+        0 | 1 => listener.add(Level::Error, text),
+        2 => listener.add(Level::Warning, text),
+        3 => listener.add(Level::Note, text),
+        _ => {}
+    }))
+}
+
 /// The libraries, ready to build.
 pub struct TensorRt {
+    /// Hears what is said of running.
     logger: Logger,
+    /// Hears what is said of building.
+    ear: Ear,
+    entry: Entry,
     said: Said,
     version: Version,
+    /// From the first build on.
+    keeping: Option<KeepFreed>,
 }
 
 impl TensorRt {
@@ -110,7 +129,8 @@ impl TensorRt {
         trtx::dynamically_load_tensorrt_onnxparser(Some(&found.parser)).map_err(words)?;
         let said = Said::default();
         let logger = Logger::new(Listener(Arc::clone(&said))).map_err(words)?;
-        Ok(TensorRt { logger, said, version: found.version })
+        let entry = Entry::of(keep(&found.library)?, keep(&found.parser)?)?;
+        Ok(TensorRt { logger, ear: ear(&said)?, entry, said, version: found.version, keeping: None })
     }
 
     /// A runtime of the library.
@@ -133,11 +153,12 @@ impl TensorRt {
         std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The failure of a phase, with what was said; where nothing was, with the words of `trtx`.
-    fn refused(&self, phase: Phase, error: &trtx::Error) -> BuildError {
+    /// The failure of a phase, with what was said; where nothing was, with the call that failed.
+    fn refused(&self, phase: Phase, call: Call) -> BuildError {
         let mut messages = self.take_said();
         if messages.iter().all(|message| message.level != Level::Error) {
-            messages.push(Message { level: Level::Error, text: error.to_string() });
+            let text = format!("`{call}` failed without a reason");
+            messages.push(Message { level: Level::Error, text });
         }
         BuildError::Refused { vendor: VENDOR, phase, messages }
     }
@@ -154,53 +175,35 @@ impl EngineBuilder for TensorRt {
 
     fn build(&mut self, order: &Order<'_>, sink: &mut Sink<'_>) -> Result<Built, BuildError> {
         let _before = self.take_said();
-        give_back_freed();
-        let parse = |error: trtx::Error| self.refused(Phase::Parse, &error);
-        let build = |error: trtx::Error| self.refused(Phase::Build, &error);
-        let mut builder = trtx::Builder::new(&self.logger).map_err(parse)?;
-        let network = builder.create_network(STRONGLY_TYPED).map_err(parse)?;
-        let mut parser = OnnxParser::new(network, &self.logger).map_err(parse)?;
-        parser.parse_from_file(&order.onnx.to_string_lossy(), 0).map_err(parse)?;
-        let network = parser.network_mut();
-        let dropped = dropped(network, order).map_err(parse)?;
+        self.keeping.get_or_insert_with(KeepFreed::start);
+        let parse = |call: Call| self.refused(Phase::Parse, call);
+        let build = |call: Call| self.refused(Phase::Build, call);
+        let mut work = Build::begin(self.entry, &self.ear, Arc::clone(&order.steps)).map_err(parse)?;
+        work.parse(order.onnx).map_err(parse)?;
+        let kept = work.inputs().map_err(parse)?;
+        let names = order.inputs.iter().map(|input| &input.name);
+        let dropped: Vec<String> = names.filter(|name| !kept.contains(name)).cloned().collect();
         if !dropped.is_empty() {
             return Err(BuildError::Unconsumed { vendor: VENDOR, inputs: dropped });
         }
-        let mut config = builder.create_config().map_err(build)?;
-        target(&mut config, order.sms).map_err(build)?;
-        config.set_progress_monitor(Box::new(Monitor::new(Arc::clone(&order.steps)))).map_err(build)?;
+        target(&mut work, order.sms).map_err(build)?;
         for profile in order.profiles {
-            let mut made = builder.creata_optimization_profile().map_err(build)?;
-            for (name, sizes) in inputs(order, profile)? {
-                for (selector, sizes) in SELECTORS.into_iter().zip(sizes) {
-                    let dims = trtx::trtx_sys::Dims64::from_slice(&sizes);
-                    made.set_dimensions(&name, selector, &dims).map_err(build)?;
-                }
-            }
-            config.add_optimization_profile(&mut made).map_err(build)?;
+            work.profile(&inputs(order, profile)?).map_err(build)?;
         }
-        let engine = builder.build_serialized_network(network, &mut config).map_err(build)?;
+        let mut passed = |bytes: &[u8]| sink(bytes);
+        let mut outlet = Outlet::new(&mut passed);
+        let written = work.write(&mut outlet);
+        if let Some(error) = outlet.failure() {
+            return Err(error.into());
+        }
+        written.map_err(build)?;
         let messages = self.take_said();
         let unused = unused(&messages);
         if !unused.is_empty() {
             return Err(BuildError::Unconsumed { vendor: VENDOR, inputs: unused });
         }
-        sink(&engine)?;
         Ok(Built { messages })
     }
-}
-
-const SELECTORS: [OptProfileSelector; 3] =
-    [OptProfileSelector::kMIN, OptProfileSelector::kOPT, OptProfileSelector::kMAX];
-
-/// Inputs of the model that the network does not have.
-fn dropped(network: &NetworkDefinition<'_>, order: &Order<'_>) -> trtx::Result<Vec<String>> {
-    let mut kept = Vec::new();
-    for at in 0..network.nb_inputs() {
-        kept.push(network.input(at)?.name(network)?);
-    }
-    let names = order.inputs.iter().map(|input| &input.name);
-    Ok(names.filter(|name| !kept.contains(name)).cloned().collect())
 }
 
 /// Inputs that the network has and nothing reads, which the library says in a warning.
@@ -210,27 +213,24 @@ fn unused(messages: &[Message]) -> Vec<String> {
 }
 
 #[cfg(not(feature = "tensorrt"))]
-fn target(config: &mut BuilderConfig<'_>, sms: &[Sm]) -> trtx::Result<()> {
+fn target(build: &mut Build, sms: &[Sm]) -> Result<(), Call> {
     use trtx::ComputeCapability;
-    config.set_nb_compute_capabilities(i32::try_from(sms.len()).unwrap_or(0))?;
-    for (at, sm) in (0..).zip(sms) {
-        let capability = match sm.0 {
-            75 => ComputeCapability::kSM75,
-            80 => ComputeCapability::kSM80,
-            86 => ComputeCapability::kSM86,
-            89 => ComputeCapability::kSM89,
-            120 => ComputeCapability::kSM120,
-            121 => ComputeCapability::kSM121,
-            _ => ComputeCapability::kNONE,
-        };
-        config.set_compute_capability(capability, at)?;
-    }
-    Ok(())
+    let capability = |sm: &Sm| match sm.0 {
+        75 => ComputeCapability::kSM75,
+        80 => ComputeCapability::kSM80,
+        86 => ComputeCapability::kSM86,
+        89 => ComputeCapability::kSM89,
+        120 => ComputeCapability::kSM120,
+        121 => ComputeCapability::kSM121,
+        _ => ComputeCapability::kNONE,
+    };
+    let capabilities: Vec<ComputeCapability> = sms.iter().map(capability).collect();
+    build.compute_capabilities(&capabilities)
 }
 
 /// Classic TensorRT builds for the GPU at hand and takes no other.
 #[cfg(feature = "tensorrt")]
-fn target(_config: &mut BuilderConfig<'_>, _sms: &[Sm]) -> trtx::Result<()> {
+fn target(_build: &mut Build, _sms: &[Sm]) -> Result<(), Call> {
     Ok(())
 }
 
@@ -251,46 +251,4 @@ fn inputs(order: &Order<'_>, profile: &Profile) -> Result<Vec<(String, Sizes)>, 
         found.push((input.name.clone(), sizes));
     }
     Ok(found)
-}
-
-/// Passes on the steps of the outermost phase.
-struct Monitor {
-    steps: Steps,
-    outermost: Mutex<Option<(String, u64)>>,
-}
-
-impl Monitor {
-    fn new(steps: Steps) -> Self {
-        Monitor { steps, outermost: Mutex::new(None) }
-    }
-
-    fn outermost(&self) -> std::sync::MutexGuard<'_, Option<(String, u64)>> {
-        self.outermost.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl MonitorProgress for Monitor {
-    fn phase_start(&self, phase: &str, _parent: Option<&str>, steps: i32) {
-        let mut outermost = self.outermost();
-        if outermost.is_none() {
-            *outermost = Some((phase.to_owned(), u64::try_from(steps).unwrap_or(0)));
-        }
-    }
-
-    fn step_complete(&self, phase: &str, step: i32) -> ControlFlow<()> {
-        if let Some((outermost, of)) = &*self.outermost()
-            && outermost == phase
-        {
-            let done = u64::try_from(step).unwrap_or(0) + 1;
-            (self.steps)(Step { phase: phase.to_owned(), done: done.min(*of), of: *of });
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn phase_finish(&self, phase: &str) {
-        let mut outermost = self.outermost();
-        if outermost.as_ref().is_some_and(|(name, _)| name == phase) {
-            *outermost = None;
-        }
-    }
 }

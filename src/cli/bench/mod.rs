@@ -117,7 +117,7 @@ fn heading(args: &Args, bundle: &Bundle) -> Value {
 
 /// Backends whose device is the host: the generator runs graph by graph.
 fn on_host(args: &Args, reporter: &Reporter) -> Result<(Value, Vec<Told>), Failure> {
-    let (bundle, mut generator) = args.backend.open(&args.bundle)?;
+    let (bundle, mut generator) = args.backend.open(&args.bundle, reporter)?;
     let mut told = Vec::new();
     for batch in &args.batch {
         let Batch::Rows(batch) = *batch else {

@@ -75,7 +75,7 @@ struct Limit {
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
     let asked = &args.drift;
-    let (bundle, mut generator) = args.backend.open(&args.bundle)?;
+    let (bundle, mut generator) = args.backend.open(&args.bundle, reporter)?;
     let tokens = asked.text.read(&bundle, reporter)?;
     let drift = drift(args, &bundle, &mut generator, &tokens.ids, reporter)?;
     let ranges = drift.ranges(&asked.distances);
@@ -121,7 +121,7 @@ fn drift(
         }
         BackendName::Tract | BackendName::Ort => Some(onnx(bundle, verified)?),
     };
-    let mut forward = backend(args, bundle, verified, model, true)?;
+    let mut forward = backend(args, bundle, verified, model, true, reporter)?;
     let levels = 1..=config.depth();
     let levels = Levels {
         units: levels.clone().map(|l| config.units(l)).collect(),

@@ -4,10 +4,10 @@
 mod plan;
 mod reproduce;
 
-use crate::bundle::{Bundle, BundleError, FileRecord, Layout, PartWriter};
+use crate::bundle::{Bundle, BundleError, FileRecord, Layout, PartWriter, Unsynced};
 use crate::engine::{
     BuildError, EngineBuilder, EngineFile, EngineRecord, EngineSet, EngineSource, FORMAT, Finding, Message,
-    Order, PeakMemory, Profile, Sm, Step, Steps, Vendor, findings, predicted_peak_bytes,
+    Order, PeakMemory, Profile, Sm, Stale, Step, Steps, Vendor, findings, predicted_peak_bytes,
 };
 use crate::graph::VerifyError;
 use plan::Planned;
@@ -51,6 +51,16 @@ impl EngineOptions {
             force: false,
             reproducer: None,
             reduce_for,
+        }
+    }
+
+    /// What no longer fits, for the same sizes as before.
+    #[must_use]
+    pub fn again(stale: &Stale) -> Self {
+        EngineOptions {
+            graphs: Some(stale.graphs.keys().cloned().collect()),
+            profiles_of: stale.graphs.clone(),
+            ..EngineOptions::new(stale.sms.clone())
         }
     }
 }
@@ -161,7 +171,8 @@ pub fn build_engines(
     let writer =
         PartWriter::create(bundle, &format!("{}/{}", Layout::engines(vendor.name()), sms.join("+")))?;
     let earlier = EngineSet::open(writer.target()).ok().filter(|set| set.record.version == builder.version());
-    let mut session = Session { builder, options, writer: &writer, earlier: earlier.as_ref() };
+    let mut session =
+        Session { builder, options, writer: &writer, earlier: earlier.as_ref(), unsynced: None };
     let mut report = Collected::default();
     for (at, planned) in plans.iter().enumerate() {
         let tell = EngineProgress { graph: planned.name.clone(), at, of: plans.len(), step: None };
@@ -169,6 +180,9 @@ pub fn build_engines(
         let telling = Arc::clone(progress);
         let steps: Steps = Arc::new(move |step| telling(EngineProgress { step: Some(step), ..tell.clone() }));
         session.one(planned, steps, &mut report)?;
+    }
+    if let Some(last) = session.unsynced.take() {
+        last.record(&mut report)?;
     }
     session.others(bundle, &names, &mut report)?;
     let record = EngineRecord {
@@ -204,11 +218,44 @@ struct Collected {
     messages: BTreeMap<String, Vec<Message>>,
 }
 
+/// An engine whose file is not durable yet.
+struct JustBuilt {
+    name: String,
+    source: EngineSource,
+    profiles: Vec<Profile>,
+    build_seconds: f64,
+    predicted_peak_bytes: u64,
+    peak_bytes: Option<u64>,
+    file: Unsynced,
+}
+
+impl JustBuilt {
+    /// Waits for the file and reports the engine.
+    fn record(self, report: &mut Collected) -> Result<(), EngineError> {
+        let JustBuilt { name, source, profiles, build_seconds, predicted_peak_bytes, peak_bytes, file } =
+            self;
+        let FileRecord { file, bytes, blake3 } = file.record()?;
+        let engine = EngineFile {
+            file,
+            bytes,
+            blake3,
+            source,
+            profiles,
+            build_seconds,
+            predicted_peak_bytes,
+            peak_bytes,
+        };
+        report.graphs.insert(name, engine);
+        Ok(())
+    }
+}
+
 struct Session<'a> {
     builder: &'a mut dyn EngineBuilder,
     options: &'a EngineOptions,
     writer: &'a PartWriter,
     earlier: Option<&'a EngineSet>,
+    unsynced: Option<JustBuilt>,
 }
 
 impl Session<'_> {
@@ -230,27 +277,27 @@ impl Session<'_> {
             profiles: &planned.profiles,
             steps,
         };
-        let mut file = self.writer.file(&format!("{}.engine", planned.name))?;
+        let mut file = self.writer.behind(&format!("{}.engine", planned.name))?;
         let built = match self.builder.build(&order, &mut |bytes| file.write(bytes)) {
             Ok(built) => built,
             Err(BuildError::Write(error)) => return Err(error.into()),
             Err(error) => return Err(self.failed(planned, error)?),
         };
-        let build_seconds = started.elapsed().as_secs_f64();
-        let FileRecord { file, bytes, blake3 } = file.finish()?;
-        let engine = EngineFile {
-            file,
-            bytes,
-            blake3,
+        report.messages.insert(planned.name.clone(), built.messages);
+        let built = JustBuilt {
+            name: planned.name.clone(),
             source: planned.source.clone(),
             profiles: planned.profiles.clone(),
-            build_seconds,
+            build_seconds: started.elapsed().as_secs_f64(),
             predicted_peak_bytes: predicted_peak_bytes(planned.weights_bytes),
             peak_bytes: peak.bytes(),
+            file: file.finish(),
         };
-        report.graphs.insert(planned.name.clone(), engine);
-        report.messages.insert(planned.name.clone(), built.messages);
-        Ok(())
+        // One file at a time is made durable beside the next build.
+        match self.unsynced.replace(built) {
+            Some(before) => before.record(report),
+            None => Ok(()),
+        }
     }
 
     /// The failure, with what it means for the model and the smallest part that fails alike.
