@@ -1,5 +1,6 @@
 //! How far two texts agree, and where in them.
 
+use photonc::runtime::decoder::DecoderSetup;
 use serde_json::{Value, json};
 use std::ops::AddAssign;
 
@@ -37,16 +38,16 @@ impl AddAssign for Share {
 #[derive(Clone, Default)]
 pub struct Agreement {
     pub whole: Share,
+    pub first_burst: Share,
     /// Tokens at the start before the first that differs.
     pub start: usize,
-    pub quarters: [Share; 4],
     /// By distance from the prompt: meta-contexts 0, 1, 2 and 3, 4 to 7, ..
     pub distance: Vec<Share>,
 }
 
 impl Agreement {
     /// Of `found` with a text that is at least as long.
-    pub fn of(found: &[i64], other: &[i64], meta_tokens: usize) -> Self {
+    pub fn of(found: &[i64], other: &[i64], setup: DecoderSetup, meta_tokens: usize) -> Self {
         let len = found.len();
         let other = &other[..len];
         let start = found.iter().zip(other).take_while(|(a, b)| a == b).count();
@@ -54,23 +55,23 @@ impl Agreement {
             let (from, to) = (from.min(len), to.min(len));
             Share::of(&found[from..to], &other[from..to])
         };
-        let quarters = [0, 1, 2, 3].map(|quarter| between(quarter * len / 4, (quarter + 1) * len / 4));
         let mut distance = Vec::new();
         let (mut from, mut to) = (0, meta_tokens);
         while from < len {
             distance.push(between(from, to));
             (from, to) = (to, 2 * to);
         }
-        Agreement { whole: between(0, len), start, quarters, distance }
+        let first_burst = between(0, setup.run_ahead * meta_tokens);
+        Agreement { whole: between(0, len), first_burst, start, distance }
     }
 
     pub fn told(&self) -> Value {
-        let percents = |shares: &[Share]| shares.iter().map(|share| share.percent()).collect::<Vec<_>>();
+        let distance: Vec<f64> = self.distance.iter().map(|share| share.percent()).collect();
         json!({
             "percent": self.whole.percent(),
+            "first_burst_percent": self.first_burst.percent(),
             "start": self.start,
-            "quarters": percents(&self.quarters),
-            "distance": percents(&self.distance),
+            "by_distance": distance,
         })
     }
 }
@@ -79,7 +80,7 @@ impl AddAssign<&Agreement> for Agreement {
     fn add_assign(&mut self, other: &Agreement) {
         self.whole += other.whole;
         self.start += other.start;
-        self.quarters.iter_mut().zip(other.quarters).for_each(|(into, from)| *into += from);
+        self.first_burst += other.first_burst;
         self.distance.resize(self.distance.len().max(other.distance.len()), Share::default());
         self.distance.iter_mut().zip(&other.distance).for_each(|(into, from)| *into += *from);
     }
