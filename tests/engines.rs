@@ -300,3 +300,14 @@ fn nothing_is_built_again_in_vain() {
     assert_eq!(stale(&bundle, &Here { gpu: None, ..here(89) }).expect("reads"), None);
     assert!(stale(&bundle, &here(89)).expect("reads").is_some());
 }
+
+#[test]
+fn an_option_for_engines_alone_is_refused_elsewhere() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_photonc"))
+        .args(["generate", "bundle", "--prompt-ids", "1", "--no-rebuild"])
+        .output()
+        .expect("runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("--no-rebuild is for `--backend tensorrt`, found `--backend tract`"), "{text}");
+}
