@@ -3,7 +3,7 @@
 use super::ort_args::OrtArgs;
 use super::{Failure, Reporter, engine_args};
 use crate::bundle::Bundle;
-use crate::engine::{RecordError, pick, stale};
+use crate::engine::{pick, stale};
 use crate::graph::Graph;
 use crate::ir::dtype::Dtype;
 use crate::passes::compile::Plan;
@@ -165,24 +165,24 @@ impl BackendArgs {
     pub fn tensorrt(&self, bundle: &Bundle, reporter: &Reporter) -> Result<Box<dyn Backend>, Failure> {
         let unavailable = |message| BackendError::Unavailable { backend: self.name.name(), message };
         let device = self.one_device()?;
-        let runner =
-            engine_args::runner(device).map_err(|message| RuntimeError::from(unavailable(message)))?;
-        let unreadable = |error: RecordError| RuntimeError::from(unavailable(error.to_string()));
+        let failed = |message: String| RuntimeError::from(unavailable(message));
+        let here = engine_args::here(device).map_err(failed)?;
         if !self.no_rebuild
-            && let Some(stale) = stale(bundle, runner.here()).map_err(unreadable)?
+            && let Some(stale) = stale(bundle, &here).map_err(|error| failed(error.to_string()))?
         {
             reporter.note(&format!("{stale}\nbuilding them again; --no-rebuild refuses them"));
-            engine_args::again(bundle, runner.here().vendor, &stale, reporter)?;
+            engine_args::again(bundle, here.vendor, &stale, reporter)?;
         }
         // A bundle without a fitting engine is refused before the GPU is opened.
         if bundle.manifest().graphs.contains_key(ENCODE) {
-            pick(bundle, ENCODE, runner.here()).map_err(|error| {
+            pick(bundle, ENCODE, &here).map_err(|error| {
                 RuntimeError::from(BackendError::Load {
                     graph: ENCODE.to_owned(),
                     message: error.to_string(),
                 })
             })?;
         }
+        let runner = engine_args::runner(here).map_err(failed)?;
         let opened = Tensorrt::of_bundle(bundle.clone(), self.open_device(device)?, runner);
         Ok(Box::new(opened.map_err(RuntimeError::from)?))
     }

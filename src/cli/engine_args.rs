@@ -4,7 +4,7 @@
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
 use crate::engine::{
-    Capabilities, EngineBuilder, EngineFile, EngineRunner, EngineSet, EngineTarget, Level, Profile, Sm,
+    Capabilities, EngineBuilder, EngineFile, EngineRunner, EngineSet, EngineTarget, Here, Level, Profile, Sm,
     Stale, Vendor,
 };
 use crate::export::engines::{EngineOptions, EngineProgress, EngineReport, build_engines};
@@ -231,20 +231,32 @@ fn open(target: &EngineTarget, _named: Option<&Path>) -> Result<Box<dyn EngineBu
     Err(Failure::input("no engines were written", &found).help(&without(target.vendor)))
 }
 
-/// What runs engines on GPU `device`, or does not for want of one.
+/// What engines must fit: the libraries, and GPU `device`.
 #[cfg(feature = "tensorrt-rtx")]
-pub fn runner(device: usize) -> Result<Box<dyn EngineRunner>, String> {
-    use crate::engine::Here;
-    use crate::engine::tensorrt::{TensorRt, VENDOR, find, find_gpu};
+pub fn here(device: usize) -> Result<Here, String> {
+    use crate::engine::tensorrt::{VENDOR, find, find_gpu};
+    let found = find(None).map_err(|missing| missing.to_string())?;
+    Ok(Here { vendor: VENDOR, version: found.version, gpu: find_gpu(device) })
+}
+
+/// What runs engines there. Nothing can be built beside it: the libraries hear one listener at a time.
+#[cfg(feature = "tensorrt-rtx")]
+pub fn runner(here: Here) -> Result<Box<dyn EngineRunner>, String> {
+    use crate::engine::tensorrt::{TensorRt, find};
     use crate::engine::tensorrt_runner::TensorRtRunner;
     let found = find(None).map_err(|missing| missing.to_string())?;
-    let here = Here { vendor: VENDOR, version: found.version, gpu: find_gpu(device) };
     Ok(Box::new(TensorRtRunner::new(TensorRt::open(&found)?, here)?))
 }
 
 /// Says that this build has no TensorRT.
 #[cfg(not(feature = "tensorrt-rtx"))]
-pub fn runner(_device: usize) -> Result<Box<dyn EngineRunner>, String> {
+pub fn here(_device: usize) -> Result<Here, String> {
+    Err(format!("this photonc was built without it; install with `{WITH_TENSORRT_RTX},cuda`"))
+}
+
+/// As above.
+#[cfg(not(feature = "tensorrt-rtx"))]
+pub fn runner(_here: Here) -> Result<Box<dyn EngineRunner>, String> {
     Err(format!("this photonc was built without it; install with `{WITH_TENSORRT_RTX},cuda`"))
 }
 
