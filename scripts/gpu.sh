@@ -8,7 +8,8 @@
 #       memcheck     compute-sanitizer memcheck on a golden
 #       racecheck    compute-sanitizer racecheck on a golden
 #       first        first token of paper-600m in bf16: without and with compiled kernels
-#       peer         photonc against peer_bench.py in this run: batch 1 (k 1, 8), 64 (k 4), 2048 (k 1)
+#       peer         photonc, twice, against peer_bench.py in this run: batch 1 (k 1, 8), 8 (k 8), 64 (k 4), 2048 (k 1)
+#       steps        a coarse step of one row by itself and the prefill of 32 prompts of 2048 tokens, twice
 #       profile      time of every kernel by Nsight Compute, batch 1 and 2048 (profile:64 is one of another batch)
 #       paper        PF and DE of 600M, 900M and 1.2B, RecGen and HierGen; paper:600m:recgen:pf is one of them
 #       curve        tokens/s over the batch, with a plot
@@ -38,7 +39,7 @@ while (($#)); do
     esac
     shift
 done
-every=(doctor kernels goldens memcheck racecheck first peer profile paper curve stress)
+every=(doctor kernels goldens memcheck racecheck first peer steps profile paper curve stress)
 if ((${#parts[@]} == 0)); then
     echo "name parts: ${every[*]} all" >&2
     exit 2
@@ -166,20 +167,37 @@ first() {
 peer() {
     bundle 600m || return
     # shellcheck disable=SC2086
-    step peer-pytorch "${PHOTONC_PEER_SECONDS:-420}" python3 "$here/peer_bench.py" --no-vanilla ${PHOTONC_PEER_OPTIONS:-} --batch 1 64 2048
-    local batch ahead figure
+    step peer-pytorch "${PHOTONC_PEER_SECONDS:-480}" python3 "$here/peer_bench.py" --no-vanilla ${PHOTONC_PEER_OPTIONS:-} --batch 1 8 64 2048
+    local batch ahead figure run
     while read -r batch ahead figure; do
-        bench "peer-$batch-k$ahead" 60 "$work/paper-600m" --protocol recgen --regime 1152/1024 --batch "$batch" --run-ahead "$ahead"
+        for run in 1 2; do
+            bench "peer-$batch-k$ahead-$run" 60 "$work/paper-600m" --protocol recgen --regime 1152/1024 --batch "$batch" --run-ahead "$ahead"
+        done
         [[ -n "$dry" ]] && continue
-        cat "$out/peer-pytorch.log" "$out/peer-$batch-k$ahead.log" >"$out/peer-both.log"
+        cat "$out/peer-pytorch.log" "$out/peer-$batch-k$ahead-"[12].log >"$out/peer-both.log"
         told "batch $batch, k $ahead" "$out/peer-both.log" \
-            "(lambda own, peer: f'{own:,.0f} tokens/s, PyTorch {peer:,.0f}: {own / peer:.2f}x')(d[-1]['steady_tokens_per_second'], next(x['$figure'] for x in d if x.get('B') == $batch))"
+            "(lambda first, own, peer: f'{first:,.0f}, {own:,.0f} tokens/s, PyTorch {peer:,.0f}: {(first + own) / 2 / peer:.2f}x')(*(x['steady_tokens_per_second'] for x in d[-2:]), next(x['$figure'] for x in d if x.get('B') == $batch))"
     done <<'LIST'
 1 1 interleaved_compiled_tok_s
 1 8 split_G8_compiled_tok_s
+8 8 split_G8_compiled_tok_s
 64 4 split_G4_compiled_tok_s
 2048 1 interleaved_compiled_tok_s
 LIST
+}
+
+steps() {
+    bundle 600m || return
+    local run
+    for run in 1 2; do
+        # One burst: nothing runs beside its coarse step.
+        bench "steps-coarse-$run" 60 "$work/paper-600m" --protocol recgen --regime 1152/16 --batch 1 --run-ahead 1 --repetitions 20
+        told "coarse step $run" "$out/steps-coarse-$run.log" \
+            "(lambda x: f'{1e3 * x[\"device_seconds\"] / x[\"runs\"]:.3f} ms, MBU {x[\"mbu\"]:.0%}')(d[-1]['graphs']['coarse'])"
+        bench "steps-prefill-$run" 60 "$work/paper-600m" --protocol recgen --regime 2048/16 --batch 32 --run-ahead 1 --repetitions 10
+        told "prefill 32 x 2048, $run" "$out/steps-prefill-$run.log" \
+            "(lambda x: f'{1e3 * x[\"device_seconds\"] / x[\"runs\"]:.2f} ms, MFU {x[\"mfu\"]:.0%}')(d[-1]['graphs']['encode'])"
+    done
 }
 
 profile() {
@@ -244,7 +262,7 @@ stress() {
 [[ -n "$dry" ]] || unpack
 for part in "${parts[@]}"; do
     case "$part" in
-    doctor | kernels | goldens | memcheck | racecheck | first | peer | curve) "$part" ;;
+    doctor | kernels | goldens | memcheck | racecheck | first | peer | steps | curve) "$part" ;;
     stress | stress:f32 | stress:bf16) stress "$(cut -s -d: -f2 <<<"$part")" ;;
     profile | profile:*) profile "$(cut -s -d: -f2 <<<"$part")" ;;
     paper | paper:*)

@@ -38,6 +38,7 @@ fn every_part_has_commands_with_limits() {
         "racecheck",
         "first",
         "peer",
+        "steps",
         "profile",
         "paper",
         "curve",
@@ -123,7 +124,8 @@ fn packed(folder: &Path) {
         r#"case "$1" in
 generate) echo '{"tokens": [1], "timing": {"first_token_seconds": 1.25}}' ;;
 bench) echo '{"gpu": "x", "batch": 7, "tokens_per_second": 5000.0, "steady_tokens_per_second": 6500.0, "mbu": 0.5, "mfu": 0.25,
-  "tokens_per_second_per_gib": {"top": 3000.0, "all": 2000.0}, "points": [{"batch": 1, "tokens_per_second": 1234.5}]}' ;;
+  "tokens_per_second_per_gib": {"top": 3000.0, "all": 2000.0}, "points": [{"batch": 1, "tokens_per_second": 1234.5}],
+  "graphs": {"coarse": {"runs": 4, "device_seconds": 0.002, "mbu": 0.625}, "encode": {"runs": 2, "device_seconds": 0.024, "mfu": 0.75}}}' ;;
 export) mkdir -p "$4" && touch "$4/photon.json" ;;
 esac"#,
     );
@@ -141,6 +143,7 @@ esac"#,
         "peer_bench.py",
         r#"import json
 print(json.dumps(dict(model="p", B=1, interleaved_compiled_tok_s=5000, split_G8_compiled_tok_s=3250)))
+print(json.dumps(dict(model="p", B=8, split_G8_compiled_tok_s=4000)))
 print(json.dumps(dict(model="p", B=64, split_G4_compiled_tok_s=6500)))
 print(json.dumps(dict(model="p", B=2048, interleaved_compiled_tok_s=13000)))"#,
     );
@@ -164,16 +167,20 @@ fn the_table_has_every_part_and_figure() {
         let table = std::fs::read_to_string(folder.path().join("out/table.txt")).unwrap_or_default();
         (output.status.code(), table, String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let parts = ["doctor", "kernels", "goldens", "first", "peer", "paper:900m:recgen:pf", "curve", "stress"];
+    let parts =
+        ["doctor", "kernels", "goldens", "first", "peer", "steps", "paper:900m:recgen:pf", "curve", "stress"];
     let (code, table, complaints) = run(&parts);
     assert_eq!((code, complaints.as_str()), (Some(0), ""), "{table}");
     for figure in [
         "A GPU, 1.2",
         "first token 1.250 s",
-        "6,500 tokens/s, PyTorch 5,000: 1.30x",
-        "6,500 tokens/s, PyTorch 3,250: 2.00x",
-        "6,500 tokens/s, PyTorch 6,500: 1.00x",
-        "6,500 tokens/s, PyTorch 13,000: 0.50x",
+        "6,500, 6,500 tokens/s, PyTorch 5,000: 1.30x",
+        "6,500, 6,500 tokens/s, PyTorch 3,250: 2.00x",
+        "6,500, 6,500 tokens/s, PyTorch 4,000: 1.62x",
+        "6,500, 6,500 tokens/s, PyTorch 6,500: 1.00x",
+        "6,500, 6,500 tokens/s, PyTorch 13,000: 0.50x",
+        "0.500 ms, MBU 62%",
+        "12.00 ms, MFU 75%",
         "batch 7: 5.00 K tokens/s, per GiB of KV 3.0 K (top), 2.0 K (all), MBU 50%, MFU 25%",
         "1: 1,234",
         "'requests': 9",

@@ -213,7 +213,8 @@ DEVICE unsigned char *dynamic_shared() {
 #endif
 }
 
-// Sixteen bytes from global to shared memory in the background; zeros where `present` is false (`from` must be a valid
+// Sixteen bytes from global to shared memory in the background, and their whole line to the second-level cache, as somebody
+// takes its rest soon; zeros where `present` is false (`from` must be a valid
 // address all the same). Copies of a thread form groups; `copies_left<n>` waits until all but the newest n are done.
 DEVICE void copy16_later(void *to, const void *from, bool present) {
 #ifdef PHOTONC_EMULATE
@@ -221,7 +222,7 @@ DEVICE void copy16_later(void *to, const void *from, bool present) {
 #else
     unsigned address = (unsigned)__cvta_generic_to_shared(to);
     int bytes = present ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
 #endif
 }
 // The same of 4, 8 or 16 bytes, aligned to as many.
@@ -251,6 +252,13 @@ template <int N> DEVICE void copies_left() {
     cp_async_wait(N);
 #else
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
+}
+
+// Towards the second-level cache.
+DEVICE void prefetch(const void *address) {
+#ifndef PHOTONC_EMULATE
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 #endif
 }
 

@@ -176,9 +176,22 @@ template <int MT> DEVICE float scale_of(const LinearArguments &a, const float *s
     return fast_rsqrt(sum / (float)a.k + a.eps) * (1.0f / NORM_SHIFT);
 }
 
+// What is added to the outputs of the thread in tile after tile of 16 weight rows, where it has one output of each.
+template <int MT, int RT>
+DEVICE void load_residuals(T (&residuals)[RT], const LinearArguments &a, int tile, int row0, int rows) {
+    static_assert(Group<MT>::OUTPUTS == 1 && Group<MT>::TILES == MT, "a thread has one output");
+    int m = threadIdx.x / 16;
+#pragma unroll
+    for (int r = 0; r < RT; ++r) {
+        int column = (tile * RT + r) * 16 + threadIdx.x % 16;
+        residuals[r] = m < rows && column < a.n ? residual_of(a, row0 + m, column) : from_float<T>(0.0f);
+    }
+}
+
+// `residuals`: of few rows, those of load_residuals.
 template <int MT, int RT>
 DEVICE void store_tile(const LinearArguments &a, float *partial, const float *squares, const float (&sums)[RT][MT][4], int tile,
-                       int row0, int rows) {
+                       int row0, int rows, const T (&residuals)[RT]) {
     constexpr int OUTPUTS = Group<MT>::OUTPUTS;
 #pragma unroll
     for (int first = 0; first < MT; first += Group<MT>::TILES) {
@@ -199,7 +212,10 @@ DEVICE void store_tile(const LinearArguments &a, float *partial, const float *sq
                     gate[e] = value[e];
                     continue;
                 }
-                if (mine && column < a.n) finish_output(a, row0 + m, column, up ? gate[e] : value[e], value[e]);
+                if (mine && column < a.n) {
+                    T residual = Group<MT>::OUTPUTS == 1 ? residuals[r] : residual_of(a, row0 + m, column);
+                    finish_output(a, row0 + m, column, up ? gate[e] : value[e], value[e], residual);
+                }
             }
         }
     }
@@ -247,6 +263,9 @@ template <int MT, int RT, int STAGES> DEVICE void skinny(const LinearArguments &
             for (int mt = 0; mt < MT; ++mt)
 #pragma unroll
                 for (int i = 0; i < 4; ++i) sums[r][mt][i] = 0.0f;
+        // On their way before the products, which need not wait for them.
+        T residuals[RT] = {};
+        if constexpr (Group<MT>::OUTPUTS == 1) load_residuals<MT, RT>(residuals, a, tile, row0, rows);
         while (done.present() && done.tile == tile) {
             copies_left<STAGES - 1>();
             // The norm's weights were copied by other lanes.
@@ -267,7 +286,7 @@ template <int MT, int RT, int STAGES> DEVICE void skinny(const LinearArguments &
                 if ((lane & 3) == 0) all_squares[warp * M + 8 * mt + (lane >> 2)] = sum;
             }
         }
-        store_tile<MT, RT>(a, partial, all_squares, sums, tile, row0, rows);
+        store_tile<MT, RT>(a, partial, all_squares, sums, tile, row0, rows, residuals);
     }
 }
 

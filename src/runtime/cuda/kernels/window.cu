@@ -9,6 +9,8 @@
 
 template <int KEYS> DEVICE void attend_window(const AttendArguments &a) {
     release_next();
+    // Weights that passed through the second-level cache have driven them out.
+    if (a.table && threadIdx.x < 32) prefetch(angles_at(a, a.past_base + threadIdx.x / 2) + threadIdx.x % 2 * (DIM / 2));
     await_previous();
     int lane = threadIdx.x % LANES, group = group_of(a);
     int64 unit = ((int64)blockIdx.x * blockDim.x + threadIdx.x) / LANES, units = (int64)a.rows * a.kv_heads;
