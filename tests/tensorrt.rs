@@ -8,7 +8,7 @@ mod fixture;
 use fixture::{GOLDENS, golden_path};
 use photonc::bundle::Bundle;
 use photonc::engine::tensorrt::{TensorRt, find};
-use photonc::engine::{EngineSet, Found, Profile, Sm};
+use photonc::engine::{EngineSet, Found, Gpu, Here, Profile, Sm, pick, stale};
 use photonc::export::engines::{
     EngineError, EngineOptions, EngineProgress, EngineReport, Failed, build_engines,
 };
@@ -253,6 +253,34 @@ fn a_build_tells_how_far_it_is() {
     assert_eq!(report.set.record.graphs.len(), 1);
     let steps = steps.lock().expect("unpoisoned");
     assert!(!steps.is_empty() && steps.iter().all(|step| 0 < step.done && step.done <= step.of), "{steps:?}");
+}
+
+// A record of an older library, on a GPU that the machine only pretends to have: the vendor's own builder mends it.
+#[test]
+fn engines_of_another_version_are_built_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle("paper", folder.path());
+    let graphs = Some(vec!["expand_step".to_owned(), "expand_prepare".to_owned()]);
+    let progress: Progress = Arc::new(|_| {});
+    let report = build(&bundle, &EngineOptions { graphs, ..options(&[89, 120]) }, &progress);
+    let set = report.unwrap_or_else(|error| panic!("{error}")).set;
+    let mut record = set.record.clone();
+    record.version.minor -= 1;
+    fs::write(set.folder.join("record.json"), serde_json::to_vec(&record).expect("JSON")).expect("writes");
+
+    let gpu = Some(Gpu { name: "Some GPU".to_owned(), sm: Sm(89) });
+    let here = Here { vendor: set.record.vendor, version: set.record.version, gpu };
+    let refusal = pick(&bundle, "expand_step", &here).expect_err("does not fit").to_string();
+    assert!(refusal.contains("which reads only its own engines"), "{refusal}");
+    let found = stale(&bundle, &here).expect("reads").expect("both do not fit");
+    let report = build(&bundle, &EngineOptions::again(&found), &progress);
+    let report = report.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((report.kept.len(), report.set.record.graphs.len()), (0, 2));
+    assert_eq!(report.set.folder, set.folder);
+    for graph in ["expand_step", "expand_prepare"] {
+        let picked = pick(&bundle, graph, &here).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(picked.engine.profiles, set.record.graphs[graph].profiles);
+    }
 }
 
 // TensorRT-RTX has no f32 products for Turing: a true refusal of its compiler, deep inside a graph.
