@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from machine import TYPES, Compiler, macros
 
 ARCHS = ["80", "90", "100", "120"]
-# CHECKED_HEAD_DIMS and SKINNY_ROWS of src/runtime/cuda/kernels.rs.
+# CHECKED_HEAD_DIMS, SKINNY_ROWS and MOST_CHAINED_HEAD_DIM of src/runtime/cuda/kernels.rs.
+MOST_CHAINED_HEAD_DIM = 128
 SKINNY_ROWS = [8, 16, 32, 64]
 HEAD_DIMS = [2, 8, 14, 52, 56, 60, 64, 128, 256]
 PAPER_HEAD_DIMS = [52, 56, 60]
@@ -31,6 +32,8 @@ def units(arch, everything):
             yield arch, "skinny.cu", dtype, rows
         for head_dim in HEAD_DIMS if full else PAPER_HEAD_DIMS:
             yield arch, "attention.cu", dtype, head_dim
+            if dtype != "f32" and head_dim <= MOST_CHAINED_HEAD_DIM:
+                yield arch, "chain.cu", dtype, head_dim
 
 
 def spills(log):

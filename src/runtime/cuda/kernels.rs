@@ -5,16 +5,25 @@ use super::device::{Source, Unit};
 use crate::ir::dtype::Dtype;
 
 /// Headers that every source may include, by name.
-pub const HEADERS: [(&str, &str); 3] = [
+pub const HEADERS: [(&str, &str); 6] = [
     ("abi.cuh", include_str!("kernels/abi.cuh")),
     ("device.cuh", include_str!("kernels/device.cuh")),
     ("linear.cuh", include_str!("kernels/linear.cuh")),
+    ("streamed.cuh", include_str!("kernels/streamed.cuh")),
+    ("norm.cuh", include_str!("kernels/norm.cuh")),
+    ("attention.cuh", include_str!("kernels/attention.cuh")),
 ];
 
 impl Source {
     /// Every source.
-    pub const ALL: [Source; 5] =
-        [Source::Linear, Source::Skinny, Source::Rows, Source::Attention, Source::Sample];
+    pub const ALL: [Source; 6] =
+        [Source::Linear, Source::Skinny, Source::Rows, Source::Attention, Source::Sample, Source::Chain];
+
+    /// Whether its kernels take the short types alone.
+    #[must_use]
+    pub fn short_types_only(self) -> bool {
+        matches!(self, Source::Skinny | Source::Chain)
+    }
 
     /// File name.
     #[must_use]
@@ -25,6 +34,7 @@ impl Source {
             Source::Rows => "rows.cu",
             Source::Attention => "attention.cu",
             Source::Sample => "sample.cu",
+            Source::Chain => "chain.cu",
         }
     }
 
@@ -37,6 +47,7 @@ impl Source {
             Source::Rows => include_str!("kernels/rows.cu"),
             Source::Attention => include_str!("kernels/attention.cu"),
             Source::Sample => include_str!("kernels/sample.cu"),
+            Source::Chain => include_str!("kernels/chain.cu"),
         }
     }
 }
@@ -53,7 +64,7 @@ impl Unit {
         };
         let mut macros = vec![format!("-DPHOTONC_TYPE={number}")];
         match self.source {
-            Source::Attention => macros.push(format!("-DPHOTONC_HEAD_DIM={}", self.size)),
+            Source::Attention | Source::Chain => macros.push(format!("-DPHOTONC_HEAD_DIM={}", self.size)),
             Source::Skinny => macros.push(format!("-DPHOTONC_ROWS={}", self.size)),
             Source::Linear | Source::Rows | Source::Sample => {}
         }
@@ -74,8 +85,9 @@ pub fn checked_units() -> Vec<Unit> {
     for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
         for source in Source::ALL {
             let sizes: &[usize] = match source {
+                _ if source.short_types_only() && dtype == Dtype::F32 => &[],
                 Source::Attention => &CHECKED_HEAD_DIMS,
-                Source::Skinny if dtype == Dtype::F32 => &[],
+                Source::Chain => CHECKED_HEAD_DIMS.split_last().map_or(&[], |(_, narrow)| narrow),
                 Source::Skinny => &SKINNY_ROWS,
                 Source::Linear | Source::Rows | Source::Sample => &[0],
             };

@@ -79,6 +79,8 @@ pub(super) fn emit(
         buffers: emitter.buffers,
         steps: emitter.steps,
         arena_bytes: 0,
+        chained_rows: options.tuning.chained_rows,
+        alone: options.tuning.chained_alone != 0,
     })
 }
 
