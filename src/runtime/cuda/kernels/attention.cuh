@@ -26,7 +26,10 @@ __device__ constexpr int lanes_for(int words) {
 constexpr int LANES = lanes_for(HALF / PAIR);
 constexpr int PER = (HALF / PAIR + LANES - 1) / LANES;
 
+// Threads of a block at most.
+#ifndef ATTEND_THREADS
 #define ATTEND_THREADS 256
+#endif
 #define NO_SCORE (-1e30f)
 
 // Neighbours as they lie in memory: decoded where they are used, so that many can be on their way at once.
@@ -228,13 +231,13 @@ DEVICE void store_new_key(const AttendArguments &a, int row, int j, int head, in
 #define WINDOW_STEP 2
 
 // The (row, key head) `unit`.
-template <int KEYS> DEVICE void attend_window(const AttendArguments &a, int64 unit) {
+template <int KEYS, class I> DEVICE void attend_window(const AttendArguments &a, I unit) {
     int lane = threadIdx.x % LANES, group = group_of(a);
-    int64 units = (int64)a.rows * a.kv_heads;
+    I units = (I)a.rows * a.kv_heads;
     // Every lane stays for the shuffles; those past the end repeat the last head and store nothing.
     bool live = unit < units;
     if (!live) unit = units - 1;
-    int row = (int)(unit / a.kv_heads), head = (int)(unit - (int64)row * a.kv_heads);
+    int row = (int)(unit / a.kv_heads), head = (int)(unit - (I)row * a.kv_heads);
     // The same for every row: whole warps skip keys that nobody has.
     int past = a.past_base, total = min(past + a.keys, KEYS);
     int visible = visible_of(a, row, total);

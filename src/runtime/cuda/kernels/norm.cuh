@@ -2,7 +2,9 @@
 #pragma once
 #include "device.cuh"
 
+#ifndef ROWS_THREADS
 #define ROWS_THREADS 256
+#endif
 
 DEVICE bool wide_address(const void *base) { return ((uint64)base & 15) == 0; }
 DEVICE bool wide_rows(const Rows &rows) {

@@ -80,7 +80,6 @@ pub(super) fn emit(
         steps: emitter.steps,
         arena_bytes: 0,
         chained_rows: options.tuning.chained_rows,
-        alone: options.tuning.chained_alone != 0,
     })
 }
 

@@ -116,8 +116,6 @@ pub struct Plan {
     pub arena_bytes: usize,
     /// Neighbouring steps of at most this many rows may share a launch.
     pub chained_rows: usize,
-    /// Such a launch has the multiprocessors to itself.
-    pub alone: bool,
 }
 
 /// Which kernels serve which sizes.
@@ -129,8 +127,6 @@ pub struct Tuning {
     pub folded_norm_rows: usize,
     /// Neighbouring steps of at most this many rows share a launch.
     pub chained_rows: usize,
-    /// 1: such a launch has the multiprocessors to itself.
-    pub chained_alone: usize,
 }
 
 /// Variable that sets fields of a [`Tuning`] for measurements: `skinny_rows=32,folded_norm_rows=8`.
@@ -149,11 +145,10 @@ impl Tuning {
 
     fn with(mut self, text: &str) -> Result<Self, String> {
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let fields: [(&str, &mut usize); 4] = [
+            let fields: [(&str, &mut usize); 3] = [
                 ("skinny_rows", &mut self.skinny_rows),
                 ("folded_norm_rows", &mut self.folded_norm_rows),
                 ("chained_rows", &mut self.chained_rows),
-                ("chained_alone", &mut self.chained_alone),
             ];
             let names = fields.each_ref().map(|(name, _)| *name).join(", ");
             let wrong = || format!("`{part}`, expected FIELD=NUMBER with one of {names}");
@@ -167,7 +162,7 @@ impl Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { skinny_rows: 16, folded_norm_rows: 16, chained_rows: 16, chained_alone: 0 }
+        Tuning { skinny_rows: 16, folded_norm_rows: 16, chained_rows: 16 }
     }
 }
 
