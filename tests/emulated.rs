@@ -152,7 +152,8 @@ fn launch(
     arguments: &[u64],
 ) -> Result<(), DeviceError> {
     let function = device.function(UNIT, name)?;
-    let launch = Launch { function, grid, threads, shared_bytes, arguments: bytes(arguments) };
+    let launch =
+        Launch { function, grid, threads, shared_bytes, cooperative: false, arguments: bytes(arguments) };
     device.launch(stream, &launch)
 }
 
@@ -577,7 +578,7 @@ fn the_programs_own_kernels_build() {
             _ => 0,
         };
         for dtype in [Dtype::F32, Dtype::Bf16] {
-            if source != Source::Skinny || dtype != Dtype::F32 {
+            if !source.short_types_only() || dtype != Dtype::F32 {
                 device.load(&[Unit { source, dtype, size }]).expect("builds");
             }
         }

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from machine import TYPES, Compiler, macros
 
 ARCHS = ["80", "90", "100", "120"]
-# CHECKED_HEAD_DIMS and SKINNY_ROWS of src/runtime/cuda/kernels.rs.
+# CHECKED_HEAD_DIMS, SKINNY_ROWS and MOST_CHAINED_HEAD_DIM of src/runtime/cuda/kernels.rs.
+MOST_CHAINED_HEAD_DIM = 128
 SKINNY_ROWS = [8, 16, 32, 64]
 HEAD_DIMS = [2, 8, 14, 52, 56, 60, 64, 128, 256]
 PAPER_HEAD_DIMS = [52, 56, 60]
@@ -32,6 +33,8 @@ def units(arch, everything):
         for head_dim in HEAD_DIMS if full else PAPER_HEAD_DIMS:
             for source in ["attention.cu", "window.cu", "stream.cu"]:
                 yield arch, source, dtype, head_dim
+            if dtype != "f32" and head_dim <= MOST_CHAINED_HEAD_DIM and int(arch) >= 90:
+                yield arch, "chain.cu", dtype, head_dim
 
 
 def spills(log):

@@ -17,7 +17,7 @@ TYPES = {"f32": 0, "bf16": 1, "f16": 2}
 
 def macros(source, dtype, size):
     names, sized = [f"-DPHOTONC_TYPE={TYPES[dtype]}"], {"skinny.cu": "ROWS"}
-    sized |= dict.fromkeys(["attention.cu", "window.cu", "stream.cu"], "HEAD_DIM")
+    sized |= dict.fromkeys(["attention.cu", "window.cu", "stream.cu", "chain.cu"], "HEAD_DIM")
     return names + ([f"-DPHOTONC_{sized[source]}={size}"] if source in sized else [])
 
 
@@ -190,7 +190,7 @@ class EmulatedLaunch(ctypes.Structure):
 
     _fields_ = [
         ("arguments", ctypes.c_void_p), ("argument_bytes", ctypes.c_uint64), ("grid", ctypes.c_uint32 * 3),
-        ("threads", ctypes.c_uint32), ("shared_bytes", ctypes.c_uint32), ("workers", ctypes.c_uint32),
+        ("threads", ctypes.c_uint32), ("shared_bytes", ctypes.c_uint32), ("workers", ctypes.c_uint32), ("cooperative", ctypes.c_uint32),
         ("seed", ctypes.c_uint64), ("message", ctypes.c_char_p), ("message_bytes", ctypes.c_uint64)]
 
 
@@ -244,6 +244,6 @@ class Emulation:
         message = ctypes.create_string_buffer(1000)
         launch = EmulatedLaunch(
             ctypes.addressof(arguments), ctypes.sizeof(arguments), (ctypes.c_uint32 * 3)(*shape["grid"]),
-            shape["threads"], shape["shared_bytes"], 2, 7, ctypes.cast(message, ctypes.c_char_p), 1000)
+            shape["threads"], shape["shared_bytes"], 2, 0, 7, ctypes.cast(message, ctypes.c_char_p), 1000)
         if getattr(self.units[unit], "launch_" + shape["name"])(ctypes.byref(launch)):
             sys.exit(f"{shape['name']}: {message.value.decode()}")

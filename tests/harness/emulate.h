@@ -229,6 +229,7 @@ struct Launch {
     uint32_t threads;
     uint32_t shared_bytes;
     uint32_t workers;
+    uint32_t cooperative; // all blocks run at once
     uint64_t seed;
     char *message;
     uint64_t message_bytes;
@@ -618,8 +619,9 @@ int launch(void (*kernel)(Arguments), uint64_t most_threads, const Launch &launc
         job.message = "more shared memory than any device has";
     } else {
         const bool large = blocks > 1 && blocks * launch.threads >= 4096;
+        const uint64_t at_once = launch.cooperative ? blocks : large ? std::min<uint64_t>(launch.workers, blocks) : 1;
         std::vector<std::thread> workers;
-        for (uint64_t i = 1; large && i < std::min<uint64_t>(launch.workers, blocks); i++) {
+        for (uint64_t i = 1; i < at_once; i++) {
             workers.emplace_back([&job] { run_blocks(job); });
         }
         run_blocks(job);
@@ -828,6 +830,23 @@ inline void wait_copies(size_t left) {
 }
 
 inline void *dynamic_shared() { return state.runner->shared; }
+
+// --- Blocks that wait for each other ---------------------------------------------------------------------------------
+
+inline void count_in(unsigned long long *counter) { std::atomic_ref(*counter).fetch_add(1); }
+
+// Every block has a thread of the host, so that this one may wait.
+inline void wait_for_count(unsigned long long *counter, unsigned long long count) {
+    if (!state.runner->job->launch->cooperative) {
+        fail("waits for other blocks in a launch that does not run all of them at once");
+    }
+    while (std::atomic_ref(*counter).load() < count) {
+        if (state.runner->job->failed) {
+            fail("waits for a block that failed");
+        }
+        std::this_thread::yield();
+    }
+}
 
 } // namespace emulate
 

@@ -88,6 +88,8 @@ pub enum Source {
     Stream,
     /// `sample.cu`: uniform numbers and tokens.
     Sample,
+    /// `chain.cu`: neighbouring steps of few rows together, in short types.
+    Chain,
 }
 
 /// A source specialised to an element type and to a size.
@@ -97,7 +99,7 @@ pub struct Unit {
     pub source: Source,
     /// Element type `T` of activations and weights.
     pub dtype: Dtype,
-    /// Width of a head for `attention.cu`, `window.cu` and `stream.cu`, rows at once for `skinny.cu`, else 0.
+    /// Width of a head for `attention.cu`, `window.cu`, `stream.cu` and `chain.cu`, rows at once for `skinny.cu`, else 0.
     pub size: usize,
 }
 
@@ -116,6 +118,8 @@ pub struct Launch<'a> {
     pub threads: u32,
     /// Dynamic shared memory in bytes.
     pub shared_bytes: u32,
+    /// All blocks run at once, and may wait for each other.
+    pub cooperative: bool,
     /// The kernel's one argument.
     pub arguments: &'a [u8],
 }
@@ -333,6 +337,15 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// As `load`, or the unit has no such kernel.
     fn function(&self, unit: Unit, name: &str) -> Result<Function, DeviceError>;
+
+    /// Address of two 64-bit numbers at which the blocks of a cooperative launch on this stream meet: 0 between launches.
+    ///
+    /// As with products, two recordings that may run at the same time use the same numbers unless they were recorded on
+    /// different streams.
+    ///
+    /// # Errors
+    /// No such stream.
+    fn barrier(&self, stream: Stream) -> Result<u64, DeviceError>;
 
     /// Starts a kernel.
     ///

@@ -140,5 +140,6 @@ fn start(
 ) -> Result<(), DeviceError> {
     let function = device.function(unit, shape.name)?;
     let Shape { grid, threads, shared_bytes, .. } = *shape;
-    device.launch(stream, &Launch { function, grid, threads, shared_bytes, arguments })
+    let launch = Launch { function, grid, threads, shared_bytes, cooperative: false, arguments };
+    device.launch(stream, &launch)
 }

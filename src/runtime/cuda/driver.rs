@@ -44,11 +44,16 @@ impl Default for DriverOptions {
     }
 }
 
+/// Keeps the barriers of two streams off each other's lines of the cache.
+const BARRIER_BYTES: usize = 256;
+
 /// A GPU.
 pub struct Driver {
     // Fields are dropped in this order: what belongs to the context before the context.
     events: Mutex<Events>,
     products: Mutex<Products>,
+    /// Of each stream, `BARRIER_BYTES` apart.
+    barriers: Allocation,
     kernels: Mutex<Kernels>,
     compiler: Compiler,
     properties: Properties,
@@ -89,6 +94,7 @@ impl Driver {
         let compiler = Compiler { nvrtc, cache: options.cache, sm: properties.sm, sources: named_sources() };
         Ok(Driver {
             events: Mutex::new(Events::new(&context)),
+            barriers: memory::zeroed(&context, STREAMS * BARRIER_BYTES)?,
             products: Mutex::new(products),
             kernels: Mutex::default(),
             compiler,
@@ -275,15 +281,26 @@ impl Device for Driver {
         Ok(function)
     }
 
+    fn barrier(&self, stream: Stream) -> Result<u64, DeviceError> {
+        if stream.0 >= STREAMS {
+            return Err(call("barrier", &format!("stream {} of {STREAMS}", stream.0)));
+        }
+        Ok(self.barriers.address + (stream.0 * BARRIER_BYTES) as u64)
+    }
+
     fn launch(&self, stream: Stream, launch: &Launch<'_>) -> Result<(), DeviceError> {
         let (stream, after_kernel) = self.stream_for(stream, true)?;
         let function = lock(&self.kernels).functions.get(launch.function.0).copied();
         let function = function.ok_or_else(|| call("launch", "a function that was not loaded"))?;
-        let mut overlap = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        // Without the first, blocks of two launches could wait for each other's places for ever.
+        let (id, value) = if launch.cooperative {
+            let value = sys::CUlaunchAttributeValue { cooperative: 1 };
+            (sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE, value)
+        } else {
+            let value = sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
+            (sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, value)
         };
+        let mut attribute = sys::CUlaunchAttribute { id, pad: [0; 4], value };
         let config = sys::CUlaunchConfig {
             gridDimX: launch.grid[0],
             gridDimY: launch.grid[1],
@@ -293,8 +310,8 @@ impl Device for Driver {
             blockDimZ: 1,
             sharedMemBytes: launch.shared_bytes,
             hStream: stream,
-            attrs: &raw mut overlap,
-            numAttrs: u32::from(self.overlap && after_kernel),
+            attrs: &raw mut attribute,
+            numAttrs: u32::from(launch.cooperative || (self.overlap && after_kernel)),
         };
         let mut parameters = [launch.arguments.as_ptr().cast_mut().cast::<std::ffi::c_void>()];
         // SAFETY: the kernel takes one struct by value, which the driver copies before it returns; its addresses lie in

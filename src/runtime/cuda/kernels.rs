@@ -5,16 +5,19 @@ use super::device::{Source, Unit};
 use crate::ir::dtype::Dtype;
 
 /// Headers that every source may include, by name.
-pub const HEADERS: [(&str, &str); 4] = [
+pub const HEADERS: [(&str, &str); 7] = [
     ("abi.cuh", include_str!("kernels/abi.cuh")),
     ("device.cuh", include_str!("kernels/device.cuh")),
     ("linear.cuh", include_str!("kernels/linear.cuh")),
+    ("streamed.cuh", include_str!("kernels/streamed.cuh")),
+    ("norm.cuh", include_str!("kernels/norm.cuh")),
     ("attention.cuh", include_str!("kernels/attention.cuh")),
+    ("window.cuh", include_str!("kernels/window.cuh")),
 ];
 
 impl Source {
     /// Every source.
-    pub const ALL: [Source; 7] = [
+    pub const ALL: [Source; 8] = [
         Source::Linear,
         Source::Skinny,
         Source::Rows,
@@ -22,12 +25,19 @@ impl Source {
         Source::Window,
         Source::Stream,
         Source::Sample,
+        Source::Chain,
     ];
 
     /// Whether its units are of a width of heads.
     #[must_use]
     pub fn of_heads(self) -> bool {
-        matches!(self, Source::Attention | Source::Window | Source::Stream)
+        matches!(self, Source::Attention | Source::Window | Source::Stream | Source::Chain)
+    }
+
+    /// Whether its kernels take the short types alone.
+    #[must_use]
+    pub fn short_types_only(self) -> bool {
+        matches!(self, Source::Skinny | Source::Chain)
     }
 
     /// File name.
@@ -41,6 +51,7 @@ impl Source {
             Source::Window => "window.cu",
             Source::Stream => "stream.cu",
             Source::Sample => "sample.cu",
+            Source::Chain => "chain.cu",
         }
     }
 
@@ -55,6 +66,7 @@ impl Source {
             Source::Window => include_str!("kernels/window.cu"),
             Source::Stream => include_str!("kernels/stream.cu"),
             Source::Sample => include_str!("kernels/sample.cu"),
+            Source::Chain => include_str!("kernels/chain.cu"),
         }
     }
 }
@@ -92,8 +104,9 @@ pub fn checked_units() -> Vec<Unit> {
     for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
         for source in Source::ALL {
             let sizes: &[usize] = match source {
+                _ if source.short_types_only() && dtype == Dtype::F32 => &[],
+                Source::Chain => CHECKED_HEAD_DIMS.split_last().map_or(&[], |(_, narrow)| narrow),
                 _ if source.of_heads() => &CHECKED_HEAD_DIMS,
-                Source::Skinny if dtype == Dtype::F32 => &[],
                 Source::Skinny => &SKINNY_ROWS,
                 _ => &[0],
             };

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod bound;
 pub mod cache;
 pub mod ceilings;
+pub mod chain;
 pub mod computed;
 pub mod decode;
 pub mod device;

@@ -18,6 +18,7 @@ pub struct Request {
     pub threads: u32,
     pub shared_bytes: u32,
     pub workers: u32,
+    pub cooperative: u32,
     pub seed: u64,
     pub message: *mut u8,
     pub message_bytes: u64,

@@ -17,6 +17,7 @@ use photonc::runtime::cuda::device::{
 use photonc::runtime::cuda::kernels::HEADERS;
 use queue::{Capture, Entered, Mark, Queues, Running, Sequence, Work};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// When work is done.
@@ -84,6 +85,8 @@ pub type Texts = Box<dyn Fn(Unit) -> Text + Send + Sync>;
 pub struct Emulated {
     options: Options,
     texts: Texts,
+    /// Two numbers of each stream.
+    barriers: Box<[[AtomicU64; 2]; STREAMS]>,
     state: Arc<Mutex<State>>,
 }
 
@@ -142,7 +145,7 @@ impl Emulated {
             traffic: Traffic::default(),
             failed: None,
         };
-        Emulated { options, texts, state: Arc::new(Mutex::new(state)) }
+        Emulated { options, texts, barriers: Box::default(), state: Arc::new(Mutex::new(state)) }
     }
 
     /// What went over since the last call.
@@ -295,7 +298,9 @@ impl Emulated {
 }
 
 fn run_kernel(work: &Work, seed: u64) -> Result<(), DeviceError> {
-    let Work::Launch { name, entry, grid, threads, shared_bytes, arguments } = work else { return Ok(()) };
+    let Work::Launch { name, entry, grid, threads, shared_bytes, cooperative, arguments } = work else {
+        return Ok(());
+    };
     let mut message = vec![0u8; 2048];
     // Kernels take structs aligned to 8 bytes.
     let mut aligned = vec![0u64; arguments.len().div_ceil(8)];
@@ -310,6 +315,7 @@ fn run_kernel(work: &Work, seed: u64) -> Result<(), DeviceError> {
         threads: *threads,
         shared_bytes: *shared_bytes,
         workers: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
+        cooperative: u32::from(*cooperative),
         seed,
         message: message.as_mut_ptr(),
         message_bytes: message.len() as u64,
@@ -426,9 +432,17 @@ impl Device for Emulated {
         Ok(Function(state.functions.len() - 1))
     }
 
+    fn barrier(&self, stream: Stream) -> Result<u64, DeviceError> {
+        let found = self.barriers.get(stream.0);
+        found.map(|pair| pair.as_ptr() as u64).ok_or_else(|| call("barrier", "no such stream"))
+    }
+
     fn launch(&self, stream: Stream, launch: &Launch<'_>) -> Result<(), DeviceError> {
         if launch.shared_bytes as usize > self.options.properties.shared_bytes {
             return Err(call("launch", &format!("{} bytes of shared memory", launch.shared_bytes)));
+        }
+        if launch.cooperative && launch.grid[0] as usize > self.options.properties.multiprocessors {
+            return Err(call("launch", &format!("{} blocks that wait for each other", launch.grid[0])));
         }
         let work = {
             let state = lock(&self.state);
@@ -440,6 +454,7 @@ impl Device for Emulated {
                 grid: launch.grid,
                 threads: launch.threads,
                 shared_bytes: launch.shared_bytes,
+                cooperative: launch.cooperative,
                 arguments: launch.arguments.into(),
             }
         };

@@ -15,6 +15,7 @@ pub enum Work {
         grid: [u32; 3],
         threads: u32,
         shared_bytes: u32,
+        cooperative: bool,
         arguments: Arc<[u8]>,
     },
     MatMul(MatMul),

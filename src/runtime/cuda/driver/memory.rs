@@ -35,6 +35,15 @@ pub(super) fn allocate(context: &Arc<Context>, bytes: usize) -> Result<Allocatio
     Ok(Allocation { address, bytes, owner: Box::new(owner) })
 }
 
+/// Device memory that is zero.
+pub(super) fn zeroed(context: &Arc<Context>, bytes: usize) -> Result<Allocation, DeviceError> {
+    let allocation = allocate(context, bytes)?;
+    // SAFETY: memory of that size, which nobody else knows yet; waited for.
+    check("cuMemsetD8", unsafe { sys::cuMemsetD8_v2(allocation.address, 0, bytes) })?;
+    check("cuCtxSynchronize", unsafe { sys::cuCtxSynchronize() })?;
+    Ok(allocation)
+}
+
 /// Page-locked memory of the host.
 pub(super) struct PageLocked {
     start: *mut c_void,

@@ -212,7 +212,32 @@ struct IotaArguments {
     int unused;
 };
 
-// The sizes that arguments.rs asserts.
+// Kinds of the steps of a chain, each with its arguments.
+#define CHAIN_LINEAR 0 // LinearArguments
+#define CHAIN_NORM 1   // NormArguments
+#define CHAIN_WINDOW 2 // AttendArguments, as attend_window_*
+#define CHAIN_CACHE 3  // AttendArguments, as attend_cache_*
+
+#define CHAIN_STEPS 128
+#define CHAIN_BYTES 30000
+
+struct ChainStep {
+    int kind;
+    int at;    // where in `data` its arguments lie, a multiple of 8
+    int first; // the block that has its first tile of weight rows
+    int unused;
+};
+
+// Steps in order, each of which may read what those before it wrote. Blocks meet between them at `barrier`: two numbers,
+// 0 before the launch and after it.
+struct ChainArguments {
+    uint64 *barrier;
+    int steps;
+    int unused;
+    ChainStep step[CHAIN_STEPS];
+    uint64 data[CHAIN_BYTES / 8];
+};
+
 // out[block] = exclusive or of the 64-bit halves of the 16-byte words that the block reads: word i falls to block
 // i / threads % blocks.
 struct ReadArguments {
@@ -221,10 +246,11 @@ struct ReadArguments {
     int64 words;
 };
 
+// The sizes that arguments.rs asserts.
 static_assert(sizeof(Rows) == 32 && sizeof(Heads) == 32, "arguments.rs");
 static_assert(sizeof(LinearArguments) == 144 && sizeof(NormArguments) == 152, "arguments.rs");
 static_assert(sizeof(SwigluArguments) == 104 && sizeof(EmbedArguments) == 64, "arguments.rs");
 static_assert(sizeof(AttendArguments) == 336 && sizeof(SampleArguments) == 120, "arguments.rs");
 static_assert(sizeof(ElementArguments) == 232 && sizeof(GatherArguments) == 72, "arguments.rs");
 static_assert(sizeof(UniformArguments) == 40 && sizeof(IotaArguments) == 16, "arguments.rs");
-static_assert(sizeof(ReadArguments) == 24, "arguments.rs");
+static_assert(sizeof(ReadArguments) == 24 && sizeof(ChainArguments) == 32064, "arguments.rs");

@@ -15,21 +15,10 @@ extern "C" __global__ void __launch_bounds__(ATTEND_THREADS) append_keys(const _
     store_new_key(a, row, j, head, past_of(a, row), lane);
 }
 
-// The last groups of lanes do it: the first have the results to store.
-DEVICE void store_new_keys(const AttendArguments &a, int row, int head) {
-    int lane = threadIdx.x % LANES, units = blockDim.x / LANES, past = past_of(a, row);
-    for (int j = units - 1 - threadIdx.x / LANES; j < a.keys; j += units) {
-        store_new_key(a, row, j, head, past, lane);
-    }
-}
-
 template <int QUERIES> DEVICE void attend_cache(const AttendArguments &a) {
     release_next();
     await_previous();
-    int row = blockIdx.x / a.kv_heads, head = blockIdx.x % a.kv_heads, items = a.queries * group_of(a);
-    for (int item = 0; item < items; item += QUERIES)
-        attend_items<QUERIES>(a, row, head, item, min(QUERIES, items - item));
-    if (a.store_k.base) store_new_keys(a, row, head);
+    attend_pair<QUERIES>(a, blockIdx.x);
 }
 
 // Blocks of 256 threads that share a multiprocessor where a key takes few registers; before sm_90 these do not suffice.

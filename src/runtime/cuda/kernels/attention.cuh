@@ -26,7 +26,10 @@ __device__ constexpr int lanes_for(int words) {
 constexpr int LANES = lanes_for(HALF / PAIR);
 constexpr int PER = (HALF / PAIR + LANES - 1) / LANES;
 
+// Threads of a block at most.
+#ifndef ATTEND_THREADS
 #define ATTEND_THREADS 256
+#endif
 #define NO_SCORE (-1e30f)
 
 // Neighbours as they lie in memory: decoded where they are used, so that many can be on their way at once.
@@ -386,4 +389,20 @@ template <int QUERIES> DEVICE void attend_items(const AttendArguments &a, int ro
                 }
     }
     join<QUERIES>(a, partial, row, head, item, count);
+}
+
+// The last groups of lanes do it: the first have the results to store.
+DEVICE void store_new_keys(const AttendArguments &a, int row, int head) {
+    int lane = threadIdx.x % LANES, units = blockDim.x / LANES, past = past_of(a, row);
+    for (int j = units - 1 - threadIdx.x / LANES; j < a.keys; j += units) {
+        store_new_key(a, row, j, head, past, lane);
+    }
+}
+
+// The (row, key head) `pair`, by a whole block.
+template <int QUERIES> DEVICE void attend_pair(const AttendArguments &a, int pair) {
+    int row = pair / a.kv_heads, head = pair % a.kv_heads, items = a.queries * group_of(a);
+    for (int item = 0; item < items; item += QUERIES)
+        attend_items<QUERIES>(a, row, head, item, min(QUERIES, items - item));
+    if (a.store_k.base) store_new_keys(a, row, head);
 }

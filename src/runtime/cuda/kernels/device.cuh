@@ -271,6 +271,28 @@ DEVICE void release_next() {
 #endif
 }
 
+// ---- blocks that all run at once ----
+
+// One thread of each block counts it in; what the block did before __syncthreads is then visible to whoever sees the count.
+DEVICE void count_in(uint64 *counter) {
+#ifdef PHOTONC_EMULATE
+    emulate::count_in(counter);
+#else
+    asm volatile("red.release.gpu.global.add.u64 [%0], %1;" ::"l"(counter), "l"(1ull) : "memory");
+#endif
+}
+// Waits for so many counts; the block sees what happened before them after its next __syncthreads.
+DEVICE void wait_for_count(uint64 *counter, uint64 count) {
+#ifdef PHOTONC_EMULATE
+    emulate::wait_for_count(counter, count);
+#else
+    uint64 found;
+    do {
+        asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(found) : "l"(counter) : "memory");
+    } while (found < count);
+#endif
+}
+
 // ---- arithmetic ----
 
 #ifdef PHOTONC_EMULATE

@@ -8,13 +8,16 @@
 // x * norm in f16 is kept this much smaller, so that it does not overflow.
 constexpr float NORM_SHIFT = PHOTONC_TYPE == 2 ? 0.0625f : 1.0f;
 
+DEVICE void store_output(const LinearArguments &a, int row, int column, float value) {
+    if (a.wide)
+        ((float *)a.out.base)[row_offset(a.out, row) + column] = value;
+    else
+        row_of(a.out, row)[column] = from_float<T>(value);
+}
 // act, bias and residual of one output, and its store. `second` is the up product of SwiGLU.
 DEVICE void finish_output(const LinearArguments &a, int row, int column, float value, float second) {
     if (a.mode == 1) value = silu(value) * second;
     if (a.bias) value += to_float(((const T *)a.bias)[column]);
     if (a.residual.base) value += to_float(row_of(a.residual, row)[column]);
-    if (a.wide)
-        ((float *)a.out.base)[row_offset(a.out, row) + column] = value;
-    else
-        row_of(a.out, row)[column] = from_float<T>(value);
+    store_output(a, row, column, value);
 }

@@ -8,23 +8,14 @@
 // nobody else reads them; the weights of the first steps are asked for before the previous launch has ended. The norm's
 // scale is a factor of the whole sum, which its lanes find on the way. Wants: k a multiple of 8, weight and norm 16-byte
 // aligned, rows of x likewise.
-#include "linear.cuh"
+#include "streamed.cuh"
 
-#if PHOTONC_TYPE == 0
-#error "tensor cores take bf16 and f16"
-#endif
 #ifndef PHOTONC_ROWS
 #error "PHOTONC_ROWS is the number of rows at once: 8, 16, 32 or 64"
 #endif
 
-// Columns of one tensor-core step, twice: what a 16-byte load of four lanes covers.
-#define STEP 32
-// Bytes of a piece: 16 of each lane.
-#define PIECE 512
 // Bytes of the norm's weights of a step.
 #define NORM_PIECE 64
-// Floats from one row of partial sums to the next: 16 and a gap that keeps the stores off each other's banks.
-#define PARTIAL_STRIDE 20
 
 // The steps of a warp: tiles of weight rows, and in each every eighth stretch of 32 columns.
 struct Walk {
@@ -94,19 +85,6 @@ template <int MT, int RT> struct Ahead {
     }
 };
 
-// x * norm of a lane's eight columns; adds the squares of x.
-DEVICE Wide normed(const Wide &x, const Wide &norm, float &squares) {
-    float values[8], weights[8];
-    unpack(values, x, T());
-    unpack(weights, norm, T());
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-        squares += values[i] * values[i];
-        values[i] *= weights[i] * NORM_SHIFT;
-    }
-    return packed(values, T());
-}
-
 // One step's products of the slot that the lane filled itself.
 template <int MT, int RT>
 DEVICE void multiply_step(const LinearArguments &a, const unsigned char *slot, float (&sums)[RT][MT][4], float (&squares)[MT]) {
@@ -122,15 +100,8 @@ DEVICE void multiply_step(const LinearArguments &a, const unsigned char *slot, f
     for (int mt = 0; mt < MT; ++mt) {
         Wide x = load16(own + (2 * RT + mt) * PIECE);
         if (a.norm) x = normed(x, norm, squares[mt]);
-        const unsigned first[2] = {x.word[0], x.word[1]}, second[2] = {x.word[2], x.word[3]};
 #pragma unroll
-        for (int r = 0; r < RT; ++r) {
-            const Wide &top = w[r][0], &bottom = w[r][1];
-            const unsigned even[4] = {top.word[0], bottom.word[0], top.word[1], bottom.word[1]};
-            const unsigned odd[4] = {top.word[2], bottom.word[2], top.word[3], bottom.word[3]};
-            mma_m16n8k16<T>(sums[r][mt], even, first);
-            mma_m16n8k16<T>(sums[r][mt], odd, second);
-        }
+        for (int r = 0; r < RT; ++r) multiply(sums[r][mt], w[r][0], w[r][1], x);
     }
 }
 

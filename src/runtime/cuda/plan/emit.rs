@@ -79,6 +79,7 @@ pub(super) fn emit(
         buffers: emitter.buffers,
         steps: emitter.steps,
         arena_bytes: 0,
+        chained_rows: options.tuning.chained_rows,
     })
 }
 

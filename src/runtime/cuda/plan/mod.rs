@@ -114,6 +114,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Size of the arena in bytes.
     pub arena_bytes: usize,
+    /// Neighbouring steps of at most this many rows may share a launch.
+    pub chained_rows: usize,
 }
 
 /// Which kernels serve which sizes.
@@ -123,6 +125,8 @@ pub struct Tuning {
     pub skinny_rows: usize,
     /// Products of at most this many rows compute the norm of their operand themselves.
     pub folded_norm_rows: usize,
+    /// Neighbouring steps of at most this many rows share a launch.
+    pub chained_rows: usize,
 }
 
 /// Variable that sets fields of a [`Tuning`] for measurements: `skinny_rows=32,folded_norm_rows=8`.
@@ -141,8 +145,11 @@ impl Tuning {
 
     fn with(mut self, text: &str) -> Result<Self, String> {
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let fields: [(&str, &mut usize); 2] =
-                [("skinny_rows", &mut self.skinny_rows), ("folded_norm_rows", &mut self.folded_norm_rows)];
+            let fields: [(&str, &mut usize); 3] = [
+                ("skinny_rows", &mut self.skinny_rows),
+                ("folded_norm_rows", &mut self.folded_norm_rows),
+                ("chained_rows", &mut self.chained_rows),
+            ];
             let names = fields.each_ref().map(|(name, _)| *name).join(", ");
             let wrong = || format!("`{part}`, expected FIELD=NUMBER with one of {names}");
             let (name, number) = part.split_once('=').ok_or_else(wrong)?;
@@ -155,7 +162,7 @@ impl Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { skinny_rows: 16, folded_norm_rows: 16 }
+        Tuning { skinny_rows: 16, folded_norm_rows: 16, chained_rows: 16 }
     }
 }
 
@@ -294,7 +301,7 @@ mod tests {
     #[test]
     fn a_tuning_is_read_by_field() {
         let found = Tuning::default().with("skinny_rows=8, folded_norm_rows=0").expect("fields");
-        assert_eq!(found, Tuning { skinny_rows: 8, folded_norm_rows: 0 });
+        assert_eq!(found, Tuning { skinny_rows: 8, folded_norm_rows: 0, ..Tuning::default() });
         assert_eq!(Tuning::default().with(""), Ok(Tuning::default()));
     }
 
