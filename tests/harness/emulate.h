@@ -182,7 +182,7 @@ struct Context {
 #endif
 };
 
-enum class Wait : uint8_t { Ready, Block, Warp, Done };
+enum class Wait : uint8_t { Ready, Block, Warp, Phase, Done };
 
 // Lanes of a warp that exchange values.
 struct Meeting {
@@ -207,12 +207,38 @@ struct Pending {
     unsigned bytes, from_bytes;
 };
 
+// An mbarrier: what it waits for in its current phase.
+struct Phase {
+    uint16_t count;   // arrivals of a phase
+    uint16_t pending; // of which have not come
+    int32_t bytes : 31;
+    uint32_t parity : 1; // of the current phase
+
+    void settle() {
+        if (pending == 0 && bytes == 0) {
+            parity = !parity;
+            pending = count;
+        }
+    }
+};
+static_assert(sizeof(Phase) == 8);
+
+// A bulk copy that has not happened yet.
+struct Bulk {
+    void *to;
+    const void *from;
+    unsigned bytes;
+    Phase *phase;
+};
+
 struct Fiber {
     Context context;
     char *stack = nullptr;
     uint3 thread{};
     Wait wait = Wait::Done;
     Meeting *meeting = nullptr;
+    Phase *phase = nullptr;
+    unsigned parity = 0;
     Warp *warp = nullptr;
     unsigned lane = 0;
     At at;
@@ -263,6 +289,7 @@ struct Runner {
     bool failed = false;
     void *fault = nullptr;
     int votes[3] = {0, 0, 0}; // of the last barrier with a vote: how many, any, all
+    std::vector<Bulk> bulk;
 };
 
 struct State {
@@ -465,24 +492,46 @@ inline unsigned shuffled(unsigned i, unsigned count, uint64_t noise) {
     return noise & 1 ? count - 1 - turned : turned;
 }
 
+// Whether the phase of that parity has ended. Bulk copies happen when somebody looks whether they have.
+inline bool has_ended(Runner &runner, Phase &phase, unsigned parity) {
+    for (size_t i = 0; i < runner.bulk.size() && phase.parity == parity;) {
+        const Bulk copy = runner.bulk[i];
+        if (copy.phase != &phase) {
+            i++;
+            continue;
+        }
+        runner.bulk.erase(runner.bulk.begin() + static_cast<std::ptrdiff_t>(i));
+        std::memcpy(copy.to, copy.from, copy.bytes);
+        phase.bytes = phase.bytes - static_cast<int32_t>(copy.bytes);
+        phase.settle();
+    }
+    return phase.parity != parity;
+}
+
+inline bool can_go_on(Runner &runner, const Fiber &fiber) {
+    return fiber.wait == Wait::Ready || (fiber.wait == Wait::Warp && fiber.meeting->complete()) ||
+           (fiber.wait == Wait::Phase && has_ended(runner, *fiber.phase, fiber.parity));
+}
+
 // Runs the lanes of a warp as far as they get; whether any moved.
-inline void run_warp(Runner &runner, unsigned warp, uint64_t noise) {
+inline bool run_warp(Runner &runner, unsigned warp, uint64_t noise) {
     const unsigned first = warp * LANES;
     const unsigned lanes = std::min(LANES, runner.threads - first);
-    bool moved = true;
+    bool moved = true, ever = false;
     while (moved && !runner.failed) {
         moved = false;
         for (unsigned i = 0; i < lanes && !runner.failed; i++) {
             Fiber &fiber = runner.fibers[first + shuffled(i, lanes, noise)];
-            if (fiber.wait == Wait::Ready || (fiber.wait == Wait::Warp && fiber.meeting->complete())) {
+            if (can_go_on(runner, fiber)) {
                 fiber.wait = Wait::Ready;
                 state.fiber = &fiber;
                 Context::change(runner.scheduler, fiber.context);
                 state.fiber = nullptr;
-                moved = true;
+                moved = ever = true;
             }
         }
     }
+    return ever;
 }
 
 inline std::string describe(const Runner &runner, const Fiber &fiber) {
@@ -497,6 +546,8 @@ inline std::string describe(const Runner &runner, const Fiber &fiber) {
         std::snprintf(masks, sizeof masks, " (mask %08x, arrived %08x)", fiber.meeting->mask, fiber.meeting->arrived);
         return thread + " waits in " + fiber.meeting->what + " at " + place(fiber.at) + masks;
     }
+    case Wait::Phase:
+        return thread + " waits for the end of a phase of copies or arrivals";
     default:
         return thread + " runs";
     }
@@ -537,6 +588,7 @@ inline bool settle(Runner &runner) {
 
 inline void run_block(Runner &runner, uint64_t number, Range thread_local_range) {
     const Launch &launch = *runner.job->launch;
+    runner.bulk.clear();
     runner.block = {static_cast<unsigned>(number % launch.grid[0]),
                     static_cast<unsigned>(number / launch.grid[0] % launch.grid[1]),
                     static_cast<unsigned>(number / launch.grid[0] / launch.grid[1])};
@@ -555,12 +607,17 @@ inline void run_block(Runner &runner, uint64_t number, Range thread_local_range)
     }
     const unsigned warps = (runner.threads + LANES - 1) / LANES;
     uint64_t noise = mix(launch.seed ^ mix(number));
+    bool moved;
     do {
+        moved = false;
         for (unsigned i = 0; i < warps && !runner.failed; i++) {
-            run_warp(runner, shuffled(i, warps, noise), mix(noise + i));
+            moved |= run_warp(runner, shuffled(i, warps, noise), mix(noise + i));
         }
         noise = mix(noise);
-    } while (!runner.failed && !settle(runner));
+    } while (!runner.failed && (moved || !settle(runner)));
+    if (!runner.failed && !runner.bulk.empty()) {
+        report(runner, "a block ended before its bulk copies");
+    }
     const char *end = runner.shared + launch.shared_bytes;
     if (!runner.failed && (!untouched(runner.shared - 256, runner.shared) ||
                            !untouched(end, runner.shared_pages + SHARED_CAPACITY))) {
@@ -827,6 +884,51 @@ inline void wait_copies(size_t left) {
     for (size_t &length : fiber.committed) {
         length -= ready;
     }
+}
+
+// --- Phases of arrivals and bulk copies ------------------------------------------------------------------------------
+
+inline Phase &phase_at(void *address) {
+    if (reinterpret_cast<uintptr_t>(address) % sizeof(Phase) != 0) {
+        fail("an mbarrier that is not aligned to 8 bytes");
+    }
+    return *static_cast<Phase *>(address);
+}
+
+inline void begin_phases(void *address, unsigned count) {
+    Phase &phase = phase_at(address);
+    phase.count = phase.pending = static_cast<uint16_t>(count);
+    phase.bytes = 0;
+    phase.parity = 0;
+}
+
+inline void arrive(void *address, unsigned bytes) {
+    Phase &phase = phase_at(address);
+    if (phase.pending == 0) {
+        fail("more arrivals at an mbarrier than it waits for");
+    }
+    phase.pending--;
+    phase.bytes = phase.bytes + static_cast<int32_t>(bytes);
+    phase.settle();
+}
+
+inline void await_phase(void *address, unsigned parity) {
+    Phase &phase = phase_at(address);
+    if (!has_ended(*state.runner, phase, parity)) {
+        Fiber &fiber = *state.fiber;
+        fiber.wait = Wait::Phase;
+        fiber.phase = &phase;
+        fiber.parity = parity;
+        leave(fiber);
+    }
+}
+
+inline void copy_bulk(void *to, const void *from, unsigned bytes, void *phase) {
+    const auto misplaced = reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from) | bytes;
+    if (misplaced % 16 != 0 || bytes == 0) {
+        fail("a bulk copy of " + std::to_string(bytes) + " bytes: size or address is not a multiple of 16");
+    }
+    state.runner->bulk.push_back({to, from, bytes, &phase_at(phase)});
 }
 
 inline void *dynamic_shared() { return state.runner->shared; }

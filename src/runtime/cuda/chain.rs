@@ -25,40 +25,28 @@ const MOST_STEPS: usize = 128;
 const MOST_BYTES: usize = 30_000;
 /// Rows of a norm at most: a block takes one at a time.
 const MOST_NORM_ROWS: i32 = 64;
+/// Rows of a product at most: `CHAIN_ROWS` of `chain.cu`.
+pub const MOST_CHAINED_ROWS: usize = 8;
+/// Columns of a product are a multiple of this: `STEP` of `streamed.cuh`.
+const COLUMNS: i32 = 32;
+/// First GPUs with bulk copies.
+const LEAST_SM: u32 = 90;
 /// Rows of weights of a tile.
 const TILE_ROWS: usize = 16;
 const THREADS: u32 = 256;
 const WARPS: usize = 8;
-/// Two pieces of a lane's 16 bytes.
-const STAGE_BYTES: usize = 1024;
-/// `PARTIAL_STRIDE` of `streamed.cuh` and the sum of squares, in bytes, on both sides.
-const ROW_BYTES: usize = 2 * 4 * (20 + 1);
-/// The table of products and the arguments of two steps.
-const TABLE_BYTES: usize = MOST_STEPS * 32 + 2 * 336;
-/// What the kernels declare beside that, at most.
-const DECLARED_BYTES: usize = 8 << 10;
-
-/// A variant of `chain_*`.
-struct Variant {
-    /// Rows of a product at most, a multiple of 8.
-    rows: usize,
-    /// Pieces that a warp copies ahead.
-    stages: usize,
-    name: &'static str,
-}
-
-const VARIANTS: [Variant; 2] =
-    [Variant { rows: 8, stages: 11, name: "chain_m8" }, Variant { rows: 16, stages: 10, name: "chain_m16" }];
-const ALONE: [Variant; 2] = [
-    Variant { rows: 8, stages: 22, name: "chain_m8_alone" },
-    Variant { rows: 16, stages: 20, name: "chain_m16_alone" },
-];
-
-impl Variant {
-    const fn shared_bytes(&self) -> usize {
-        WARPS * (self.stages * STAGE_BYTES + self.rows * ROW_BYTES) + TABLE_BYTES
-    }
-}
+/// `STAGE_BYTES` of `chain.cu`, and the two phases of a stage.
+const STAGE_BYTES: usize = TILE_ROWS * (512 * 2 + 64);
+const PHASES_BYTES: usize = 2 * 8;
+/// Fewest stages that keep memory busy between two products, and most that are of use.
+const STAGES: std::ops::RangeInclusive<usize> = 6..=16;
+/// Partial sums on both sides, sums of squares, the table of products, the arguments of two steps.
+const TABLE_BYTES: usize = 2 * WARPS * (MOST_CHAINED_ROWS * 20 + 16) * 4
+    + WARPS * MOST_CHAINED_ROWS * 4
+    + MOST_STEPS * 32
+    + 2 * 336;
+/// What the kernel declares beside that, at most.
+const DECLARED_BYTES: usize = 12 << 10;
 
 /// Steps of a plan that one launch does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +55,8 @@ pub struct Chain {
     pub steps: Range<usize>,
     /// Their kinds: `CHAIN_*` of `abi.cuh`.
     kinds: Vec<i32>,
+    stages: usize,
+    x_bytes: usize,
     /// The launch.
     pub planned: Planned,
 }
@@ -74,7 +64,7 @@ pub struct Chain {
 /// A step that chains can have.
 struct Link {
     kind: i32,
-    rows: usize,
+    x_bytes: usize,
     head_dim: Option<usize>,
     bytes: usize,
 }
@@ -82,10 +72,11 @@ struct Link {
 impl Link {
     fn of(call: &Call, dtype: Dtype, most_rows: usize, properties: &Properties) -> Option<Link> {
         let few = |rows: i32| usize::try_from(rows).ok().filter(|rows| (1..=most_rows).contains(rows));
-        let (kind, rows, head_dim) = match call {
+        let (kind, x_bytes, head_dim) = match call {
             Call::Linear(a) => {
                 skinny_rows(linear(a, dtype, properties).ok()?.name)?;
-                (LINEAR, few(a.rows)?, None)
+                let columns = usize::try_from(a.k).ok().filter(|_| a.k % COLUMNS == 0)?;
+                (LINEAR, few(a.rows)? * ((2 * columns).next_multiple_of(128) + 64), None)
             }
             Call::Norm(a) => (NORM, (a.rows <= MOST_NORM_ROWS).then_some(0)?, None),
             Call::AttendWindow(a, width) | Call::AttendCache(a, width) => {
@@ -94,12 +85,12 @@ impl Link {
                     "attend_cache_1" | "attend_cache_4" => CACHE,
                     _ => return None,
                 };
-                few(a.rows.checked_mul(a.queries)?)?;
+                few(a.rows)?;
                 (kind, 0, (*width <= MOST_CHAINED_HEAD_DIM).then_some(Some(*width))?)
             }
             _ => return None,
         };
-        Some(Link { kind, rows, head_dim, bytes: call.bytes().len() })
+        Some(Link { kind, x_bytes, head_dim, bytes: call.bytes().len() })
     }
 }
 
@@ -108,7 +99,7 @@ impl Link {
 struct Open {
     start: usize,
     bytes: usize,
-    rows: usize,
+    x_bytes: usize,
     kinds: Vec<i32>,
     head_dim: Option<usize>,
 }
@@ -122,23 +113,24 @@ impl Open {
     fn push(&mut self, link: &Link) {
         self.kinds.push(link.kind);
         self.bytes += link.bytes;
-        self.rows = self.rows.max(link.rows);
+        self.x_bytes = self.x_bytes.max(link.x_bytes);
         self.head_dim = self.head_dim.or(link.head_dim);
     }
 
-    fn close(self, dtype: Dtype, alone: bool, properties: &Properties) -> Option<Chain> {
+    fn close(self, dtype: Dtype, properties: &Properties) -> Option<Chain> {
         let products = self.kinds.iter().filter(|kind| **kind == LINEAR).count();
         if self.kinds.len() < LEAST_STEPS || products < 2 {
             return None;
         }
-        let variants = if alone { &ALONE } else { &VARIANTS };
-        let variant = variants.iter().find(|variant| self.rows <= variant.rows)?;
-        let shared_bytes = variant.shared_bytes();
-        if shared_bytes + DECLARED_BYTES > properties.shared_bytes {
+        let kept = self.x_bytes + TABLE_BYTES + DECLARED_BYTES;
+        let stages = properties.shared_bytes.checked_sub(kept)? / (STAGE_BYTES + PHASES_BYTES);
+        let stages = stages.min(*STAGES.end());
+        if !STAGES.contains(&stages) {
             return None;
         }
+        let shared_bytes = stages * (STAGE_BYTES + PHASES_BYTES) + self.x_bytes + TABLE_BYTES;
         let shape = Shape {
-            name: variant.name,
+            name: "chain_m8",
             grid: [u32::try_from(properties.multiprocessors).ok().filter(|grid| *grid > 0)?, 1, 1],
             threads: THREADS,
             shared_bytes: u32::try_from(shared_bytes).ok()?,
@@ -146,7 +138,7 @@ impl Open {
         // Without attention any width does.
         let unit = Unit { source: Source::Chain, dtype, size: self.head_dim.unwrap_or(64) };
         let steps = self.start..self.start + self.kinds.len();
-        Some(Chain { steps, kinds: self.kinds, planned: Planned { unit, shape } })
+        Some(Chain { steps, kinds: self.kinds, stages, x_bytes: self.x_bytes, planned: Planned { unit, shape } })
     }
 }
 
@@ -154,23 +146,23 @@ impl Open {
 #[must_use]
 pub fn chains(plan: &Plan, properties: &Properties) -> Vec<Chain> {
     let mut found = Vec::new();
-    if plan.dtype == Dtype::F32 {
+    if plan.dtype == Dtype::F32 || properties.sm < LEAST_SM {
         return found;
     }
-    let most_rows = plan.chained_rows.min(VARIANTS[1].rows);
+    let most_rows = plan.chained_rows.min(MOST_CHAINED_ROWS);
     let mut open = Open::default();
     for (at, step) in plan.steps.iter().enumerate() {
         let link = Link::of(&step.call, plan.dtype, most_rows, properties);
         if !link.as_ref().is_some_and(|link| open.takes(link)) {
             let full = std::mem::replace(&mut open, Open { start: at, ..Open::default() });
-            found.extend(full.close(plan.dtype, plan.alone, properties));
+            found.extend(full.close(plan.dtype, properties));
         }
         match link {
             Some(link) => open.push(&link),
             None => open.start = at + 1,
         }
     }
-    found.extend(open.close(plan.dtype, plan.alone, properties));
+    found.extend(open.close(plan.dtype, properties));
     found
 }
 
@@ -194,8 +186,9 @@ impl Chain {
             data.extend(call.bytes());
         }
         let mut bytes = vec![0; 8];
-        bytes.extend(i32::try_from(self.kinds.len()).unwrap_or(0).to_le_bytes());
-        bytes.extend(0i32.to_le_bytes());
+        for number in [self.kinds.len(), self.stages, self.x_bytes, 0] {
+            bytes.extend(i32::try_from(number).unwrap_or(0).to_le_bytes());
+        }
         table.resize(MOST_STEPS * 16, 0);
         data.resize(MOST_BYTES, 0);
         bytes.extend(table);

@@ -233,6 +233,8 @@ struct ChainStep {
 struct ChainArguments {
     uint64 *barrier;
     int steps;
+    int stages;  // of the ring of weights
+    int x_bytes; // of the place for x
     int unused;
     ChainStep step[CHAIN_STEPS];
     uint64 data[CHAIN_BYTES / 8];
@@ -253,4 +255,4 @@ static_assert(sizeof(SwigluArguments) == 104 && sizeof(EmbedArguments) == 64, "a
 static_assert(sizeof(AttendArguments) == 336 && sizeof(SampleArguments) == 120, "arguments.rs");
 static_assert(sizeof(ElementArguments) == 232 && sizeof(GatherArguments) == 72, "arguments.rs");
 static_assert(sizeof(UniformArguments) == 40 && sizeof(IotaArguments) == 16, "arguments.rs");
-static_assert(sizeof(ReadArguments) == 24 && sizeof(ChainArguments) == 32064, "arguments.rs");
+static_assert(sizeof(ReadArguments) == 24 && sizeof(ChainArguments) == 32072, "arguments.rs");

@@ -254,6 +254,68 @@ template <int N> DEVICE void copies_left() {
 #endif
 }
 
+#if defined(PHOTONC_EMULATE) || __CUDA_ARCH__ >= 900
+// Phases follow each other at an 8-byte place in shared memory: each ends when so many have arrived and the bytes that
+// they announced have been copied. Parities of phases alternate, the first has 0.
+DEVICE void begin_phases(uint64 *phase, int arrivals) {
+#ifdef PHOTONC_EMULATE
+    emulate::begin_phases(phase, arrivals);
+#else
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"((unsigned)__cvta_generic_to_shared(phase)), "r"(arrivals)
+                 : "memory");
+#endif
+}
+// After begin_phases, before the __syncthreads after which others use them.
+DEVICE void phases_begun() {
+#ifndef PHOTONC_EMULATE
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
+DEVICE void arrive(uint64 *phase) {
+#ifdef PHOTONC_EMULATE
+    emulate::arrive(phase, 0);
+#else
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"((unsigned)__cvta_generic_to_shared(phase)) : "memory");
+#endif
+}
+// Arrives and announces bytes to copy.
+DEVICE void arrive_and_expect(uint64 *phase, int bytes) {
+#ifdef PHOTONC_EMULATE
+    emulate::arrive(phase, bytes);
+#else
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"((unsigned)__cvta_generic_to_shared(phase)),
+                 "r"(bytes)
+                 : "memory");
+#endif
+}
+DEVICE void await_phase(uint64 *phase, unsigned parity) {
+#ifdef PHOTONC_EMULATE
+    emulate::await_phase(phase, parity);
+#else
+    asm volatile(
+        "{\n"
+        ".reg .pred ended;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 ended, [%0], %1;\n"
+        "@!ended bra again;\n"
+        "}" ::"r"((unsigned)__cvta_generic_to_shared(phase)),
+        "r"(parity)
+        : "memory");
+#endif
+}
+// Announced bytes from global to shared memory in the background; a multiple of 16, as are both addresses.
+DEVICE void copy_bulk(void *to, const void *from, int bytes, uint64 *phase) {
+#ifdef PHOTONC_EMULATE
+    emulate::copy_bulk(to, from, bytes, phase);
+#else
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     (unsigned)__cvta_generic_to_shared(to)),
+                 "l"(from), "r"(bytes), "r"((unsigned)__cvta_generic_to_shared(phase))
+                 : "memory");
+#endif
+}
+#endif
+
 // ---- launches that overlap ----
 
 // What comes before this call may run before the previous launch of the stream has ended: it must touch nothing but
