@@ -223,12 +223,30 @@ struct Phase {
 };
 static_assert(sizeof(Phase) == 8);
 
-// A bulk copy that has not happened yet.
-struct Bulk {
-    void *to;
-    const void *from;
-    unsigned bytes;
+// A matrix whose tiles are copied.
+struct Matrix {
+    const char *base;
+    uint64_t rows, columns; // of two bytes
+};
+
+// A copy of a tile that has not happened yet: 16 rows of 64 columns, zeros beyond the matrix. 16 bytes lie at their address
+// with its bits 4 to 6 changed by bits 7 to 9.
+struct Tile {
+    static constexpr unsigned BYTES = 2048;
+    char *to;
+    Matrix from;
+    int64_t row, column;
     Phase *phase;
+
+    void copy() const {
+        for (int64_t i = 0; i < BYTES / 16; i++) {
+            const int64_t r = row + i / 8, c = column + i % 8 * 8;
+            char *place = to + (i ^ (i / 8 % 8)) * 16;
+            const int64_t left = r < int64_t(from.rows) ? std::clamp<int64_t>(int64_t(from.columns) - c, 0, 8) : 0;
+            std::memcpy(place, from.base + (r * int64_t(from.columns) + c) * 2, size_t(left) * 2);
+            std::memset(place + left * 2, 0, size_t(8 - left) * 2);
+        }
+    }
 };
 
 struct Fiber {
@@ -289,7 +307,7 @@ struct Runner {
     bool failed = false;
     void *fault = nullptr;
     int votes[3] = {0, 0, 0}; // of the last barrier with a vote: how many, any, all
-    std::vector<Bulk> bulk;
+    std::vector<Tile> tiles;
 };
 
 struct State {
@@ -492,17 +510,17 @@ inline unsigned shuffled(unsigned i, unsigned count, uint64_t noise) {
     return noise & 1 ? count - 1 - turned : turned;
 }
 
-// Whether the phase of that parity has ended. Bulk copies happen when somebody looks whether they have.
+// Whether the phase of that parity has ended. Copies of tiles happen when somebody looks whether they have.
 inline bool has_ended(Runner &runner, Phase &phase, unsigned parity) {
-    for (size_t i = 0; i < runner.bulk.size() && phase.parity == parity;) {
-        const Bulk copy = runner.bulk[i];
-        if (copy.phase != &phase) {
+    for (size_t i = 0; i < runner.tiles.size() && phase.parity == parity;) {
+        const Tile tile = runner.tiles[i];
+        if (tile.phase != &phase) {
             i++;
             continue;
         }
-        runner.bulk.erase(runner.bulk.begin() + static_cast<std::ptrdiff_t>(i));
-        std::memcpy(copy.to, copy.from, copy.bytes);
-        phase.bytes = phase.bytes - static_cast<int32_t>(copy.bytes);
+        runner.tiles.erase(runner.tiles.begin() + static_cast<std::ptrdiff_t>(i));
+        tile.copy();
+        phase.bytes = phase.bytes - static_cast<int32_t>(Tile::BYTES);
         phase.settle();
     }
     return phase.parity != parity;
@@ -588,7 +606,7 @@ inline bool settle(Runner &runner) {
 
 inline void run_block(Runner &runner, uint64_t number, Range thread_local_range) {
     const Launch &launch = *runner.job->launch;
-    runner.bulk.clear();
+    runner.tiles.clear();
     runner.block = {static_cast<unsigned>(number % launch.grid[0]),
                     static_cast<unsigned>(number / launch.grid[0] % launch.grid[1]),
                     static_cast<unsigned>(number / launch.grid[0] / launch.grid[1])};
@@ -615,8 +633,8 @@ inline void run_block(Runner &runner, uint64_t number, Range thread_local_range)
         }
         noise = mix(noise);
     } while (!runner.failed && (moved || !settle(runner)));
-    if (!runner.failed && !runner.bulk.empty()) {
-        report(runner, "a block ended before its bulk copies");
+    if (!runner.failed && !runner.tiles.empty()) {
+        report(runner, "a block ended before the copies of its tiles");
     }
     const char *end = runner.shared + launch.shared_bytes;
     if (!runner.failed && (!untouched(runner.shared - 256, runner.shared) ||
@@ -886,7 +904,7 @@ inline void wait_copies(size_t left) {
     }
 }
 
-// --- Phases of arrivals and bulk copies ------------------------------------------------------------------------------
+// --- Phases of arrivals and copies of tiles ------------------------------------------------------------------------------
 
 inline Phase &phase_at(void *address) {
     if (reinterpret_cast<uintptr_t>(address) % sizeof(Phase) != 0) {
@@ -923,12 +941,12 @@ inline void await_phase(void *address, unsigned parity) {
     }
 }
 
-inline void copy_bulk(void *to, const void *from, unsigned bytes, void *phase) {
-    const auto misplaced = reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from) | bytes;
-    if (misplaced % 16 != 0 || bytes == 0) {
-        fail("a bulk copy of " + std::to_string(bytes) + " bytes: size or address is not a multiple of 16");
+// `map` is what the harness's `tile_map` makes.
+inline void copy_tile(void *to, const void *map, int row, int column, void *phase) {
+    if (reinterpret_cast<uintptr_t>(to) % 1024 != 0) {
+        fail("a tile that is not aligned to 1024 bytes");
     }
-    state.runner->bulk.push_back({to, from, bytes, &phase_at(phase)});
+    state.runner->tiles.push_back({static_cast<char *>(to), *static_cast<const Matrix *>(map), row, column, &phase_at(phase)});
 }
 
 inline void *dynamic_shared() { return state.runner->shared; }

@@ -122,7 +122,8 @@ fn ready(device: &dyn Device, plan: &Plan, call: &Call) -> Result<Ready, DeviceE
 fn chained(device: &dyn Device, chain: &Chain, calls: &[Call]) -> Result<Ready, DeviceError> {
     let Planned { unit, shape } = chain.planned;
     let function = device.function(unit, shape.name)?;
-    Ok(Ready::Launch { function, shape, cooperative: true, arguments: chain.arguments(calls) })
+    let arguments = chain.arguments(calls, &|matrix| device.tile_map(matrix))?;
+    Ok(Ready::Launch { function, shape, cooperative: true, arguments })
 }
 
 fn start(
@@ -139,8 +140,8 @@ fn start(
         return device.launch(stream, &launch);
     }
     let mut own = arguments.to_vec();
-    if let Some(barrier) = own.first_chunk_mut() {
-        *barrier = device.barrier(stream)?.to_le_bytes();
+    if let Some(barrier) = own.get_mut(chain::BARRIER_AT..chain::BARRIER_AT + 8) {
+        barrier.copy_from_slice(&device.barrier(stream)?.to_le_bytes());
     }
     launch.arguments = &own;
     device.launch(stream, &launch)

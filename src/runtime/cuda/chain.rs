@@ -2,7 +2,7 @@
 //! ends and beginnings of launches. Owns which steps these are and the arguments of `chain.cu`; pure.
 
 use super::arguments::LinearArguments;
-use super::device::{Properties, Source, Unit};
+use super::device::{DeviceError, MAP_BYTES, Matrix, Properties, Source, Unit};
 use super::dispatch::Planned;
 use super::launch::{Shape, linear, skinny_rows};
 use super::launch_attention::attend;
@@ -22,29 +22,36 @@ const WINDOW: i32 = 2;
 const CACHE: i32 = 3;
 /// `CHAIN_STEPS` and `CHAIN_BYTES` of `abi.cuh`.
 const MOST_STEPS: usize = 128;
-const MOST_BYTES: usize = 30_000;
+const MOST_BYTES: usize = 23_424;
 /// Rows of a norm at most: a block takes one at a time.
 const MOST_NORM_ROWS: i32 = 64;
 /// Rows of a product at most: `CHAIN_ROWS` of `chain.cu`.
 pub const MOST_CHAINED_ROWS: usize = 8;
-/// Columns of a product are a multiple of this: `STEP` of `streamed.cuh`.
-const COLUMNS: i32 = 32;
-/// First GPUs with bulk copies.
+/// Columns of a product are a multiple of this.
+const COLUMNS: i32 = 8;
+/// First GPUs that copy tiles by themselves.
 const LEAST_SM: u32 = 90;
+/// `CHAIN_MAPS` of `abi.cuh`.
+const MOST_MAPS: usize = 56;
+/// Of `ChainArguments`.
+const ALIGNMENT: usize = 64;
+/// Where `ChainArguments` has the address of its barrier.
+pub const BARRIER_AT: usize = MOST_MAPS * MAP_BYTES;
 /// Rows of weights of a tile.
 const TILE_ROWS: usize = 16;
+const TILE_COLUMNS: usize = 64;
 const THREADS: u32 = 256;
 const WARPS: usize = 8;
-/// `STAGE_BYTES` of `chain.cu`, and the two phases of a stage.
-const STAGE_BYTES: usize = TILE_ROWS * (512 * 2 + 64);
-const PHASES_BYTES: usize = 2 * 8;
-/// Fewest stages that keep memory busy between two products, and most that are of use.
-const STAGES: std::ops::RangeInclusive<usize> = 6..=16;
-/// Partial sums on both sides, sums of squares, the table of products, the arguments of two steps.
+/// The tiles of a slot of every warp's ring, and their phases.
+const SLOT_BYTES: usize = WARPS * (TILE_ROWS * TILE_COLUMNS * 2 + 8);
+/// Fewest slots that keep memory busy between two products, and most that are of use.
+const SLOTS: std::ops::RangeInclusive<usize> = 6..=16;
+/// Partial sums on both sides, sums of squares, the table of products, the arguments of two steps, what aligns tiles.
 const TABLE_BYTES: usize = 2 * WARPS * (MOST_CHAINED_ROWS * 20 + 16) * 4
     + WARPS * MOST_CHAINED_ROWS * 4
-    + MOST_STEPS * 32
-    + 2 * 336;
+    + MOST_STEPS * 40
+    + 2 * 336
+    + 1024;
 /// What the kernel declares beside that, at most.
 const DECLARED_BYTES: usize = 12 << 10;
 
@@ -55,7 +62,7 @@ pub struct Chain {
     pub steps: Range<usize>,
     /// Their kinds: `CHAIN_*` of `abi.cuh`.
     kinds: Vec<i32>,
-    stages: usize,
+    slots: usize,
     x_bytes: usize,
     /// The launch.
     pub planned: Planned,
@@ -65,6 +72,7 @@ pub struct Chain {
 struct Link {
     kind: i32,
     x_bytes: usize,
+    weight: Option<Matrix>,
     head_dim: Option<usize>,
     bytes: usize,
 }
@@ -72,13 +80,14 @@ struct Link {
 impl Link {
     fn of(call: &Call, dtype: Dtype, most_rows: usize, properties: &Properties) -> Option<Link> {
         let few = |rows: i32| usize::try_from(rows).ok().filter(|rows| (1..=most_rows).contains(rows));
-        let (kind, x_bytes, head_dim) = match call {
+        let (kind, x_bytes, weight, head_dim) = match call {
             Call::Linear(a) => {
                 skinny_rows(linear(a, dtype, properties).ok()?.name)?;
                 let columns = usize::try_from(a.k).ok().filter(|_| a.k % COLUMNS == 0)?;
-                (LINEAR, few(a.rows)? * ((2 * columns).next_multiple_of(128) + 64), None)
+                let x_bytes = (2 * columns).next_multiple_of(2 * TILE_COLUMNS) + 16;
+                (LINEAR, few(a.rows)? * x_bytes, Some(weight_of(a)), None)
             }
-            Call::Norm(a) => (NORM, (a.rows <= MOST_NORM_ROWS).then_some(0)?, None),
+            Call::Norm(a) => (NORM, (a.rows <= MOST_NORM_ROWS).then_some(0)?, None, None),
             Call::AttendWindow(a, width) | Call::AttendCache(a, width) => {
                 let kind = match attend(a, *width, dtype, properties).ok()?.name {
                     "attend_window_4" | "attend_window_8" => WINDOW,
@@ -86,11 +95,11 @@ impl Link {
                     _ => return None,
                 };
                 few(a.rows)?;
-                (kind, 0, (*width <= MOST_CHAINED_HEAD_DIM).then_some(Some(*width))?)
+                (kind, 0, None, (*width <= MOST_CHAINED_HEAD_DIM).then_some(Some(*width))?)
             }
             _ => return None,
         };
-        Some(Link { kind, x_bytes, head_dim, bytes: call.bytes().len() })
+        Some(Link { kind, x_bytes, weight, head_dim, bytes: call.bytes().len() })
     }
 }
 
@@ -100,6 +109,7 @@ struct Open {
     start: usize,
     bytes: usize,
     x_bytes: usize,
+    weights: Vec<Matrix>,
     kinds: Vec<i32>,
     head_dim: Option<usize>,
 }
@@ -107,13 +117,18 @@ struct Open {
 impl Open {
     fn takes(&self, link: &Link) -> bool {
         let same_heads = self.head_dim.is_none() || link.head_dim.is_none() || self.head_dim == link.head_dim;
-        self.kinds.len() < MOST_STEPS && self.bytes + link.bytes <= MOST_BYTES && same_heads
+        let new_weight = link.weight.is_some_and(|weight| !self.weights.contains(&weight));
+        self.kinds.len() < MOST_STEPS
+            && self.bytes + link.bytes <= MOST_BYTES
+            && self.weights.len() + usize::from(new_weight) <= MOST_MAPS
+            && same_heads
     }
 
     fn push(&mut self, link: &Link) {
         self.kinds.push(link.kind);
         self.bytes += link.bytes;
         self.x_bytes = self.x_bytes.max(link.x_bytes);
+        self.weights.extend(link.weight.filter(|weight| !self.weights.contains(weight)));
         self.head_dim = self.head_dim.or(link.head_dim);
     }
 
@@ -123,12 +138,11 @@ impl Open {
             return None;
         }
         let kept = self.x_bytes + TABLE_BYTES + DECLARED_BYTES;
-        let stages = properties.shared_bytes.checked_sub(kept)? / (STAGE_BYTES + PHASES_BYTES);
-        let stages = stages.min(*STAGES.end());
-        if !STAGES.contains(&stages) {
+        let slots = (properties.shared_bytes.checked_sub(kept)? / SLOT_BYTES).min(*SLOTS.end());
+        if !SLOTS.contains(&slots) {
             return None;
         }
-        let shared_bytes = stages * (STAGE_BYTES + PHASES_BYTES) + self.x_bytes + TABLE_BYTES;
+        let shared_bytes = slots * SLOT_BYTES + self.x_bytes + TABLE_BYTES;
         let shape = Shape {
             name: "chain_m8",
             grid: [u32::try_from(properties.multiprocessors).ok().filter(|grid| *grid > 0)?, 1, 1],
@@ -138,7 +152,13 @@ impl Open {
         // Without attention any width does.
         let unit = Unit { source: Source::Chain, dtype, size: self.head_dim.unwrap_or(64) };
         let steps = self.start..self.start + self.kinds.len();
-        Some(Chain { steps, kinds: self.kinds, stages, x_bytes: self.x_bytes, planned: Planned { unit, shape } })
+        Some(Chain {
+            steps,
+            kinds: self.kinds,
+            slots,
+            x_bytes: self.x_bytes,
+            planned: Planned { unit, shape },
+        })
     }
 }
 
@@ -168,35 +188,58 @@ pub fn chains(plan: &Plan, properties: &Properties) -> Vec<Chain> {
 
 impl Chain {
     /// The argument of the launch, from the calls of its steps: `ChainArguments` of `abi.cuh`, its `barrier` still 0.
-    #[must_use]
-    pub fn arguments(&self, calls: &[Call]) -> Vec<u8> {
+    /// `map` describes a matrix: `Device::tile_map`.
+    ///
+    /// # Errors
+    /// Those of `map`.
+    pub fn arguments(
+        &self,
+        calls: &[Call],
+        map: &dyn Fn(Matrix) -> Result<[u8; MAP_BYTES], DeviceError>,
+    ) -> Result<Vec<u8>, DeviceError> {
         let blocks = self.planned.shape.grid[0].max(1) as usize;
+        let (mut weights, mut maps) = (Vec::new(), Vec::with_capacity(BARRIER_AT));
         let mut table = Vec::with_capacity(MOST_STEPS * 16);
         let mut data = Vec::with_capacity(MOST_BYTES);
         let mut first = 0;
         for (call, kind) in calls.iter().zip(&self.kinds) {
-            let at = i32::try_from(data.len()).unwrap_or(i32::MAX);
-            for field in [*kind, at, i32::try_from(first).unwrap_or(0), 0] {
-                table.extend(field.to_le_bytes());
+            let mut own_map = 0;
+            if let Call::Linear(a) = call {
+                let weight = weight_of(a);
+                own_map = weights.iter().position(|known| *known == weight).unwrap_or(weights.len());
+                if own_map == weights.len() {
+                    weights.push(weight);
+                    maps.extend(map(weight)?);
+                }
+            }
+            for field in [usize::try_from(*kind).unwrap_or(0), data.len(), first, own_map] {
+                table.extend(i32::try_from(field).unwrap_or(i32::MAX).to_le_bytes());
             }
             if let Call::Linear(a) = call {
                 // The next product begins where this one ends, so that no block has more to read than others.
-                first = (first + tiles(a)) % blocks;
+                first = (first + size(a.n).div_ceil(TILE_ROWS)) % blocks;
             }
             data.extend(call.bytes());
         }
-        let mut bytes = vec![0; 8];
-        for number in [self.kinds.len(), self.stages, self.x_bytes, 0] {
+        let mut bytes = maps;
+        bytes.resize(BARRIER_AT + 8, 0);
+        for number in [self.kinds.len(), self.slots, self.x_bytes, 0] {
             bytes.extend(i32::try_from(number).unwrap_or(0).to_le_bytes());
         }
         table.resize(MOST_STEPS * 16, 0);
         data.resize(MOST_BYTES, 0);
         bytes.extend(table);
         bytes.extend(data);
-        bytes
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+        Ok(bytes)
     }
 }
 
-fn tiles(a: &LinearArguments) -> usize {
-    usize::try_from(a.n).unwrap_or(0).div_ceil(TILE_ROWS)
+fn weight_of(a: &LinearArguments) -> Matrix {
+    let parts = if a.mode == 1 { 2 } else { 1 };
+    Matrix { address: a.weight, rows: parts * size(a.n), columns: size(a.k) }
+}
+
+fn size(number: i32) -> usize {
+    usize::try_from(number).unwrap_or(0)
 }

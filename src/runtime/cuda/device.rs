@@ -92,6 +92,20 @@ pub enum Source {
     Chain,
 }
 
+/// Bytes that describe a [`Matrix`] to a device: `TileMap` of `abi.cuh`.
+pub const MAP_BYTES: usize = 128;
+
+/// A matrix of a 16-bit type whose rows follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// Address of its first element, a multiple of 16.
+    pub address: u64,
+    /// Rows.
+    pub rows: usize,
+    /// Columns, a multiple of 8.
+    pub columns: usize,
+}
+
 /// A source specialised to an element type and to a size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Unit {
@@ -346,6 +360,12 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// No such stream.
     fn barrier(&self, stream: Stream) -> Result<u64, DeviceError>;
+
+    /// What kernels that copy tiles of 16 rows by 64 columns from this matrix need to know of it.
+    ///
+    /// # Errors
+    /// A matrix that the device cannot describe.
+    fn tile_map(&self, matrix: Matrix) -> Result<[u8; MAP_BYTES], DeviceError>;
 
     /// Starts a kernel.
     ///

@@ -5,11 +5,12 @@ mod context;
 mod memory;
 mod product;
 mod recording;
+mod tiles;
 
 use super::cache::KernelCache;
 use super::device::{
-    Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MatMul, Properties, Recording,
-    STREAMS, Stream, Unit,
+    Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MAP_BYTES, MatMul, Matrix,
+    Properties, Recording, STREAMS, Stream, Unit,
 };
 use super::nvrtc::{Compiler, named_sources, shown};
 use context::{Context, call, check};
@@ -286,6 +287,10 @@ impl Device for Driver {
             return Err(call("barrier", &format!("stream {} of {STREAMS}", stream.0)));
         }
         Ok(self.barriers.address + (stream.0 * BARRIER_BYTES) as u64)
+    }
+
+    fn tile_map(&self, matrix: Matrix) -> Result<[u8; MAP_BYTES], DeviceError> {
+        tiles::map(matrix)
     }
 
     fn launch(&self, stream: Stream, launch: &Launch<'_>) -> Result<(), DeviceError> {

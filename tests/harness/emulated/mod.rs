@@ -11,8 +11,8 @@ mod queue;
 use build::{Kernels, Request, Text};
 use memory::{HostBlock, HostBytes, Memory, call};
 use photonc::runtime::cuda::device::{
-    Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MatMul, ProductKind, Properties,
-    Recording, STREAMS, Stream, Unit,
+    Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MAP_BYTES, MatMul, Matrix,
+    ProductKind, Properties, Recording, STREAMS, Stream, Unit,
 };
 use photonc::runtime::cuda::kernels::HEADERS;
 use queue::{Capture, Entered, Mark, Queues, Running, Sequence, Work};
@@ -297,13 +297,17 @@ impl Emulated {
     }
 }
 
+#[derive(Clone)]
+#[repr(C, align(64))]
+struct Line([u64; 8]);
+
 fn run_kernel(work: &Work, seed: u64) -> Result<(), DeviceError> {
     let Work::Launch { name, entry, grid, threads, shared_bytes, cooperative, arguments } = work else {
         return Ok(());
     };
     let mut message = vec![0u8; 2048];
-    // Kernels take structs aligned to 8 bytes.
-    let mut aligned = vec![0u64; arguments.len().div_ceil(8)];
+    // Kernels take structs aligned to 64 bytes at most.
+    let mut aligned = vec![Line([0; 8]); arguments.len().div_ceil(64)];
     // SAFETY: `aligned` has at least that many bytes.
     unsafe {
         std::ptr::copy_nonoverlapping(arguments.as_ptr(), aligned.as_mut_ptr().cast::<u8>(), arguments.len());
@@ -435,6 +439,18 @@ impl Device for Emulated {
     fn barrier(&self, stream: Stream) -> Result<u64, DeviceError> {
         let found = self.barriers.get(stream.0);
         found.map(|pair| pair.as_ptr() as u64).ok_or_else(|| call("barrier", "no such stream"))
+    }
+
+    fn tile_map(&self, matrix: Matrix) -> Result<[u8; MAP_BYTES], DeviceError> {
+        if matrix.address % 16 != 0 || matrix.columns % 8 != 0 {
+            return Err(call("tile_map", &format!("{matrix:?} is not aligned to 16 bytes")));
+        }
+        let mut bytes = [0; MAP_BYTES];
+        let numbers = [matrix.address, matrix.rows as u64, matrix.columns as u64];
+        for (to, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            to.copy_from_slice(&number.to_le_bytes());
+        }
+        Ok(bytes)
     }
 
     fn launch(&self, stream: Stream, launch: &Launch<'_>) -> Result<(), DeviceError> {

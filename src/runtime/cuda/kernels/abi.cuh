@@ -219,21 +219,28 @@ struct IotaArguments {
 #define CHAIN_CACHE 3  // AttendArguments, as attend_cache_*
 
 #define CHAIN_STEPS 128
-#define CHAIN_BYTES 30000
+#define CHAIN_MAPS 56
+#define CHAIN_BYTES 23424
+
+// Describes a matrix in memory to the unit that copies tiles of it: `Device::tile_map`.
+struct alignas(64) TileMap {
+    uint64 opaque[16];
+};
 
 struct ChainStep {
     int kind;
     int at;    // where in `data` its arguments lie, a multiple of 8
     int first; // the block that has its first tile of weight rows
-    int unused;
+    int map;   // of its weights
 };
 
 // Steps in order, each of which may read what those before it wrote. Blocks meet between them at `barrier`: two numbers,
 // 0 before the launch and after it.
 struct ChainArguments {
+    TileMap map[CHAIN_MAPS];
     uint64 *barrier;
     int steps;
-    int stages;  // of the ring of weights
+    int slots;   // of each warp's ring of weights
     int x_bytes; // of the place for x
     int unused;
     ChainStep step[CHAIN_STEPS];
@@ -255,4 +262,4 @@ static_assert(sizeof(SwigluArguments) == 104 && sizeof(EmbedArguments) == 64, "a
 static_assert(sizeof(AttendArguments) == 336 && sizeof(SampleArguments) == 120, "arguments.rs");
 static_assert(sizeof(ElementArguments) == 232 && sizeof(GatherArguments) == 72, "arguments.rs");
 static_assert(sizeof(UniformArguments) == 40 && sizeof(IotaArguments) == 16, "arguments.rs");
-static_assert(sizeof(ReadArguments) == 24 && sizeof(ChainArguments) == 32072, "arguments.rs");
+static_assert(sizeof(ReadArguments) == 24 && sizeof(ChainArguments) == 32704, "arguments.rs");

@@ -2,11 +2,11 @@
 // each multiprocessor, share out every step and meet before the next.
 //
 // chain_m8: products of at most eight rows, norms, windows of at most CHAIN_KEYS keys, caches. Only products have many bytes
-// to read, and what they read does not depend on the steps before: a ring in shared memory takes in the weights of all
-// products to come, through norms, attention and barriers. A stage of the ring is 16 rows of weights by STAGE_COLUMNS
-// columns, copied row by row, two rows by each warp, which then share out its columns. Before a product a block brings all of x to
-// shared memory, times the norm's weights; as in skinny.cu the norm's scale is a factor of the sum. Wants: k a multiple of
-// STEP, weights, norms and rows of x 16-byte aligned.
+// to read, and what they read does not depend on the steps before: each warp has a ring of tiles in shared memory that takes
+// in its part of the weights of all products to come, through norms, attention and barriers. A block's tiles go to its warps
+// in turn, whichever weight rows and product they belong to, and the sums of 16 weight rows are added up through shared
+// memory. Before a product a block brings all of x to shared memory, times the norm's weights; as in skinny.cu the norm's
+// scale is a factor of the sum. Wants: k a multiple of 8, weights, norms and rows of x 16-byte aligned.
 #define CHAIN_THREADS 256
 #define CHAIN_WARPS (CHAIN_THREADS / 32)
 #define ATTEND_THREADS CHAIN_THREADS
@@ -19,186 +19,218 @@
 #define CHAIN_KEYS 8
 // Rows of x.
 #define CHAIN_ROWS 8
-#define TILE 16
-#define WARP_ROWS (TILE / CHAIN_WARPS)
-#ifndef STAGE_COLUMNS
-#define STAGE_COLUMNS 512
-#endif
-// Half a line more than a row: two neighbours lie in different banks.
-#define STAGE_STRIDE (STAGE_COLUMNS * 2 + 64)
-#define STAGE_BYTES (TILE * STAGE_STRIDE)
-// From a piece of a warp to its next, in bytes.
-#define WARP_STRIDE (CHAIN_WARPS * STEP * 2)
-#define WARP_PIECES (STAGE_COLUMNS * 2 / WARP_STRIDE)
+#define TILE_ROWS 16
+#define TILE_COLUMNS 64
+// Products of 16 columns in a tile.
+#define TILE_STEPS (TILE_COLUMNS / 16)
 // Threads that add up an output, and floats from one warp's partial sums to the next: the gap keeps their reads off each
 // other's banks.
-#define PARTS (CHAIN_THREADS / (TILE * CHAIN_ROWS))
+#define PARTS (CHAIN_THREADS / (TILE_ROWS * CHAIN_ROWS))
 #define PARTIAL_FLOATS (CHAIN_ROWS * PARTIAL_STRIDE + 32 / PARTS)
 
-// What copying ahead needs to know of a step.
+// What the block needs to know of a product before its turn.
 struct Product {
-    const T *weight; // null: no product
+    const TileMap *map; // null: no product
+    const T *norm;
     int n;
     int k;
-    int tiles; // of TILE weight rows
-    int first; // tile of this block
-    int parts; // 2: n rows of gates, then n rows of ups
+    int groups; // of TILE_ROWS weight rows
+    int first;  // group of this block
+    int parts;  // 2: n rows of gates, then n rows of ups
+    int unused;
 };
 
 // Places in a block's shared memory.
 struct Places {
-    unsigned char *slots;
+    unsigned char *tiles; // [warps][slots][TILE_BYTES]
     unsigned char *x;
     float *partial; // twice [warps][PARTIAL_FLOATS]
     float *squares; // [warps][CHAIN_ROWS]
     Product *products;
     uint64 *arguments;
-    uint64 *full;  // a phase of each slot: its weights have come
-    uint64 *empty; // every warp has used them
+    uint64 *full; // [warps][slots], phases: the tile has come
 
-    DEVICE Places(unsigned char *shared, const ChainArguments &a) {
-        slots = shared;
-        x = slots + a.stages * STAGE_BYTES;
+    DEVICE Places(const ChainArguments &a) {
+        unsigned char *shared = dynamic_shared();
+        tiles = shared + (-(uint64)shared & 1023);
+        x = tiles + CHAIN_WARPS * a.slots * TILE_BYTES;
         partial = (float *)(x + a.x_bytes);
         squares = partial + 2 * CHAIN_WARPS * PARTIAL_FLOATS;
         products = (Product *)(squares + CHAIN_WARPS * CHAIN_ROWS);
         arguments = (uint64 *)(products + CHAIN_STEPS);
         full = arguments + 2 * sizeof(AttendArguments) / 8;
-        empty = full + a.stages;
+    }
+
+    // What streams through the second-level cache has driven them out.
+    DEVICE void prefetch_norm(int step) const {
+        const Product &p = products[step];
+        int at = threadIdx.x * (128 / (int)sizeof(T));
+        if (p.norm && at < p.k) prefetch(p.norm + at);
     }
 };
 
-// Bytes from one row of x in shared memory to the next: two neighbours lie in different banks.
-DEVICE int x_stride(int k) { return (2 * k + 127) / 128 * 128 + 64; }
+// Bytes from one row of x in shared memory to the next: rows lie in different banks. Zeros follow where k ends in a tile.
+DEVICE int x_stride(int k) { return (2 * k + 127) / 128 * 128 + 16; }
 
-// The stages to copy, of all products in order; each warp has WARP_ROWS rows of each.
+// The first tile of a group's that the warp has; `turn` counts the block's tiles before it.
+DEVICE int first_column(int turn) {
+    return (((int)(threadIdx.x >> 5) - turn) & (CHAIN_WARPS - 1)) * TILE_COLUMNS;
+}
+DEVICE int tiles_of(int k) { return (k + TILE_COLUMNS - 1) / TILE_COLUMNS; }
+
+// The tiles that the warp has still to copy, of all products in order.
 struct Feed {
     const Product *products;
     int steps;
-    int step, tile, part, column; // of the next stage
-    int k;
-    const T *row; // of the lanes that copy
+    int step, group, part, turn;
+    int row, column, k; // of the next tile
+    const TileMap *map;
 
     DEVICE void begin(const Product *all, int count) {
         products = all;
         steps = count;
-        step = part = column = 0;
-        tile = all[0].first;
+        step = part = turn = 0;
+        group = all[0].first;
         open();
     }
 
-    DEVICE int own_row() const { return (threadIdx.x >> 5) * WARP_ROWS + threadIdx.x % WARP_ROWS; }
-
-    // Goes on to a tile that there is.
+    // Goes on to a group that the warp has tiles of.
     DEVICE void open() {
-        for (; step < steps; ++step, tile = step < steps ? products[step].first : 0) {
+        while (step < steps) {
             const Product &p = products[step];
-            if (p.weight && tile < p.tiles) {
-                // Rows past the end repeat the last one; their products are not stored.
-                k = p.k;
-                row = once(p.weight + (int64)min(tile * TILE + own_row(), p.n - 1) * k);
-                return;
+            if (!p.map || group >= p.groups) {
+                if (++step < steps) group = products[step].first;
+                continue;
             }
+            column = first_column(turn);
+            turn += tiles_of(p.k);
+            row = group * TILE_ROWS + part * p.n;
+            k = p.k;
+            map = p.map;
+            if (++part == p.parts) {
+                part = 0;
+                group += gridDim.x;
+            }
+            if (column < k) return;
         }
     }
 
+    // One lane copies.
     DEVICE void bring(unsigned char *slot, uint64 *full) {
         if (step == steps) return;
-        int columns = min(STAGE_COLUMNS, k - column);
-        if (threadIdx.x == 0) arrive_and_expect(full, TILE * columns * 2);
-        if (threadIdx.x % 32 < WARP_ROWS) copy_bulk(slot + own_row() * STAGE_STRIDE, row + column, columns * 2, full);
-        column += STAGE_COLUMNS;
-        if (column < k) return;
-        column = 0;
-        if (++part < products[step].parts) {
-            row += (int64)products[step].n * k;
-        } else {
-            part = 0;
-            tile += gridDim.x;
-            open();
+        if ((threadIdx.x & 31) == 0) {
+            arrive_and_expect(full, TILE_BYTES);
+            copy_tile(slot, map, row, column, full);
         }
+        column += CHAIN_WARPS * TILE_COLUMNS;
+        if (column >= k) open();
     }
+};
+
+// A tile and its columns of x as the tensor cores take them.
+struct Operands {
+    unsigned w[TILE_STEPS][4];
+    unsigned x[TILE_STEPS / 2][4];
 };
 
 struct Chain {
     Places places;
     Feed feed;
-    int stages;
-    int slot;       // that is used next
-    unsigned round; // how often all slots have been used
-    bool used;      // the slot before has been used and not filled again
-    int side;       // of the partial sums
+    unsigned char *tiles; // of the warp
+    uint64 *full;
+    int slots;
+    int slot;       // of the next tile
+    unsigned round; // how often the ring has come round
+    int turn, side;
+    int in_tile[TILE_STEPS]; // places of what this lane names to load_matrices
 
-    DEVICE Chain(const Places &own, const ChainArguments &a) : places(own), stages(a.stages) {
-        slot = side = 0;
-        round = 0;
-        used = false;
-        feed.begin(places.products, a.steps);
-        for (int i = 0; i < stages; ++i) feed.bring(places.slots + i * STAGE_BYTES, places.full + i);
-    }
-
-    // Fills the slot before the current one as soon as all warps have used it.
-    DEVICE void fill() {
-        if (used) {
-            int before = slot == 0 ? stages - 1 : slot - 1;
-            await_phase(places.empty + before, (slot == 0 ? round - 1 : round) & 1);
-            feed.bring(places.slots + before * STAGE_BYTES, places.full + before);
-        }
-        used = true;
-    }
-
-    // Products of the next tile of weight rows with x; `x` is the lane's place in its row.
-    DEVICE void multiply_tile(float (&sums)[4], const unsigned char *x, int k) {
+    DEVICE Chain(const Places &own, const ChainArguments &a) : places(own), slots(a.slots) {
         int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-        const unsigned char *own = places.slots + (lane >> 2) * STAGE_STRIDE + warp * (STEP * 2) + 16 * (lane & 3);
-        float more[4] = {};
-        for (int column = 0; column < k; column += STAGE_COLUMNS) {
-            const unsigned char *w = own + slot * STAGE_BYTES;
-            int columns = k - column - warp * STEP;
-            await_phase(places.full + slot, round & 1);
+        slot = turn = side = 0;
+        round = 0;
+        tiles = places.tiles + warp * slots * TILE_BYTES;
+        full = places.full + warp * slots;
 #pragma unroll
-            for (int i = 0; i < WARP_PIECES; ++i)
-                if (i * (WARP_STRIDE / 2) < columns)
-                    multiply(i & 1 ? more : sums, load16(w + i * WARP_STRIDE), load16(w + 8 * STAGE_STRIDE + i * WARP_STRIDE),
-                             load16(x + i * WARP_STRIDE));
-            x += STAGE_COLUMNS * 2;
-            __syncwarp();
-            if (lane == 0) arrive(places.empty + slot);
-            fill();
-            if (++slot == stages) {
-                slot = 0;
-                ++round;
-            }
+        for (int i = 0; i < TILE_STEPS; ++i) in_tile[i] = tile_at((lane & 7) + (lane & 8), 2 * i + (lane >> 4));
+        feed.begin(places.products, a.steps);
+#pragma unroll 1
+        for (int i = 0; i < slots; ++i) feed.bring(tiles + i * TILE_BYTES, full + i);
+    }
+
+    // Waits for the next tile; `x` is the lane's place for the tile's first columns.
+    DEVICE void take(Operands &o, const unsigned char *x) {
+        const unsigned char *tile = tiles + slot * TILE_BYTES;
+#pragma unroll
+        for (int i = 0; i < TILE_STEPS / 2; ++i) load_matrices(o.x[i], x + 64 * i);
+        await_phase(full + slot, round & 1);
+#pragma unroll
+        for (int i = 0; i < TILE_STEPS; ++i) load_matrices(o.w[i], tile + in_tile[i]);
+        if (++slot == slots) {
+            slot = 0;
+            ++round;
+        }
+    }
+
+    DEVICE void multiply_tile(float (&even)[4], float (&odd)[4], const Operands &o) {
+#pragma unroll
+        for (int i = 0; i < TILE_STEPS; ++i) {
+            const unsigned x[2] = {o.x[i / 2][2 * (i & 1)], o.x[i / 2][2 * (i & 1) + 1]};
+            mma_m16n8k16<T>(i & 1 ? odd : even, o.w[i], x);
+        }
+    }
+
+    // Multiplies the tile in `now` and has the next one on its way to `next` before; whether there is one. `column` and
+    // `used` are the columns of x and the slot of the tile in `now`, then of that in `next`.
+    DEVICE bool advance(float (&even)[4], float (&odd)[4], const Operands &now, Operands &next, const unsigned char *x, int k,
+                        int &column, int &used) {
+        int after = slot;
+        column += CHAIN_WARPS * TILE_COLUMNS;
+        if (column < k) take(next, x + 2 * column);
+        multiply_tile(even, odd, now);
+        // All lanes have what the slot held.
+        __syncwarp();
+        feed.bring(tiles + used * TILE_BYTES, full + used);
+        used = after;
+        return column < k;
+    }
+
+    // Products of the next group of weight rows with x, of which `x` is the lane's place; the warp's share.
+    DEVICE void multiply_group(float (&sums)[4], const unsigned char *x, int k) {
+        int column = first_column(turn), used = slot;
+        turn += tiles_of(k);
+        if (column >= k) return;
+        float odd[4] = {};
+        Operands one, other;
+        take(one, x + 2 * column);
+        while (advance(sums, odd, one, other, x, k, column, used) && advance(sums, odd, other, one, x, k, column, used)) {
         }
 #pragma unroll
-        for (int i = 0; i < 4; ++i) sums[i] += more[i];
+        for (int i = 0; i < 4; ++i) sums[i] += odd[i];
     }
 
     // Two rows of x and two stretches of each at a time.
     DEVICE void bring_x(const LinearArguments &a) {
         constexpr int STRETCH = CHAIN_THREADS * PER_WIDE;
-        int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, stride = x_stride(a.k);
+        int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, stride = x_stride(a.k), end = tiles_of(a.k) * TILE_COLUMNS;
         for (int m = 0; m < a.rows; m += 2) {
             float squares[2] = {};
-            for (int first = threadIdx.x * PER_WIDE; first < a.k; first += 2 * STRETCH) {
+            for (int first = threadIdx.x * PER_WIDE; first < end; first += 2 * STRETCH) {
                 Wide x[2][2], norm[2];
 #pragma unroll
                 for (int i = 0; i < 2; ++i) {
                     int at = first + i * STRETCH;
-                    if (at < a.k) {
 #pragma unroll
-                        for (int r = 0; r < 2; ++r)
-                            if (m + r < a.rows) x[r][i] = load16(row_of(a.x, m + r) + at);
-                        if (a.norm) norm[i] = load16((const T *)a.norm + at);
-                    }
+                    for (int r = 0; r < 2; ++r)
+                        x[r][i] = at < a.k && m + r < a.rows ? load16(row_of(a.x, m + r) + at) : zero_wide();
+                    if (a.norm) norm[i] = at < a.k ? load16((const T *)a.norm + at) : zero_wide();
                 }
 #pragma unroll
                 for (int i = 0; i < 2; ++i)
 #pragma unroll
                     for (int r = 0; r < 2; ++r) {
                         int at = first + i * STRETCH;
-                        if (at < a.k && m + r < a.rows)
-                            store16(places.x + (m + r) * stride + at * 2, a.norm ? normed(x[r][i], norm[i], squares[r]) : x[r][i]);
+                        Wide value = a.norm ? normed(x[r][i], norm[i], squares[r]) : x[r][i];
+                        if (at < end && m + r < a.rows) store16(places.x + (m + r) * stride + at * 2, value);
                     }
             }
             if (a.norm)
@@ -211,8 +243,8 @@ struct Chain {
         __syncthreads();
     }
 
-    // Adds up the warps' sums of a tile: the results of thread PARTS * q are of row q / TILE of x and row q % TILE of the
-    // weights. The two sides take turns, so that one barrier is enough.
+    // Adds up the warps' sums of a group: the results of thread PARTS * q are of row q / TILE_ROWS of x and row
+    // q % TILE_ROWS of the weights. The two sides take turns, so that one barrier is enough.
     DEVICE float add_warps(const float (&sums)[4]) {
         int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
         int q = threadIdx.x / PARTS, part = threadIdx.x % PARTS;
@@ -224,10 +256,11 @@ struct Chain {
         float value = 0.0f;
 #pragma unroll
         for (int w = 0; w < CHAIN_WARPS; w += PARTS)
-            value += all[(w + part) * PARTIAL_FLOATS + q / TILE * PARTIAL_STRIDE + q % TILE];
+            value += all[(w + part) * PARTIAL_FLOATS + q / TILE_ROWS * PARTIAL_STRIDE + q % TILE_ROWS];
         return lanes_sum<PARTS>(value);
     }
 
+    // The norm's factor of a row.
     DEVICE float scale_of(int row, const LinearArguments &a) {
         float sum = 0.0f;
 #pragma unroll
@@ -236,21 +269,22 @@ struct Chain {
     }
 
     DEVICE void product(const LinearArguments &a, const Product &p) {
-        if (p.first >= p.tiles) return;
-        int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, m = threadIdx.x / PARTS / TILE;
+        if (p.first >= p.groups) return;
+        int lane = threadIdx.x & 31, m = threadIdx.x / PARTS / TILE_ROWS;
         bool storing = threadIdx.x % PARTS == 0 && m < a.rows;
         bring_x(a);
-        const unsigned char *x = places.x + min(lane >> 2, a.rows - 1) * x_stride(p.k) + warp * (STEP * 2) + 16 * (lane & 3);
+        // Rows that are not there repeat the last one; their products are not stored.
+        const unsigned char *x = places.x + min(lane & 7, a.rows - 1) * x_stride(p.k) + 16 * (lane >> 3);
         float scale = a.norm ? scale_of(min(m, a.rows - 1), a) : 1.0f;
-        for (int tile = p.first; tile < p.tiles; tile += gridDim.x) {
-            int column = tile * TILE + threadIdx.x / PARTS % TILE;
+        for (int group = p.first; group < p.groups; group += gridDim.x) {
+            int column = group * TILE_ROWS + threadIdx.x / PARTS % TILE_ROWS;
             bool mine = storing && column < p.n;
             // Asked for before the sum.
             float added = mine && a.bias ? to_float(((const T *)a.bias)[column]) : 0.0f;
             if (mine && a.residual.base) added += to_float(row_of(a.residual, m)[column]);
             float sums[4] = {}, ups[4] = {};
-            multiply_tile(sums, x, p.k);
-            if (p.parts == 2) multiply_tile(ups, x, p.k);
+            multiply_group(sums, x, p.k);
+            if (p.parts == 2) multiply_group(ups, x, p.k);
             float value = add_warps(sums) * scale;
             if (p.parts == 2) value = silu(value) * (add_warps(ups) * scale);
             if (mine) store_output(a, m, column, value + added);
@@ -273,21 +307,19 @@ DEVICE void prepare(const Places &places, const ChainArguments &a) {
         if (a.step[s].kind == CHAIN_LINEAR) {
             const LinearArguments &l = *(const LinearArguments *)(a.data + a.step[s].at / 8);
             int first = ((int)blockIdx.x - a.step[s].first + (int)gridDim.x) % (int)gridDim.x;
-            p = Product{(const T *)l.weight, l.n, l.k, (l.n + TILE - 1) / TILE, first, l.mode == 1 ? 2 : 1};
+            p = Product{a.map + a.step[s].map, (const T *)l.norm, l.n, l.k, (l.n + TILE_ROWS - 1) / TILE_ROWS, first,
+                        l.mode == 1 ? 2 : 1, 0};
         }
         places.products[s] = p;
     }
-    for (int i = threadIdx.x; i < a.stages; i += CHAIN_THREADS) {
-        begin_phases(places.full + i, 1);
-        begin_phases(places.empty + i, CHAIN_WARPS);
-    }
+    for (int i = threadIdx.x; i < CHAIN_WARPS * a.slots; i += CHAIN_THREADS) begin_phases(places.full + i, 1);
     phases_begun();
     __syncthreads();
 }
 
 extern "C" __global__ void __launch_bounds__(CHAIN_THREADS, 1) chain_m8(const __grid_constant__ ChainArguments a) {
     constexpr int WORDS = (int)sizeof(AttendArguments) / 8;
-    Places places(dynamic_shared(), a);
+    Places places(a);
     prepare(places, a);
     Chain chain(places, a);
     await_previous();
@@ -296,6 +328,7 @@ extern "C" __global__ void __launch_bounds__(CHAIN_THREADS, 1) chain_m8(const __
         uint64 *staged = places.arguments + (s & 1) * WORDS;
         for (int i = threadIdx.x; i < WORDS && a.step[s].at / 8 + i < CHAIN_BYTES / 8; i += CHAIN_THREADS)
             staged[i] = a.data[a.step[s].at / 8 + i];
+        if (s + 1 < a.steps) places.prefetch_norm(s + 1);
         if (s > 0 && threadIdx.x == 0) wait_for_count(a.barrier, (uint64)s * gridDim.x);
         __syncthreads();
         int kind = a.step[s].kind;

@@ -303,15 +303,30 @@ DEVICE void await_phase(uint64 *phase, unsigned parity) {
         : "memory");
 #endif
 }
-// Announced bytes from global to shared memory in the background; a multiple of 16, as are both addresses.
-DEVICE void copy_bulk(void *to, const void *from, int bytes, uint64 *phase) {
+// A tile of 16 rows by 64 columns of a 16-bit type from `row` and `column` on to 1024-byte aligned shared memory in the
+// background: TILE_BYTES, announced before; zeros where the matrix has ended. See tile_at for where its elements lie. The
+// second-level cache does not keep what it reads.
+constexpr int TILE_BYTES = 2048;
+DEVICE void copy_tile(void *to, const TileMap *map, int row, int column, uint64 *phase) {
 #ifdef PHOTONC_EMULATE
-    emulate::copy_bulk(to, from, bytes, phase);
+    emulate::copy_tile(to, map, row, column, phase);
 #else
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                     (unsigned)__cvta_generic_to_shared(to)),
-                 "l"(from), "r"(bytes), "r"((unsigned)__cvta_generic_to_shared(phase))
-                 : "memory");
+    uint64 policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint "
+        "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"((unsigned)__cvta_generic_to_shared(to)),
+        "l"(map), "r"(column), "r"(row), "r"((unsigned)__cvta_generic_to_shared(phase)), "l"(policy)
+        : "memory");
+#endif
+}
+// Place of the eight elements from column 8 * eighth on in a row of a tile, in bytes: rows lie in different banks.
+DEVICE int tile_at(int row, int eighth) { return row * 128 + ((eighth ^ (row & 7)) << 4); }
+
+// Of constants, towards the second-level cache.
+DEVICE void prefetch(const void *address) {
+#ifndef PHOTONC_EMULATE
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 #endif
 }
 #endif
@@ -440,6 +455,19 @@ template <class E> DEVICE void load_columns(unsigned (&b)[2][2], const E *block,
                  : "memory");
 }
 #endif
+
+// Four 8 x 8 matrices of a 16-bit type from shared memory: lane 8i + r says where row r of matrix i lies, 16-byte aligned.
+// The lane gets entries 2t and 2t + 1 of row g of each.
+DEVICE void load_matrices(unsigned (&out)[4], const void *row) {
+#ifdef PHOTONC_EMULATE
+    ldmatrix_x4(out, row);
+#else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "memory");
+#endif
+}
 
 // ---- warps ----
 
