@@ -12,7 +12,8 @@
 #       profile      time of every kernel by Nsight Compute, batch 1 and 2048 (profile:64 is one of another batch)
 #       paper        PF and DE of 600M, 900M and 1.2B, RecGen and HierGen; paper:600m:recgen:pf is one of them
 #       curve        tokens/s over the batch, with a plot
-#       stress       random requests for PHOTONC_STRESS_SECONDS (480): memory stays, rows stay right
+#       stress       random requests for PHOTONC_STRESS_SECONDS (480), a third of them in f32 with 128 rows, the rest in bf16
+#                    with 512: memory stays, rows stay right (stress:f32 and stress:bf16 are one of them)
 #       all          all of these in this order
 # Exits with 1 where a part failed. --dry-run prints the commands instead.
 set -uo pipefail
@@ -224,17 +225,27 @@ curve() {
         "', '.join('%d: %s' % (p['batch'], format(round(p['tokens_per_second']), ',')) for p in d[-1]['points'])"
 }
 
+stress_one() {
+    local dtype="$1" rows="$2" seconds="$3"
+    step "stress-$dtype" "$((seconds + 150))" env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" PHOTONC_STRESS_SECONDS="$seconds" \
+        PHOTONC_STRESS_BUNDLE="$work/paper-600m" PHOTONC_STRESS_DTYPE="$dtype" PHOTONC_STRESS_ROWS="$rows" \
+        "$tests" --exact stress::random_requests_leave_memory_flat_and_rows_right --nocapture --test-threads 1
+    told "$dtype" "$out/stress-$dtype.log" 'd[-1]'
+}
+
+# stress [DTYPE]: what is not named is both.
 stress() {
     bundle 600m || return
-    step stress "$((stress_seconds + 90))" env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" PHOTONC_STRESS_SECONDS="$stress_seconds" \
-        PHOTONC_STRESS_BUNDLE="$work/paper-600m" "$tests" --exact stress::random_requests_leave_memory_flat_and_rows_right --nocapture --test-threads 1
-    told "" "$out/stress.log" 'd[-1]'
+    local third=$((stress_seconds / 3))
+    [[ "${1:-f32}" == f32 ]] && stress_one f32 128 "$third"
+    [[ "${1:-bf16}" == bf16 ]] && stress_one bf16 512 "$((stress_seconds - third))"
 }
 
 [[ -n "$dry" ]] || unpack
 for part in "${parts[@]}"; do
     case "$part" in
-    doctor | kernels | goldens | memcheck | racecheck | first | peer | curve | stress) "$part" ;;
+    doctor | kernels | goldens | memcheck | racecheck | first | peer | curve) "$part" ;;
+    stress | stress:f32 | stress:bf16) stress "$(cut -s -d: -f2 <<<"$part")" ;;
     profile | profile:*) profile "$(cut -s -d: -f2 <<<"$part")" ;;
     paper | paper:*)
         IFS=: read -r _ size protocol regime <<<"$part::::"

@@ -42,6 +42,8 @@ fn every_part_has_commands_with_limits() {
         "paper",
         "curve",
         "stress",
+        "stress:f32",
+        "stress:bf16",
     ];
     for part in parts {
         let text = dry_run(&[part]);
@@ -56,6 +58,12 @@ fn every_part_has_commands_with_limits() {
     let one = dry_run(&["paper:900m:hiergen:de"]);
     assert!(one.contains("--protocol hiergen --regime de") && one.matches(" bench ").count() == 1, "{one}");
     assert!(!one.contains("600m"), "{one}");
+    let both = dry_run(&["stress"]);
+    for (dtype, other) in [("f32", "bf16"), ("bf16", "f32")] {
+        let named = |text: &str, dtype: &str| text.contains(&format!("PHOTONC_STRESS_DTYPE={dtype} "));
+        let one = dry_run(&[&format!("stress:{dtype}")]);
+        assert!(named(&both, dtype) && named(&one, dtype) && !named(&one, other), "{one}");
+    }
 }
 
 #[test]
