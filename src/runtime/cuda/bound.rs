@@ -2,7 +2,7 @@
 //! refuses to choose what shares a launch, which `chain` does.
 
 use super::chain::{self, Chain};
-use super::device::{Device, DeviceError, Function, Launch, MatMul, Stream, Unit};
+use super::device::{Allocation, Device, DeviceError, Function, Launch, MatMul, Stream, Unit};
 use super::dispatch::{self, Planned};
 use super::launch::Shape;
 use super::plan::view::located;
@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 
 /// A step that only needs a stream.
 enum Ready {
-    Launch { function: Function, shape: Shape, cooperative: bool, arguments: Vec<u8> },
+    Launch { function: Function, shape: Shape, arguments: Vec<u8> },
+    Chain { function: Function, chain: Chain, table: Allocation },
     MatMul(MatMul),
 }
 
@@ -65,8 +66,9 @@ impl Bound {
         let mut at = 0;
         while let (Some(call), Some(step)) = (calls.get(at), plan.steps.get(at)) {
             let chain = chains.next_if(|chain| chain.steps.start == at);
-            let ready = match &chain {
-                Some(chain) => chained(device, chain, calls.get(chain.steps.clone()).unwrap_or_default()),
+            let end = chain.as_ref().map_or(at + 1, |chain| chain.steps.end);
+            let ready = match chain {
+                Some(chain) => chained(device, chain, calls.get(at..end).unwrap_or_default()),
                 None => ready(device, plan, call),
             };
             let ready = ready.map_err(|source| DeviceError::Call {
@@ -74,7 +76,7 @@ impl Bound {
                 message: format!("graph `{}`, {}: {source}", plan.graph, step.scope),
             })?;
             steps.push((step.scope.clone(), ready));
-            at = chain.map_or(at + 1, |chain| chain.steps.end);
+            at = end;
         }
         Ok(Bound { steps })
     }
@@ -83,7 +85,7 @@ impl Bound {
     pub fn products(&self) -> impl Iterator<Item = &MatMul> {
         self.steps.iter().filter_map(|(_, step)| match step {
             Ready::MatMul(matmul) => Some(matmul),
-            Ready::Launch { .. } => None,
+            Ready::Launch { .. } | Ready::Chain { .. } => None,
         })
     }
 
@@ -94,9 +96,14 @@ impl Bound {
     pub fn run(&self, device: &dyn Device, stream: Stream) -> Result<(), DeviceError> {
         for (scope, step) in &self.steps {
             let done = match step {
-                Ready::Launch { function, shape, cooperative, arguments } => {
-                    start(device, stream, *function, shape, *cooperative, arguments)
+                Ready::Launch { function, shape, arguments } => {
+                    device.launch(stream, &launch_of(*function, shape, arguments))
                 }
+                Ready::Chain { function, chain, table } => device.barrier(stream).and_then(|barrier| {
+                    let arguments = chain.arguments(table.address, barrier);
+                    let launch = launch_of(*function, &chain.planned.shape, &arguments);
+                    device.launch(stream, &Launch { cooperative: true, ..launch })
+                }),
                 Ready::MatMul(matmul) => device.matmul(stream, matmul),
             };
             done.map_err(|source| match source {
@@ -116,33 +123,20 @@ fn ready(device: &dyn Device, plan: &Plan, call: &Call) -> Result<Ready, DeviceE
     }
     let Planned { unit, shape } = dispatch::of(call, plan.dtype, device.properties())?;
     let function = device.function(unit, shape.name)?;
-    Ok(Ready::Launch { function, shape, cooperative: false, arguments: call.bytes() })
+    Ok(Ready::Launch { function, shape, arguments: call.bytes() })
 }
 
-fn chained(device: &dyn Device, chain: &Chain, calls: &[Call]) -> Result<Ready, DeviceError> {
+fn chained(device: &dyn Device, chain: Chain, calls: &[Call]) -> Result<Ready, DeviceError> {
     let Planned { unit, shape } = chain.planned;
     let function = device.function(unit, shape.name)?;
-    let arguments = chain.arguments(calls, &|matrix| device.tile_map(matrix))?;
-    Ok(Ready::Launch { function, shape, cooperative: true, arguments })
+    let table = device.allocate(chain.table_bytes())?;
+    let bytes = chain.table(calls, table.address, &|matrix| device.tile_map(matrix))?;
+    device.write(Stream(0), table.address, &bytes)?;
+    device.synchronize()?;
+    Ok(Ready::Chain { function, chain, table })
 }
 
-fn start(
-    device: &dyn Device,
-    stream: Stream,
-    function: Function,
-    shape: &Shape,
-    cooperative: bool,
-    arguments: &[u8],
-) -> Result<(), DeviceError> {
+fn launch_of<'a>(function: Function, shape: &Shape, arguments: &'a [u8]) -> Launch<'a> {
     let Shape { grid, threads, shared_bytes, .. } = *shape;
-    let mut launch = Launch { function, grid, threads, shared_bytes, cooperative, arguments };
-    if !cooperative {
-        return device.launch(stream, &launch);
-    }
-    let mut own = arguments.to_vec();
-    if let Some(barrier) = own.get_mut(chain::BARRIER_AT..chain::BARRIER_AT + 8) {
-        barrier.copy_from_slice(&device.barrier(stream)?.to_le_bytes());
-    }
-    launch.arguments = &own;
-    device.launch(stream, &launch)
+    Launch { function, grid, threads, shared_bytes, cooperative: false, arguments }
 }

@@ -8,7 +8,7 @@ use super::launch::{Shape, linear, skinny_rows};
 use super::launch_attention::attend;
 use super::plan::{Call, Plan};
 use crate::ir::dtype::Dtype;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Widest head in a chain.
 pub const MOST_CHAINED_HEAD_DIM: usize = 128;
@@ -20,9 +20,8 @@ const LINEAR: i32 = 0;
 const NORM: i32 = 1;
 const WINDOW: i32 = 2;
 const CACHE: i32 = 3;
-/// `CHAIN_STEPS` and `CHAIN_BYTES` of `abi.cuh`.
+/// `CHAIN_STEPS` of `abi.cuh`.
 const MOST_STEPS: usize = 128;
-const MOST_BYTES: usize = 23_424;
 /// Rows of a norm at most: a block takes one at a time.
 const MOST_NORM_ROWS: i32 = 64;
 /// Rows of a product at most: `CHAIN_ROWS` of `chain.cu`.
@@ -31,26 +30,24 @@ pub const MOST_CHAINED_ROWS: usize = 8;
 const COLUMNS: i32 = 8;
 /// First GPUs that copy tiles by themselves.
 const LEAST_SM: u32 = 90;
-/// `CHAIN_MAPS` of `abi.cuh`.
-const MOST_MAPS: usize = 56;
-/// Of `ChainArguments`.
-const ALIGNMENT: usize = 64;
-/// Where `ChainArguments` has the address of its barrier.
-pub const BARRIER_AT: usize = MOST_MAPS * MAP_BYTES;
-/// Rows of weights of a tile.
-const TILE_ROWS: usize = 16;
-const TILE_COLUMNS: usize = 64;
+/// `ChainStep` of `abi.cuh`.
+const STEP_BYTES: usize = 48;
+/// Arguments of a step, read as a whole whatever they are: `AttendArguments`.
+const ARGUMENT_BYTES: usize = 336;
+/// Rows and columns of weights that a warp multiplies at a time: `TILE_ROWS` and `UNIT_COLUMNS` of `chain.cu`.
+const UNIT_ROWS: usize = 16;
+const UNIT_COLUMNS: usize = 128;
 const THREADS: u32 = 256;
 const WARPS: usize = 8;
-/// The tiles of a slot of every warp's ring, and their phases.
-const SLOT_BYTES: usize = WARPS * (TILE_ROWS * TILE_COLUMNS * 2 + 8);
+/// A slot of every warp's ring, and its phases.
+const SLOT_BYTES: usize = WARPS * (UNIT_ROWS * UNIT_COLUMNS * 2 + 8);
 /// Fewest slots that keep memory busy between two products, and most that are of use.
-const SLOTS: std::ops::RangeInclusive<usize> = 6..=16;
+const SLOTS: RangeInclusive<usize> = 3..=8;
 /// Partial sums on both sides, sums of squares, the table of products, the arguments of two steps, what aligns tiles.
 const TABLE_BYTES: usize = 2 * WARPS * (MOST_CHAINED_ROWS * 20 + 16) * 4
     + WARPS * MOST_CHAINED_ROWS * 4
-    + MOST_STEPS * 40
-    + 2 * 336
+    + MOST_STEPS * STEP_BYTES
+    + 2 * ARGUMENT_BYTES
     + 1024;
 /// What the kernel declares beside that, at most.
 const DECLARED_BYTES: usize = 12 << 10;
@@ -62,6 +59,8 @@ pub struct Chain {
     pub steps: Range<usize>,
     /// Their kinds: `CHAIN_*` of `abi.cuh`.
     kinds: Vec<i32>,
+    /// Different ones.
+    weights: usize,
     slots: usize,
     x_bytes: usize,
     /// The launch.
@@ -74,7 +73,6 @@ struct Link {
     x_bytes: usize,
     weight: Option<Matrix>,
     head_dim: Option<usize>,
-    bytes: usize,
 }
 
 impl Link {
@@ -84,7 +82,7 @@ impl Link {
             Call::Linear(a) => {
                 skinny_rows(linear(a, dtype, properties).ok()?.name)?;
                 let columns = usize::try_from(a.k).ok().filter(|_| a.k % COLUMNS == 0)?;
-                let x_bytes = (2 * columns).next_multiple_of(2 * TILE_COLUMNS) + 16;
+                let x_bytes = (2 * columns).next_multiple_of(2 * UNIT_COLUMNS) + 16;
                 (LINEAR, few(a.rows)? * x_bytes, Some(weight_of(a)), None)
             }
             Call::Norm(a) => (NORM, (a.rows <= MOST_NORM_ROWS).then_some(0)?, None, None),
@@ -99,7 +97,7 @@ impl Link {
             }
             _ => return None,
         };
-        Some(Link { kind, x_bytes, weight, head_dim, bytes: call.bytes().len() })
+        Some(Link { kind, x_bytes, weight, head_dim })
     }
 }
 
@@ -107,7 +105,6 @@ impl Link {
 #[derive(Default)]
 struct Open {
     start: usize,
-    bytes: usize,
     x_bytes: usize,
     weights: Vec<Matrix>,
     kinds: Vec<i32>,
@@ -117,16 +114,11 @@ struct Open {
 impl Open {
     fn takes(&self, link: &Link) -> bool {
         let same_heads = self.head_dim.is_none() || link.head_dim.is_none() || self.head_dim == link.head_dim;
-        let new_weight = link.weight.is_some_and(|weight| !self.weights.contains(&weight));
-        self.kinds.len() < MOST_STEPS
-            && self.bytes + link.bytes <= MOST_BYTES
-            && self.weights.len() + usize::from(new_weight) <= MOST_MAPS
-            && same_heads
+        self.kinds.len() < MOST_STEPS && same_heads
     }
 
     fn push(&mut self, link: &Link) {
         self.kinds.push(link.kind);
-        self.bytes += link.bytes;
         self.x_bytes = self.x_bytes.max(link.x_bytes);
         self.weights.extend(link.weight.filter(|weight| !self.weights.contains(weight)));
         self.head_dim = self.head_dim.or(link.head_dim);
@@ -155,6 +147,7 @@ impl Open {
         Some(Chain {
             steps,
             kinds: self.kinds,
+            weights: self.weights.len(),
             slots,
             x_bytes: self.x_bytes,
             planned: Planned { unit, shape },
@@ -187,51 +180,88 @@ pub fn chains(plan: &Plan, properties: &Properties) -> Vec<Chain> {
 }
 
 impl Chain {
-    /// The argument of the launch, from the calls of its steps: `ChainArguments` of `abi.cuh`, its `barrier` still 0.
-    /// `map` describes a matrix: `Device::tile_map`.
+    /// Device memory that its table takes.
+    #[must_use]
+    pub fn table_bytes(&self) -> usize {
+        self.weights * MAP_BYTES + self.kinds.len() * (STEP_BYTES + ARGUMENT_BYTES)
+    }
+
+    /// What lies at `address` of the device, from the calls of its steps: descriptions of weights, a `ChainStep` of `abi.cuh`
+    /// for each step, their arguments. `map` describes a matrix: `Device::tile_map`.
     ///
     /// # Errors
     /// Those of `map`.
-    pub fn arguments(
+    pub fn table(
         &self,
         calls: &[Call],
+        address: u64,
         map: &dyn Fn(Matrix) -> Result<[u8; MAP_BYTES], DeviceError>,
     ) -> Result<Vec<u8>, DeviceError> {
         let blocks = self.planned.shape.grid[0].max(1) as usize;
-        let (mut weights, mut maps) = (Vec::new(), Vec::with_capacity(BARRIER_AT));
-        let mut table = Vec::with_capacity(MOST_STEPS * 16);
-        let mut data = Vec::with_capacity(MOST_BYTES);
-        let mut first = 0;
+        let arguments_at = self.steps_at() + self.kinds.len() * STEP_BYTES;
+        let (mut weights, mut maps) = (Vec::new(), Vec::new());
+        let (mut steps, mut arguments, mut first) = (Vec::new(), Vec::new(), 0);
         for (call, kind) in calls.iter().zip(&self.kinds) {
-            let mut own_map = 0;
+            let own_arguments = address + (arguments_at + arguments.len()) as u64;
+            let mut step = Step { arguments: own_arguments, kind: *kind, ..Step::default() };
             if let Call::Linear(a) = call {
                 let weight = weight_of(a);
-                own_map = weights.iter().position(|known| *known == weight).unwrap_or(weights.len());
-                if own_map == weights.len() {
+                let known = weights.iter().position(|known| *known == weight).unwrap_or(weights.len());
+                if known == weights.len() {
                     weights.push(weight);
                     maps.extend(map(weight)?);
                 }
-            }
-            for field in [usize::try_from(*kind).unwrap_or(0), data.len(), first, own_map] {
-                table.extend(i32::try_from(field).unwrap_or(i32::MAX).to_le_bytes());
-            }
-            if let Call::Linear(a) = call {
+                let parts = if a.mode == 1 { 2 } else { 1 };
+                let map = address + (known * MAP_BYTES) as u64;
+                step = Step { map, norm: a.norm, first, n: a.n, k: a.k, parts, ..step };
                 // The next product begins where this one ends, so that no block has more to read than others.
-                first = (first + size(a.n).div_ceil(TILE_ROWS)) % blocks;
+                first = (first + size(a.n).div_ceil(UNIT_ROWS)) % blocks;
             }
-            data.extend(call.bytes());
+            steps.extend(step.bytes());
+            let end = arguments.len() + ARGUMENT_BYTES;
+            arguments.extend(call.bytes());
+            arguments.resize(end, 0);
         }
-        let mut bytes = maps;
-        bytes.resize(BARRIER_AT + 8, 0);
+        maps.resize(self.steps_at(), 0);
+        Ok([maps, steps, arguments].concat())
+    }
+
+    fn steps_at(&self) -> usize {
+        self.weights * MAP_BYTES
+    }
+
+    /// The argument of the launch, its table at `address`: `ChainArguments` of `abi.cuh`.
+    #[must_use]
+    pub fn arguments(&self, address: u64, barrier: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend((address + self.steps_at() as u64).to_le_bytes());
+        bytes.extend(barrier.to_le_bytes());
         for number in [self.kinds.len(), self.slots, self.x_bytes, 0] {
             bytes.extend(i32::try_from(number).unwrap_or(0).to_le_bytes());
         }
-        table.resize(MOST_STEPS * 16, 0);
-        data.resize(MOST_BYTES, 0);
-        bytes.extend(table);
-        bytes.extend(data);
-        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
-        Ok(bytes)
+        bytes
+    }
+}
+
+/// `ChainStep` of `abi.cuh`.
+#[derive(Default)]
+struct Step {
+    arguments: u64,
+    map: u64,
+    norm: u64,
+    kind: i32,
+    first: usize,
+    n: i32,
+    k: i32,
+    parts: i32,
+}
+
+impl Step {
+    fn bytes(&self) -> Vec<u8> {
+        let addresses = [self.arguments, self.map, self.norm].map(u64::to_le_bytes).concat();
+        let first = i32::try_from(self.first).unwrap_or(0);
+        let numbers = [self.kind, first, self.n, self.k, self.parts, 0].map(i32::to_le_bytes).concat();
+        [addresses, numbers].concat()
     }
 }
 

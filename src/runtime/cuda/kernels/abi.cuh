@@ -218,33 +218,36 @@ struct IotaArguments {
 #define CHAIN_WINDOW 2 // AttendArguments, as attend_window_*
 #define CHAIN_CACHE 3  // AttendArguments, as attend_cache_*
 
+// Steps at most.
 #define CHAIN_STEPS 128
-#define CHAIN_MAPS 56
-#define CHAIN_BYTES 23424
 
 // Describes a matrix in memory to the unit that copies tiles of it: `Device::tile_map`.
 struct alignas(64) TileMap {
     uint64 opaque[16];
 };
 
+// What blocks need to know of a step before its turn.
 struct ChainStep {
+    const uint64 *arguments;
+    const TileMap *map; // of a product's weights, else null
+    const void *norm;   // of a product, or null
     int kind;
-    int at;    // where in `data` its arguments lie, a multiple of 8
-    int first; // the block that has its first tile of weight rows
-    int map;   // of its weights
+    int first; // the block that has its first group of weight rows
+    int n;
+    int k;
+    int parts; // 2: n rows of gates, then n rows of ups
+    int unused;
 };
 
 // Steps in order, each of which may read what those before it wrote. Blocks meet between them at `barrier`: two numbers,
 // 0 before the launch and after it.
 struct ChainArguments {
-    TileMap map[CHAIN_MAPS];
+    const ChainStep *step;
     uint64 *barrier;
     int steps;
     int slots;   // of each warp's ring of weights
     int x_bytes; // of the place for x
     int unused;
-    ChainStep step[CHAIN_STEPS];
-    uint64 data[CHAIN_BYTES / 8];
 };
 
 // out[block] = exclusive or of the 64-bit halves of the 16-byte words that the block reads: word i falls to block
@@ -262,4 +265,4 @@ static_assert(sizeof(SwigluArguments) == 104 && sizeof(EmbedArguments) == 64, "a
 static_assert(sizeof(AttendArguments) == 336 && sizeof(SampleArguments) == 120, "arguments.rs");
 static_assert(sizeof(ElementArguments) == 232 && sizeof(GatherArguments) == 72, "arguments.rs");
 static_assert(sizeof(UniformArguments) == 40 && sizeof(IotaArguments) == 16, "arguments.rs");
-static_assert(sizeof(ReadArguments) == 24 && sizeof(ChainArguments) == 32704, "arguments.rs");
+static_assert(sizeof(ReadArguments) == 24 && sizeof(ChainStep) == 48 && sizeof(ChainArguments) == 32, "arguments.rs");
