@@ -342,6 +342,11 @@ impl Backend for Cuda {
         let arena = self.arena(plan.arena_bytes)?;
         let bound = self.machine.bind(&plan, arena, &values).map_err(failed_here)?;
         bound.run(self.device(), STREAM).map_err(|error| failed_in(graph, error.into()))?;
+        let tables: Vec<Allocation> = bound.into_tables().collect();
+        if !tables.is_empty() {
+            // They go with this call.
+            self.device().synchronize().map_err(failed)?;
+        }
         Ok(outputs)
     }
 

@@ -89,6 +89,14 @@ impl Bound {
         })
     }
 
+    /// Device memory that its launches read as long as they may run; a recording of them too.
+    pub fn into_tables(self) -> impl Iterator<Item = Allocation> {
+        self.steps.into_iter().filter_map(|(_, step)| match step {
+            Ready::Chain { table, .. } => Some(table),
+            Ready::MatMul(_) | Ready::Launch { .. } => None,
+        })
+    }
+
     /// Runs the steps on a stream.
     ///
     /// # Errors

@@ -62,6 +62,8 @@ pub struct CudaDecoder<'m> {
     state: BTreeMap<String, Allocation>,
     arenas: Vec<Allocation>,
     lanes: Vec<Lane>,
+    /// What the recordings' chains read.
+    tables: Vec<Allocation>,
     parameters: Parameters,
     /// Meta-contexts of each row; `None` where it is empty.
     lengths: Vec<Option<usize>>,
@@ -129,6 +131,7 @@ impl<'m> CudaDecoder<'m> {
             prefill_memory: device.allocate(layout.prefill_bytes)?,
             prefills: BTreeMap::new(),
             scattered: None,
+            tables: Vec::new(),
             times: Times::default(),
             machine,
             layout,

@@ -67,7 +67,9 @@ impl CudaDecoder<'_> {
             bound.run(&*device, self.ahead)?;
             self.count_up(&*device, self.ahead)?;
         }
-        Ok(device.end_recording(self.ahead)?)
+        let recording = device.end_recording(self.ahead)?;
+        self.tables.extend(bound.into_iter().flat_map(Bound::into_tables));
+        Ok(recording)
     }
 
     /// Rows of the trajectory once per sample, where there are several.
@@ -109,7 +111,9 @@ impl CudaDecoder<'_> {
             self.spread_samples(&*device, cuts, wide)?;
         }
         bound.run(&*device, EXPAND)?;
-        Ok(device.end_recording(EXPAND)?)
+        let recording = device.end_recording(EXPAND)?;
+        self.tables.extend(bound.into_tables());
+        Ok(recording)
     }
 
     fn spread_samples(
@@ -159,7 +163,9 @@ impl CudaDecoder<'_> {
             }
             self.count_up(&*device, self.ahead)?;
         }
-        Ok(device.end_recording(self.ahead)?)
+        let recording = device.end_recording(self.ahead)?;
+        self.tables.extend(std::iter::once(decode).chain(reencode).flat_map(Bound::into_tables));
+        Ok(recording)
     }
 
     /// Loads the kernels between graphs before a recording begins: loading cannot be recorded.
