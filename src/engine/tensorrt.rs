@@ -77,7 +77,14 @@ type Said = Arc<Mutex<Vec<Message>>>;
 struct Listener(Said);
 
 impl Listener {
-    fn add(&self, level: Level, text: &str) {
+    /// Keeps what is said, but for details; 0 is the worst severity.
+    fn add(&self, severity: i32, text: &str) {
+        let level = match severity {
+            0 | 1 => Level::Error,
+            2 => Level::Warning,
+            3 => Level::Note,
+            _ => return,
+        };
         let message = Message { level, text: text.to_owned() };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(message);
     }
@@ -85,24 +92,14 @@ impl Listener {
 
 impl LogHandler for Listener {
     fn log(&self, severity: Severity, text: &str) {
-        match severity {
-            Severity::InternalError | Severity::Error => self.add(Level::Error, text),
-            Severity::Warning => self.add(Level::Warning, text),
-            Severity::Info => self.add(Level::Note, text),
-            Severity::Verbose => {}
-        }
+        self.add(severity as i32, text);
     }
 }
 
-/// Listens to builds, whose severities are numbers.
+/// Listens to builds.
 fn ear(said: &Said) -> Result<Ear, String> {
     let listener = Listener(Arc::clone(said));
-    Ear::new(Box::new(move |severity, text| match severity {
-        0 | 1 => listener.add(Level::Error, text),
-        2 => listener.add(Level::Warning, text),
-        3 => listener.add(Level::Note, text),
-        _ => {}
-    }))
+    Ear::new(Box::new(move |severity, text| listener.add(severity, text)))
 }
 
 /// The libraries, ready to build.

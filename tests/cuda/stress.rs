@@ -1,8 +1,8 @@
 //! Random requests in a row: lengths, samplings and cancellations mixed, rows given from one to the next. Memory stays as it
 //! is; what was admitted together has the same tokens, to the last one, when it is admitted again and nothing else goes on;
-//! requests picked at random begin as they do alone, which prompts encoded together have to. On the emulated device a few requests of a golden; on a GPU for `PHOTONC_STRESS_SECONDS` the
-//! bundle `PHOTONC_STRESS_BUNDLE` in the type `PHOTONC_STRESS_DTYPE` (that of its weights), `PHOTONC_STRESS_ROWS` prompts at
-//! once.
+//! requests picked at random begin as they do alone, which prompts encoded together have to. On the emulated device a few
+//! requests of a golden; on a GPU for `PHOTONC_STRESS_SECONDS` the bundle `PHOTONC_STRESS_BUNDLE` in the type
+//! `PHOTONC_STRESS_DTYPE` (that of its weights), `PHOTONC_STRESS_ROWS` prompts at once.
 
 mod agreement;
 mod groups;

@@ -214,8 +214,7 @@ DEVICE unsigned char *dynamic_shared() {
 }
 
 // Sixteen bytes from global to shared memory in the background, and their whole line to the second-level cache, as somebody
-// takes its rest soon; zeros where `present` is false (`from` must be a valid
-// address all the same). Copies of a thread form groups; `copies_left<n>` waits until all but the newest n are done.
+// takes its rest soon; zeros where `present` is false (`from` must be a valid address all the same). Copies of a thread form groups; `copies_left<n>` waits until all but the newest n are done.
 DEVICE void copy16_later(void *to, const void *from, bool present) {
 #ifdef PHOTONC_EMULATE
     cp_async(to, from, 16, present ? 16 : 0);
