@@ -1,13 +1,15 @@
 //! Launch plans of the CUDA runtime, made without a GPU: every graph lowers at every size, and the plans of the paper's
 //! 600M model are reviewed snapshots.
 
+use photonc::ir::attr::Scheme;
 use photonc::ir::dim::{Bindings, Symbol};
 use photonc::ir::dtype::Dtype;
 use photonc::model::checkpoint::Checkpoint;
 use photonc::model::dialect::DialectChoice;
 use photonc::model::preset::preset;
 use photonc::passes::choose_protocol::Protocol;
-use photonc::passes::compile::{Compilation, compile};
+use photonc::passes::compile::{Compilation, PassOptions, compile, compile_with};
+use photonc::passes::quantize_weights::Choice;
 use photonc::runtime::cuda::plan::weights::WeightLayout;
 use photonc::runtime::cuda::plan::{Plan, PlanOptions, lower};
 use std::path::Path;
@@ -40,6 +42,45 @@ fn the_plans_of_the_paper_600m_are_as_reviewed() {
         let name = format!("{graph}_{}x{}", sizes[0], sizes[1]);
         insta::assert_snapshot!(name, plan(&compilation, graph, sizes, true).to_string());
     }
+}
+
+// Few rows read codes, many make the weight first: one at a time, in the memory of the plan.
+#[test]
+fn the_plans_of_weights_in_few_bits_are_as_reviewed() {
+    let config = preset("paper-600m").expect("is a preset");
+    let choice = |stack: &'static str, scheme| Choice { stack: stack.into(), scheme };
+    let quantized =
+        vec![choice("level2.encoder", Scheme::Int4), choice("level2.decoder.layer0", Scheme::Int8)];
+    let options = PassOptions { quantized, ..PassOptions::default() };
+    let compilation = compile_with(&config, &[Protocol::Recgen], options).expect("compiles");
+    for rows in [1, 64] {
+        let plan = plan(&compilation, "coarse", [rows, 1], true);
+        let whole = plan_of_whole(rows);
+        assert!(plan.arena_bytes >= whole.arena_bytes);
+        insta::assert_snapshot!(format!("coarse_codes_{rows}x1"), first_layers(&plan));
+    }
+}
+
+fn plan_of_whole(rows: usize) -> Plan {
+    plan(&paper(), "coarse", [rows, 1], true)
+}
+
+/// The steps up to the third layer of the first stack, and of the decoder's first two.
+fn first_layers(plan: &Plan) -> String {
+    let text = plan.to_string();
+    let parts = text.split("\n\n").filter(|part| {
+        let scope = part.lines().next().unwrap_or_default();
+        [
+            "plan ",
+            "@level2.encoder.layer0",
+            "@level2.encoder.layer1",
+            "@level2.decoder.layer0",
+            "@level2.decoder.layer1",
+        ]
+        .iter()
+        .any(|wanted| scope.starts_with(wanted))
+    });
+    parts.take(24).collect::<Vec<_>>().join("\n\n")
 }
 
 // The trained example has windows of 33 keys, more than the kernels of windows hold.
