@@ -91,7 +91,6 @@ impl From<RefitError> for Failure {
         match error {
             RefitError::Checkpoint(error) => error.into(),
             RefitError::Bundle(error) => error.into(),
-            RefitError::Engines(error) => error.into(),
             RefitError::Export(error) => (*error).into(),
             error @ RefitError::OtherModel(_) => Failure::input("the weights do not fit the bundle", &error)
                 .help("export the checkpoint as a bundle of its own with `photonc export`"),
