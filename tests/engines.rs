@@ -360,17 +360,32 @@ fn a_damaged_engine_hides_no_other() {
     }
 }
 
+// Said before anything is written: an export or new weights would otherwise be half of what was asked for.
 #[test]
 fn timings_are_for_the_library_that_has_any() {
     let folder = tempfile::tempdir().expect("a folder");
     let bundle = bundle(folder.path());
+    let set = build(&bundle, &mut Pretender::new(), &options()).expect("builds").set;
     let root = bundle.root().to_string_lossy();
-    let arguments = ["build", &root, "--engine", "tensorrt-rtx:89", "--timing-cache", "timings"];
-    let output =
-        std::process::Command::new(env!("CARGO_BIN_EXE_photonc")).args(arguments).output().expect("runs");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("--timing-cache is for `tensorrt:current`, found `tensorrt-rtx`"), "{text}");
+    let (model, out) = (golden_path("paper"), folder.path().join("other"));
+    let (model, other) = (model.to_string_lossy(), out.to_string_lossy());
+    let commands: [&[&str]; 3] = [
+        &["build", &root, "--engine", "tensorrt-rtx:89"],
+        &["export", &model, "-o", &other, "--target", "tensorrt-rtx:89"],
+        &["refit", &root, "--weights", &model],
+    ];
+    for command in commands {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_photonc"))
+            .args(command)
+            .args(["--timing-cache", "timings"])
+            .output()
+            .expect("runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {text}");
+        assert!(text.contains("--timing-cache is for `tensorrt:current`, found `tensorrt-rtx`"), "{text}");
+    }
+    assert!(!out.exists(), "nothing was exported");
+    assert_eq!(sets(&bundle).readable, [set], "engines of the old weights stay");
 }
 
 /// What `photonc` prints.

@@ -35,6 +35,17 @@ pub struct EngineArgs {
 }
 
 impl EngineArgs {
+    /// Refuses options that the target's vendor would not heed.
+    pub fn check(&self, target: &EngineTarget) -> Result<(), Failure> {
+        if self.timing_cache.is_none() || target.vendor == Vendor::Tensorrt {
+            return Ok(());
+        }
+        let found = target.vendor.name();
+        Err(Failure::usage(&format_args!(
+            "--timing-cache is for `tensorrt:current`, found `{found}`, which times nothing while it builds"
+        )))
+    }
+
     /// Builds engines of a bundle's graphs, showing how far it is.
     pub fn build(
         &self,
@@ -44,6 +55,7 @@ impl EngineArgs {
         force: bool,
         reporter: &Reporter,
     ) -> Result<EngineReport, Failure> {
+        self.check(target)?;
         let options = EngineOptions { graphs, force, ..self.options(capabilities(target)?) };
         build_with(bundle, target, &options, &self.places(), reporter)
     }
@@ -56,6 +68,7 @@ impl EngineArgs {
         earlier: &EngineSet,
         reporter: &Reporter,
     ) -> Result<EngineReport, Failure> {
+        self.check(target)?;
         let recorded = earlier.record.graphs.iter();
         let profiles_of = match self.profile.is_empty() {
             true => recorded.map(|(graph, engine)| (graph.clone(), engine.profiles.clone())).collect(),
@@ -78,6 +91,10 @@ impl EngineArgs {
 
 /// Places that the user named.
 #[derive(Clone, Copy, Default)]
+#[cfg_attr(
+    not(feature = "tensorrt-rtx"),
+    expect(dead_code, reason = "nothing is loaded without the feature")
+)]
 struct Places<'a> {
     library: Option<&'a Path>,
     timings: Option<&'a Path>,
@@ -101,12 +118,6 @@ fn build_with(
     places: &Places<'_>,
     reporter: &Reporter,
 ) -> Result<EngineReport, Failure> {
-    if places.timings.is_some() && target.vendor != Vendor::Tensorrt {
-        let found = target.vendor.name();
-        return Err(Failure::usage(&format_args!(
-            "--timing-cache is for `tensorrt:current`, found `{found}`, which times nothing while it builds"
-        )));
-    }
     let mut builder = open(target, places)?;
     let shown = reporter.phases("build engines");
     let telling = Arc::clone(&shown);
