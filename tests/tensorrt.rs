@@ -484,16 +484,16 @@ fn timings_are_left_to_the_next_build() {
     let gpu = Gpu { name: "Some GPU".to_owned(), sm: Sm(89) };
     let found = found();
     let kept = |version| Kept::timings(Some(&file), found.vendor, version, &gpu);
-    let build = |kept: Kept| {
+    let build_meanwhile = |kept: Kept, meanwhile: Progress| {
         let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let opened = TensorRt::open(&found).unwrap_or_else(|error| panic!("{error}"));
-        let progress: Progress = Arc::new(|_| {});
         let graphs = Some(vec!["expand_step".to_owned()]);
         let options = EngineOptions { graphs, force: true, ..options(&[89]) };
-        let report = build_engines(&bundle, &mut opened.with_timings(kept), &options, &progress);
+        let report = build_engines(&bundle, &mut opened.with_timings(kept), &options, &meanwhile);
         let report = report.unwrap_or_else(|error| panic!("{error}"));
         report.messages["expand_step"].clone()
     };
+    let build = |kept: Kept| build_meanwhile(kept, Arc::new(|_| {}));
     let said = |messages: &[Message], text: &str| messages.iter().any(|message| message.text.contains(text));
 
     let first = build(kept(found.version));
@@ -518,6 +518,17 @@ fn timings_are_left_to_the_next_build() {
         assert!(said(&third, text) && said(&third, "on Some GPU (sm_89), here is TensorRT-RTX"), "{third:?}");
     }
     assert!(kept(found.version).load().is_ok(), "the user's file stays as it is");
+
+    // Another process leaves its timings while this one builds: they are joined, not lost.
+    fs::remove_file(&file).expect("removes");
+    let others = kept(found.version);
+    let leave: Progress = Arc::new(move |_| others.keep(|_| Some(written.clone())).expect("keeps"));
+    let joined = build_meanwhile(kept(found.version), leave);
+    assert!(!said(&joined, "are not kept"), "{joined:?}");
+    if find_gpu(0).is_none() {
+        assert!(said(&joined, "Failed to deserialize timing cache"), "the library is given them: {joined:?}");
+    }
+    assert!(kept(found.version).load().expect("loads").is_some());
 }
 
 // How far running goes without a driver: the library answers with a reason, and nothing breaks.
