@@ -11,8 +11,10 @@ use super::gpu::Gpu;
 use super::sheet::{Fold, Sheet};
 use super::subject::{Setting, Subject};
 use super::units::{seconds, si, table};
-use super::work::Work;
+use super::work::{Work, coded_bytes};
+use crate::ir::attr::{Attribute as _, Scheme};
 use crate::ir::dtype::Dtype;
+use crate::ir::shape::Type;
 use crate::passes::compile::Plan;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -120,8 +122,16 @@ impl CostReport {
 
 /// Bytes of the distinct weights of all graphs.
 fn stored_weight_bytes(sheets: &[Sheet], setting: &Setting) -> u64 {
-    let weights = sheets.iter().flat_map(|sheet| &sheet.rows).filter(|row| row.op == "weight");
-    let sizes: BTreeMap<&str, u64> = weights
+    let rows = || sheets.iter().flat_map(|sheet| &sheet.rows);
+    let coded: BTreeMap<(&str, &str), u64> = rows()
+        .filter_map(|row| {
+            let (_, scheme) = row.attributes.iter().find(|(name, _)| *name == "scheme")?;
+            let bytes = coded_bytes(&Type::parse(&row.ty)?, Scheme::parse(scheme)?)?;
+            Some(((row.own_name()?, scheme.as_str()), bytes))
+        })
+        .collect();
+    let sizes: BTreeMap<&str, u64> = rows()
+        .filter(|row| row.op == "weight")
         .filter(|row| row.parameters > 0)
         .filter_map(|row| {
             let own = Dtype::from_name(row.ty.split('[').next()?)?;
@@ -129,7 +139,7 @@ fn stored_weight_bytes(sheets: &[Sheet], setting: &Setting) -> u64 {
             Some((row.own_name()?, row.parameters.saturating_mul(dtype.size_bytes() as u64)))
         })
         .collect();
-    sizes.values().sum()
+    sizes.values().sum::<u64>() + coded.values().sum::<u64>()
 }
 
 fn graph_cost(sheet: &Sheet, setting: &Setting, gpu: &Gpu) -> GraphCost {

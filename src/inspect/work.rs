@@ -6,6 +6,7 @@
 //! - *Activations*: the rest, as an unfused kernel would move it, copies of a cache by `concat` among it.
 
 use crate::graph::{Graph, NodeId};
+use crate::ir::attr::Scheme;
 use crate::ir::cost;
 use crate::ir::dim::{Bindings, Symbol};
 use crate::ir::dtype::Dtype;
@@ -132,14 +133,18 @@ fn is_weight(graph: &Graph, id: NodeId) -> bool {
     }
 }
 
+/// Bytes of the codes and scales of a matrix in few bits.
+pub(super) fn coded_bytes(ty: &Type, scheme: Scheme) -> Option<u64> {
+    let [rows, columns] = ty.shape.as_const()?[..] else { return None };
+    let scales = scheme.scale_shape([rows, columns])?.iter().product::<usize>();
+    Some((scheme.code_bytes(rows * columns) + scales * Dtype::F32.size_bytes()) as u64)
+}
+
 /// Bytes of a weight as it is kept: of one in few bits its codes and its scales.
 fn kept_bytes(graph: &Graph, id: NodeId, size: &dyn Fn(&Type) -> u64, precision: Option<Dtype>) -> u64 {
     match graph.op(id) {
         Op::QuantizedWeight { ty, scheme, .. } => {
-            let sizes = ty.shape.as_const().unwrap_or_default();
-            let [rows, columns] = sizes[..] else { return size(&as_precision(ty, precision)) };
-            let scales = scheme.scale_shape([rows, columns]).unwrap_or_default().iter().product::<usize>();
-            (scheme.code_bytes(rows * columns) + scales * Dtype::F32.size_bytes()) as u64
+            coded_bytes(ty, *scheme).unwrap_or_else(|| size(&as_precision(ty, precision)))
         }
         Op::Concat { .. } => {
             let parts = graph.operands(id).into_iter();
@@ -159,4 +164,45 @@ fn as_precision(ty: &Type, precision: Option<Dtype>) -> Type {
 fn bytes_of(ty: &Type, bindings: &Bindings) -> u64 {
     let elements = ty.shape.elements().eval(bindings).unwrap_or(0) as u64;
     elements.saturating_mul(ty.dtype.size_bytes() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Work, work};
+    use crate::graph::text;
+    use crate::ir::dim::{Bindings, Symbol};
+    use crate::ir::op::Op;
+
+    fn of_linear(weights: [&str; 2]) -> Work {
+        let [q, k] = weights;
+        let source = format!(
+            "graph g {{
+  %0 = input{{name=\"x\", ty=bf16[batch, 64], role=argument}}
+  %1 = {q}
+  %2 = {k}
+  %3 = concat{{axis=0}} %1, %2 : bf16[8, 64]
+  %4 = linear %0, %3 : bf16[batch, 8]
+
+  output \"y\" = %4
+}}
+"
+        );
+        let graph = text::parse(&source).expect("parses");
+        let mut bindings = Bindings::default();
+        bindings.bind(Symbol::Batch, 3);
+        let linear = graph.select(|op| matches!(op, Op::Linear));
+        work(&graph, linear[0], &bindings, None)
+    }
+
+    // Codes of half a byte and a scale for each 32 of them; what else is moved stays the same.
+    #[test]
+    fn weights_in_few_bits_count_as_they_are_kept() {
+        let whole = of_linear(["weight{name=\"q\", ty=bf16[6, 64]}", "weight{name=\"k\", ty=bf16[2, 64]}"]);
+        let coded = of_linear([
+            "quantized_weight{name=\"q\", ty=bf16[6, 64], scheme=int4}",
+            "quantized_weight{name=\"k\", ty=bf16[2, 64], scheme=int4}",
+        ]);
+        assert_eq!((whole.weight_bytes, coded.weight_bytes), (8 * 64 * 2, 8 * 32 + 8 * 2 * 4));
+        assert_eq!(Work { weight_bytes: whole.weight_bytes, ..coded }, whole);
+    }
 }

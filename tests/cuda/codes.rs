@@ -36,9 +36,10 @@ fn all(scheme: Scheme) -> [(&'static str, Scheme); 3] {
 
 /// Every graph against the reference: as few rows go, and with each weight made whole for cuBLASLt.
 fn check(model: &Model, dtype: Dtype) {
-    for skinny_rows in [16, 0] {
+    for rows in [16, 0] {
         let mut candidate = backend(model, Order::Immediate, dtype);
-        candidate.machine().tuning.skinny_rows = skinny_rows;
+        let tuning = &mut candidate.machine().tuning;
+        (tuning.skinny_rows, tuning.code_rows) = (rows, rows);
         let (useful, all) = compared(model, &mut candidate, dtype);
         assert!(2 * useful > all, "{}: only {useful} of {all} outputs say anything", model.name);
     }

@@ -122,14 +122,19 @@ class Codes:
         self.grouped, self.scheme, self.k = scheme == "int4", scheme, k
         if scheme == "fp8":
             # Every number of E4M3 but the two that are none.
-            self.codes = random.integers(0, 0x7F, (rows, k)) | (random.integers(0, 2, (rows, k)) << 7)
-            exponent, mantissa = (self.codes >> 3) & 15, (self.codes & 7) / 8.0
+            every = np.arange(256)
+            exponent, mantissa = (every >> 3) & 15, (every & 7) / 8.0
             size = np.where(exponent == 0, mantissa * 2.0**-6, (1 + mantissa) * 2.0 ** (exponent - 7.0))
-            numbers, scale = np.where(self.codes & 0x80, -size, size), 1 / 150
+            table, scale = np.where(every & 0x80, -size, size), 1 / 150
+            lawful = np.flatnonzero(every & 0x7F != 0x7F)
         else:
             most = 7 if self.grouped else 127
-            numbers = random.integers(-most, most + 1, (rows, k)).astype(np.float64)
-            self.codes, scale = numbers.astype(np.int64) & (15 if self.grouped else 255), 2 / most
+            lawful = np.arange(-most, most + 1) & (15 if self.grouped else 255)
+            table, scale = np.zeros(256), 2 / most
+            table[lawful] = np.arange(-most, most + 1)
+        # Large arrays repeat at a distance that no row has.
+        self.codes = np.resize(random.choice(lawful.astype(np.uint8), min(rows * k, (1 << 20) + 7)), (rows, k))
+        numbers = table[self.codes]
         groups = (rows, k // 32) if self.grouped else (rows, 1)
         self.scales = (random.uniform(0.5, 1.5, groups) * scale * k**-0.5).astype(np.float32)
         spread = np.repeat(self.scales, 32 if self.grouped else k, 1)

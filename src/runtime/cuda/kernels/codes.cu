@@ -360,9 +360,9 @@ CODES(codes_m8_r2, 1, 2, 2, 2)
 CODES(codes_m16_r1, 2, 1, 2, 2)
 CODES(codes_m16_r2, 2, 2, 3, 1)
 #else
-CODES(codes_m8_r1, 1, 1, 6, 2)
-CODES(codes_m8_r2, 1, 2, 4, 2)
-CODES(codes_m16_r1, 2, 1, 4, 2)
-CODES(codes_m16_r2, 2, 2, 3, 2)
+CODES(codes_m8_r1, 1, 1, 5, 2)
+CODES(codes_m8_r2, 1, 2, 3, 2)
+CODES(codes_m16_r1, 2, 1, 3, 2)
+CODES(codes_m16_r2, 2, 2, 2, 2)
 #endif
 #endif

@@ -124,6 +124,9 @@ pub struct Plan {
 pub struct Tuning {
     /// Products of at most this many rows stream their weights once through a kernel of ours.
     pub skinny_rows: usize,
+    /// Products with weights in few bits of at most this many rows, or those of `skinny_rows`, multiply codes; those of more
+    /// make the weight first.
+    pub code_rows: usize,
     /// Products of at most this many rows compute the norm of their operand themselves.
     pub folded_norm_rows: usize,
 }
@@ -144,8 +147,11 @@ impl Tuning {
 
     fn with(mut self, text: &str) -> Result<Self, String> {
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let fields: [(&str, &mut usize); 2] =
-                [("skinny_rows", &mut self.skinny_rows), ("folded_norm_rows", &mut self.folded_norm_rows)];
+            let fields: [(&str, &mut usize); 3] = [
+                ("skinny_rows", &mut self.skinny_rows),
+                ("code_rows", &mut self.code_rows),
+                ("folded_norm_rows", &mut self.folded_norm_rows),
+            ];
             let names = fields.each_ref().map(|(name, _)| *name).join(", ");
             let wrong = || format!("`{part}`, expected FIELD=NUMBER with one of {names}");
             let (name, number) = part.split_once('=').ok_or_else(wrong)?;
@@ -158,7 +164,7 @@ impl Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { skinny_rows: 16, folded_norm_rows: 16 }
+        Tuning { skinny_rows: 16, code_rows: 16, folded_norm_rows: 16 }
     }
 }
 
@@ -300,8 +306,8 @@ mod tests {
 
     #[test]
     fn a_tuning_is_read_by_field() {
-        let found = Tuning::default().with("skinny_rows=8, folded_norm_rows=0").expect("fields");
-        assert_eq!(found, Tuning { skinny_rows: 8, folded_norm_rows: 0 });
+        let found = Tuning::default().with("skinny_rows=8, code_rows=32,folded_norm_rows=0").expect("fields");
+        assert_eq!(found, Tuning { skinny_rows: 8, code_rows: 32, folded_norm_rows: 0 });
         assert_eq!(Tuning::default().with(""), Ok(Tuning::default()));
     }
 

@@ -177,7 +177,12 @@ impl Emitter<'_> {
         // cuBLASLt adds only what has the type of its result.
         let mixed =
             product.out.element == Element::Float && (product.bias != 0 || product.residual.is_some());
-        if rows > self.demand.options.tuning.skinny_rows && !(mixed && self.dtype != Dtype::F32) {
+        let tuning = self.demand.options.tuning;
+        let narrow_rows = match product.weight {
+            Matrix::Whole(_) => tuning.skinny_rows,
+            Matrix::Coded { .. } => tuning.skinny_rows.max(tuning.code_rows),
+        };
+        if rows > narrow_rows && !(mixed && self.dtype != Dtype::F32) {
             let weight = match product.weight {
                 Matrix::Whole(weight) => weight,
                 Matrix::Coded { codes, scales, scheme } => {
