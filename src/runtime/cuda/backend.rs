@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const NAME: &str = "cuda";
-const STREAM: Stream = Stream(0);
+pub(super) const STREAM: Stream = Stream(0);
 
 /// Graphs on a device.
 pub struct Cuda {

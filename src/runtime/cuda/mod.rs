@@ -20,6 +20,7 @@ mod lend;
 #[cfg(feature = "cuda")]
 pub mod libraries;
 pub mod machine;
+mod matmul;
 pub mod needs;
 #[cfg(feature = "cuda")]
 pub mod nvrtc;
