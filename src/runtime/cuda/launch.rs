@@ -368,7 +368,8 @@ mod tests {
             (3, "linear_rows_m4", [104, 1, 1]),
             (16, "linear_rows_m8", [104, 2, 1]),
         ] {
-            let shape = linear(&product(rows, 1664, 1664, 0), Dtype::F32, &device(232_448)).expect("a launch");
+            let shape =
+                linear(&product(rows, 1664, 1664, 0), Dtype::F32, &device(232_448)).expect("a launch");
             assert_eq!((shape.name, shape.grid), (name, grid));
         }
         let gated = linear(&product(1, 1664, 4096, 1), Dtype::F32, &device(232_448)).expect("a launch");
