@@ -80,6 +80,8 @@ pub enum Source {
     Linear,
     /// `skinny.cu`: products with few rows, in short types.
     Skinny,
+    /// `codes.cu`: products with weights in few bits, and the weights themselves.
+    Codes,
     /// `rows.cu`: norms, SwiGLU, embedding, gathers, elementwise operations.
     Rows,
     /// `attention.cu`: queries over a cache, new keys.
@@ -99,7 +101,8 @@ pub struct Unit {
     pub source: Source,
     /// Element type `T` of activations and weights.
     pub dtype: Dtype,
-    /// Width of a head for `attention.cu`, `window.cu` and `stream.cu`, rows at once for `skinny.cu`, else 0.
+    /// Width of a head for `attention.cu`, `window.cu` and `stream.cu`, rows at once for `skinny.cu`, the
+    /// number of the scheme for `codes.cu`, else 0.
     pub size: usize,
 }
 

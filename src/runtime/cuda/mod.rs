@@ -7,6 +7,7 @@ pub mod bench;
 pub mod bound;
 pub mod cache;
 pub mod ceilings;
+pub mod codes;
 pub mod computed;
 pub mod decode;
 pub mod device;
@@ -16,6 +17,7 @@ pub mod driver;
 pub mod kernels;
 pub mod launch;
 pub mod launch_attention;
+pub mod launch_codes;
 mod lend;
 #[cfg(feature = "cuda")]
 pub mod libraries;
