@@ -3,7 +3,7 @@
 use super::library::Found;
 use crate::places::{entries, prefixes};
 use ort::ep::cuda::{CUDA_DYLIBS, CUDNN_DYLIBS};
-use ort::ep::{CUDA, ExecutionProviderDispatch};
+use ort::ep::{ArenaExtendStrategy, CUDA, ExecutionProviderDispatch};
 use std::path::PathBuf;
 
 /// What ONNX Runtime calls it.
@@ -12,7 +12,9 @@ const NAME: &str = "CUDAExecutionProvider";
 /// The provider for a GPU. f32 products stay f32: TF32 would keep 10 bits of them.
 pub(super) fn provider(device: usize) -> ExecutionProviderDispatch {
     let device = i32::try_from(device).unwrap_or(i32::MAX);
-    CUDA::default().with_device_id(device).with_tf32(false).build().error_on_failure()
+    let provider = CUDA::default().with_device_id(device).with_tf32(false);
+    // Each graph has memory of its own: doubling it, as is usual, leaves half of it unused.
+    provider.with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested).build().error_on_failure()
 }
 
 /// Loads what the provider needs from Python packages; what is not there is left to the system.
