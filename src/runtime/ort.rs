@@ -3,7 +3,7 @@
 //! yields stays there. One set of threads serves all graphs.
 
 pub mod copies;
-mod cuda;
+pub mod cuda;
 mod cudart;
 pub mod library;
 mod memory;
@@ -88,7 +88,7 @@ impl Ort {
         Ok(Portable::new(bundle, OrtEngine::open(options).map_err(unavailable)?))
     }
 
-    /// The same with `copies` between buffers in place of the provider's own, which have to reach the same memory.
+    /// The same on the CPU, with `copies` between its buffers in place of its own.
     ///
     /// # Errors
     /// As `of_bundle`.
@@ -98,6 +98,7 @@ impl Ort {
         copies: Box<dyn Copies>,
     ) -> Result<Self, BackendError> {
         let unavailable = |message| BackendError::Unavailable { backend: NAME, message };
+        let options = &OrtOptions { provider: Provider::Cpu, ..options.clone() };
         let mut engine = OrtEngine::open(options).map_err(unavailable)?;
         engine.memory.copy_by(copies).map_err(unavailable)?;
         Ok(Portable::new(bundle, engine))

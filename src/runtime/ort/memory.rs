@@ -21,9 +21,11 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// A model `y = x` of opset 17, `x` and `y` f32[1]: a session of it has the allocator of its provider.
-const IDENTITY: &[u8] = b"\x08\x08:7\n\x10\n\x01x\x12\x01y\"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11";
+const IDENTITY: &[u8] = b"\x08\x08:7\n\x10\n\x01x\x12\x01y\"\x08Identity\x12\x01g\
+    Z\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01\
+    b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11";
 
-/// Bytes of blocks that queued work may keep from being freed.
+/// Bytes of blocks that queued work may keep from being freed, unless one piece of work alone needs more.
 const MOST_PENDING_BYTES: usize = 64 << 20;
 
 /// Elements in a memory, freed with the block once no queued work needs them.
@@ -81,9 +83,9 @@ impl Memory {
     pub(super) fn zeros(&self, dtype: Dtype, shape: &[usize]) -> Result<Block, String> {
         let block = self.room(dtype, shape)?;
         if block.bytes > 0 {
+            self.keep([&block])?;
             // SAFETY: a whole block of this memory, kept until `wait`.
             unsafe { self.copies.zero(block.start().cast_mut(), block.bytes)? };
-            self.keep([&block])?;
         }
         Ok(block)
     }
@@ -101,9 +103,9 @@ impl Memory {
             return Err(format!("{} bytes for {dtype}{shape:?}, which has {}", bytes.len(), block.bytes));
         }
         if block.bytes > 0 {
+            self.keep([&block])?;
             // SAFETY: a block of as many bytes, made for this and kept until `wait`.
             unsafe { self.copies.upload(block.start().cast_mut(), bytes)? };
-            self.keep([&block])?;
         }
         Ok(block)
     }
@@ -126,6 +128,7 @@ impl Memory {
         dtype: Dtype,
         pieces: &[Piece],
     ) -> Result<(), String> {
+        self.keep([target, source])?;
         for piece in pieces {
             let piece = piece.scaled(dtype.size_bytes());
             check_piece(&piece, source.bytes, target.bytes).map_err(|error| error.to_string())?;
@@ -134,15 +137,18 @@ impl Memory {
                 unsafe { self.copies.copy(target.start().cast_mut(), source.start(), &piece)? };
             }
         }
-        self.keep([target, source])
+        Ok(())
     }
 
-    /// Has blocks stay until queued work is done.
+    /// Has blocks stay until work that is queued next is done.
     fn keep<const N: usize>(&self, blocks: [&Block; N]) -> Result<(), String> {
+        let bytes: usize = blocks.iter().map(|block| block.bytes).sum();
+        if self.pending_bytes.get() + bytes > MOST_PENDING_BYTES {
+            self.wait()?;
+        }
         self.pending.borrow_mut().extend(blocks.map(|block| Arc::clone(&block.value)));
-        self.pending_bytes
-            .set(blocks.iter().map(|block| block.bytes).sum::<usize>() + self.pending_bytes.get());
-        if self.pending_bytes.get() > MOST_PENDING_BYTES { self.wait() } else { Ok(()) }
+        self.pending_bytes.set(self.pending_bytes.get() + bytes);
+        Ok(())
     }
 
     /// Waits for all work on this memory.
@@ -170,6 +176,8 @@ impl Memory {
             binding.bind_output_to_device(output, &self.info).map_err(words)?;
         }
         let yielded = session.run_binding(&binding).map_err(words)?;
+        // The work of this memory is on another stream.
+        binding.synchronize_outputs().map_err(words)?;
         yielded.into_iter().map(|(_, value)| self.adopt(value, inputs)).collect()
     }
 
