@@ -12,6 +12,8 @@
 #       first        first token of paper-600m in bf16: without and with compiled kernels
 #       peer         photonc, twice, against peer_bench.py in this run: batch 1 (k 1, 8), 8 (k 8), 64 (k 4), 2048 (k 1)
 #       steps        a coarse step of one row by itself and the prefill of 32 prompts of 2048 tokens, twice
+#       codes        weights in int8, fp8 and int4 beside bf16: tokens/s of batch 1 (k 1, 8) and 8 (k 8), a coarse step by itself;
+#                    how far weights are off, and logits of paper-30m
 #       profile      time of every kernel by Nsight Compute, batch 1 and 2048 (profile:64 is one of another batch)
 #       paper        PF and DE of 600M, 900M and 1.2B, RecGen and HierGen; paper:600m:recgen:pf is one of them
 #       curve        tokens/s over the batch, with a plot
@@ -41,7 +43,7 @@ while (($#)); do
     esac
     shift
 done
-every=(doctor kernels goldens memcheck racecheck ort first peer steps profile paper curve stress)
+every=(doctor kernels goldens memcheck racecheck ort first peer steps codes profile paper curve stress)
 if ((${#parts[@]} == 0)); then
     echo "name parts: ${every[*]} all" >&2
     exit 2
@@ -193,7 +195,7 @@ doctor() { step doctor 30 "$photonc" doctor; }
 kernels() { step kernels 240 python3 "$here/tests/gpu/kernels.py"; }
 
 goldens() {
-    step goldens 300 env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" "$tests" goldens:: english:: precision:: serving:: --test-threads 1
+    step goldens 300 env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" "$tests" codes:: goldens:: english:: precision:: serving:: --test-threads 1
 }
 
 sanitizer() {
@@ -259,6 +261,53 @@ steps() {
     done
 }
 
+# A bundle of paper-600m and one of paper-30m for each scheme, made side by side.
+coded_bundles() {
+    local size scheme quant
+    for size in 600m 30m; do
+        step "codes-synth-$size" 60 "$photonc" synth --preset "paper-$size" --dtype bf16 --out "$work/codes-model-$size" --force || return
+    done
+    local running=()
+    for scheme in bf16 int8 fp8 int4; do
+        quant=(--quant "level1=$scheme,level2=$scheme,lm_head=$scheme")
+        [[ "$scheme" == bf16 ]] && quant=()
+        for size in 600m 30m; do
+            step "codes-export-$size-$scheme" 90 "$photonc" export "$work/codes-model-$size" --out "$work/codes-$size-$scheme" \
+                --dtype bf16 --target cuda --max-tokens 4096 --force --json "${quant[@]}" &
+            running+=($!)
+            # A dry run's lines stay in order.
+            [[ -z "$dry" ]] || wait "$!"
+        done
+    done
+    local one whole=0
+    for one in "${running[@]}"; do wait "$one" || whole=1; done
+    ((whole)) && failed=1
+    [[ -n "$dry" ]] || rm -r "$work/codes-model-600m" "$work/codes-model-30m"
+    return "$whole"
+}
+
+codes() {
+    coded_bundles || return
+    local scheme
+    for scheme in bf16 int8 fp8 int4; do
+        local bundle="$work/codes-600m-$scheme" name="codes-$scheme"
+        bench "$name-k8" 40 "$bundle" --protocol recgen --regime 1152/512 --batch 1,8 --run-ahead 8 --repetitions 2
+        bench "$name-k1" 40 "$bundle" --protocol recgen --regime 1152/512 --batch 1 --run-ahead 1 --repetitions 2
+        # One burst: nothing runs beside its coarse step.
+        bench "$name-coarse" 40 "$bundle" --protocol recgen --regime 1152/16 --batch 1 --run-ahead 1 --repetitions 10
+        told "$scheme, (1,1)" "$out/$name-k1.log" \
+            "(lambda x: f'{x[\"steady_tokens_per_second\"]:,.0f} tokens/s, MBU {x[\"mbu\"]:.0%}, {x[\"weight_bytes\"] / 2**20:,.0f} MiB')(d[-1])"
+        told "$scheme, (1,8) (8,8)" "$out/$name-k8.log" \
+            "', '.join(f'{x[\"steady_tokens_per_second\"]:,.0f} tokens/s, MBU {x[\"mbu\"]:.0%}' for x in d[-1]['points'])"
+        told "$scheme, coarse step" "$out/$name-coarse.log" \
+            "(lambda x: f'{1e3 * x[\"device_seconds\"] / x[\"runs\"]:.3f} ms, MBU {x[\"mbu\"]:.0%}')(d[-1]['graphs']['coarse'])"
+        told "$scheme, weights off by" "$out/codes-export-600m-$scheme.log" \
+            "'%.2f %% at most' % (100 * max((x['relative_error'] for x in d[-1]['quantized']), default=0))"
+        told "$scheme, logits of paper-30m" "$out/codes-export-30m-$scheme.log" \
+            "(lambda x: f'off by {x[\"largest_error\"]:.2f} of {x[\"largest_logit\"]:.1f}, KL {x[\"kl_nats\"]:.1e} nats, same greedy token {x[\"greedy_agreement\"]:.1%}')(d[-1]['logits'])"
+    done
+}
+
 profile() {
     bundle 600m || return
     local batch
@@ -321,7 +370,7 @@ stress() {
 [[ -n "$dry" ]] || unpack
 for part in "${parts[@]}"; do
     case "$part" in
-    doctor | kernels | goldens | memcheck | racecheck | ort | first | peer | steps | curve) "$part" ;;
+    doctor | kernels | goldens | memcheck | racecheck | ort | first | peer | steps | codes | curve) "$part" ;;
     stress | stress:f32 | stress:bf16) stress "$(cut -s -d: -f2 <<<"$part")" ;;
     profile | profile:*) profile "$(cut -s -d: -f2 <<<"$part")" ;;
     paper | paper:*)

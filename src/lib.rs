@@ -35,6 +35,7 @@
 //! [`export::export`] writes a [`bundle`], and a [`runtime`] generator runs it.
 
 pub mod bundle;
+pub mod cache;
 pub mod cli;
 pub mod engine;
 pub mod export;

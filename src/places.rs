@@ -117,15 +117,37 @@ pub fn in_packages(prefix: &Path, inner: &str) -> Vec<PathBuf> {
     pythons.into_iter().flat_map(packages).collect()
 }
 
-/// Entries of a folder whose name starts so, last name first: newer versions before older ones.
+/// Entries of a folder whose name starts so, newer versions before older ones: 1.10 before 1.9.
 pub fn entries(folder: &Path, start: &str) -> Vec<PathBuf> {
     let listed = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let fits =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start));
     let mut found: Vec<PathBuf> = listed.map(|entry| entry.path()).filter(fits).collect();
-    found.sort();
-    found.reverse();
+    found.sort_by_cached_key(|path| {
+        std::cmp::Reverse(path.file_name().map(|name| by_version(&name.to_string_lossy())))
+    });
     found
+}
+
+/// A part of a name: text, or a number, which is compared by its length in digits before its digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Piece {
+    Text(String),
+    Number(usize, String),
+}
+
+/// What orders names as people do: 10 after 9.
+fn by_version(name: &str) -> Vec<Piece> {
+    let pieces = name.as_bytes().chunk_by(|left, right| left.is_ascii_digit() == right.is_ascii_digit());
+    let piece = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        if !bytes.iter().all(u8::is_ascii_digit) {
+            return Piece::Text(text.into_owned());
+        }
+        let digits = text.trim_start_matches('0');
+        Piece::Number(digits.len(), digits.to_owned())
+    };
+    pieces.map(piece).collect()
 }
 
 #[cfg(test)]
@@ -158,6 +180,18 @@ mod tests {
         }
         let found = WANTED.find(Some(folder.path()), |place| Ok(place.to_owned()));
         assert_eq!(found.unwrap(), folder.path().join("libnothing.so.3.2"));
+    }
+
+    #[test]
+    fn versions_are_numbers_and_not_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["libnothing.so.10", "libnothing.so.9.11", "libnothing.so.9.2", "libnothing.so"];
+        for name in names.iter().rev() {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let found = entries(folder.path(), "libnothing.so");
+        let found: Vec<_> = found.iter().map(|path| path.file_name().unwrap().to_string_lossy()).collect();
+        assert_eq!(found, names);
     }
 
     #[test]

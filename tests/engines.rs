@@ -49,7 +49,7 @@ fn every_graph_gets_an_engine_and_a_record() {
     let progress: Arc<dyn Fn(EngineProgress) + Send + Sync> =
         Arc::new(move |progress| watched.lock().expect("unpoisoned").push(progress.graph));
     build_engines(&bundle, &mut Pretender::new(), &options(), &progress).expect("builds");
-    let found = sets(&bundle).expect("reads");
+    let found = sets(&bundle).readable;
     let [set] = found.as_slice() else { panic!("one set: {found:?}") };
     assert!(set.folder.ends_with("engines/tensorrt-rtx/sm_89+sm_120"), "{}", set.folder.display());
     let graphs: Vec<&String> = bundle.manifest().graphs.keys().collect();
@@ -121,7 +121,7 @@ fn a_failure_names_its_place_and_leaves_the_smallest_part() {
     let bytes = fs::read(&reproducer.onnx).expect("is written");
     let model = ModelProto::decode(bytes.as_slice()).expect("is ONNX").graph.expect("has a graph");
     assert!(model.node.iter().any(|node| node.op_type == "Softmax"));
-    assert!(sets(&bundle).expect("reads").is_empty(), "nothing half-written is left");
+    assert!(sets(&bundle).readable.is_empty(), "nothing half-written is left");
     let engines = bundle.root().join("engines/tensorrt-rtx");
     assert_eq!(fs::read_dir(engines).expect("lists").count(), 0, "nor a temporary folder");
 }
@@ -234,10 +234,10 @@ fn a_bundle_for_others_is_refused_with_what_to_do() {
 
 /// Builds again what `here` calls for, and tells the graphs that were built.
 fn renew(bundle: &Bundle, here: &Here) -> Vec<String> {
-    let found = stale(bundle, here).expect("reads").expect("something no longer fits");
+    let found = stale(bundle, here).expect("something no longer fits");
     let mut vendor = Pretender { version: here.version, ..Pretender::new() };
     build(bundle, &mut vendor, &EngineOptions::again(&found)).expect("builds");
-    assert_eq!(stale(bundle, here).expect("reads"), None, "everything fits now");
+    assert_eq!(stale(bundle, here), None, "everything fits now");
     for graph in bundle.manifest().graphs.keys() {
         pick(bundle, graph, here).expect("fits");
     }
@@ -253,7 +253,7 @@ fn what_no_longer_fits_is_built_again_and_the_rest_kept() {
     let before = build(&bundle, &mut Pretender::new(), &EngineOptions { profiles: chosen, ..options() });
     let before = before.expect("builds").set;
     let all = bundle.manifest().graphs.len();
-    assert_eq!(stale(&bundle, &here(89)).expect("reads"), None);
+    assert_eq!(stale(&bundle, &here(89)), None);
 
     // Of one graph other weights are recorded, of another another model.
     let mut record = before.record.clone();
@@ -266,7 +266,7 @@ fn what_no_longer_fits_is_built_again_and_the_rest_kept() {
         }
     }
     fs::write(before.folder.join("record.json"), serde_json::to_vec(&record).expect("JSON")).expect("writes");
-    let told = stale(&bundle, &here(89)).expect("reads").expect("two do not fit").to_string();
+    let told = stale(&bundle, &here(89)).expect("two do not fit").to_string();
     assert!(
         told.contains("no engine of `coarse`, `encode` fits") && told.contains("other weights"),
         "{told}"
@@ -280,13 +280,13 @@ fn what_no_longer_fits_is_built_again_and_the_rest_kept() {
     // Another version reads none of them; the set for this GPU is replaced.
     let newer = Here { version: Version { minor: 8, ..VERSION }, ..here(120) };
     assert_eq!(renew(&bundle, &newer).len(), all);
-    assert_eq!(sets(&bundle).expect("reads").len(), 1);
+    assert_eq!(sets(&bundle).readable.len(), 1);
 
     // Another GPU gets a set of its own, and those for the first stay.
     let other = Here { version: newer.version, ..here(86) };
     assert_eq!(renew(&bundle, &other).len(), all);
-    assert_eq!(sets(&bundle).expect("reads").len(), 2);
-    assert_eq!(stale(&bundle, &newer).expect("reads"), None);
+    assert_eq!(sets(&bundle).readable.len(), 2);
+    assert_eq!(stale(&bundle, &newer), None);
 }
 
 // Where the library has no kernels for the GPU, or there is none, minutes of building would end in the same refusal.
@@ -294,11 +294,11 @@ fn what_no_longer_fits_is_built_again_and_the_rest_kept() {
 fn nothing_is_built_again_in_vain() {
     let folder = tempfile::tempdir().expect("a folder");
     let bundle = bundle(folder.path());
-    assert_eq!(stale(&bundle, &here(89)).expect("reads"), None, "what was never built is not built unasked");
+    assert_eq!(stale(&bundle, &here(89)), None, "what was never built is not built unasked");
     build(&bundle, &mut Pretender::new(), &EngineOptions::new(vec![Sm(86)])).expect("builds");
-    assert_eq!(stale(&bundle, &here(90)).expect("reads"), None);
-    assert_eq!(stale(&bundle, &Here { gpu: None, ..here(89) }).expect("reads"), None);
-    assert!(stale(&bundle, &here(89)).expect("reads").is_some());
+    assert_eq!(stale(&bundle, &here(90)), None);
+    assert_eq!(stale(&bundle, &Here { gpu: None, ..here(89) }), None);
+    assert!(stale(&bundle, &here(89)).is_some());
 }
 
 #[test]
@@ -310,4 +310,88 @@ fn an_option_for_engines_alone_is_refused_elsewhere() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("--no-rebuild is for `--backend tensorrt`, found `--backend tract`"), "{text}");
+}
+
+// A record that a newer photonc or a full disk has left takes its own engines out of use and no others.
+#[test]
+fn a_set_that_cannot_be_read_hides_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle(folder.path());
+    let bad = build(&bundle, &mut Pretender::new(), &EngineOptions::new(vec![Sm(86)])).expect("builds").set;
+    let good = build(&bundle, &mut Pretender::new(), &options()).expect("builds").set;
+    fs::write(bad.folder.join("record.json"), r#"{"format": 9}"#).expect("writes");
+
+    let found = sets(&bundle);
+    assert_eq!(found.readable, [good]);
+    let [error] = found.unreadable.as_slice() else { panic!("one: {found:?}") };
+    let reason = "sm_86/record.json: engine format Some(9), this photonc reads 1";
+    assert!(error.to_string().contains(reason), "{error}");
+    pick(&bundle, "coarse", &here(89)).expect("fits");
+    assert_eq!(stale(&bundle, &here(89)), None);
+    let refusal = pick(&bundle, "coarse", &here(86)).expect_err("does not fit");
+    let text = refusal.to_string();
+    assert!(text.contains("this GPU (Some GPU) is sm_86") && text.contains(reason), "{text}");
+    assert!(refusal.mended_by_building());
+
+    let root = bundle.root().to_string_lossy();
+    let page = photonc(&["inspect", &root]);
+    assert!(page.contains("engines of TensorRT-RTX 1.7.1 for sm_89 and sm_120"), "{page}");
+    assert!(page.contains("engines that cannot be read: ") && page.contains(reason), "{page}");
+    let json: serde_json::Value =
+        serde_json::from_str(&photonc(&["inspect", &root, "--json"])).expect("JSON");
+    let listed = (json["engines"].as_array(), json["unreadable_engines"].as_array());
+    assert_eq!((listed.0.map(Vec::len), listed.1.map(Vec::len)), (Some(1), Some(1)), "{json}");
+}
+
+// The same of one damaged engine where another set has the graph too.
+#[test]
+fn a_damaged_engine_hides_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle(folder.path());
+    let first = build(&bundle, &mut Pretender::new(), &EngineOptions::new(vec![Sm(89)])).expect("builds").set;
+    let second = build(&bundle, &mut Pretender::new(), &options()).expect("builds").set;
+    for (set, other) in [(&first, &second), (&second, &first)] {
+        let path = set.folder.join("coarse.engine");
+        let whole = fs::read(&path).expect("reads");
+        fs::write(&path, "damaged").expect("writes");
+        let picked = pick(&bundle, "coarse", &here(89)).expect("fits");
+        assert_eq!(picked.path, other.folder.join("coarse.engine"));
+        fs::write(&path, whole).expect("writes");
+    }
+}
+
+// Said before anything is written: an export or new weights would otherwise be half of what was asked for.
+#[test]
+fn timings_are_for_the_library_that_has_any() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle(folder.path());
+    let set = build(&bundle, &mut Pretender::new(), &options()).expect("builds").set;
+    let root = bundle.root().to_string_lossy();
+    let (model, out) = (golden_path("paper"), folder.path().join("other"));
+    let (model, other) = (model.to_string_lossy(), out.to_string_lossy());
+    let commands: [&[&str]; 3] = [
+        &["build", &root, "--engine", "tensorrt-rtx:89"],
+        &["export", &model, "-o", &other, "--target", "tensorrt-rtx:89"],
+        &["refit", &root, "--weights", &model],
+    ];
+    for command in commands {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_photonc"))
+            .args(command)
+            .args(["--timing-cache", "timings"])
+            .output()
+            .expect("runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {text}");
+        assert!(text.contains("--timing-cache is for `tensorrt:current`, found `tensorrt-rtx`"), "{text}");
+    }
+    assert!(!out.exists(), "nothing was exported");
+    assert_eq!(sets(&bundle).readable, [set], "engines of the old weights stay");
+}
+
+/// What `photonc` prints.
+fn photonc(arguments: &[&str]) -> String {
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_photonc")).args(arguments).output().expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
 }

@@ -40,6 +40,7 @@ fn every_part_has_commands_with_limits() {
         "first",
         "peer",
         "steps",
+        "codes",
         "profile",
         "paper",
         "curve",
@@ -56,7 +57,11 @@ fn every_part_has_commands_with_limits() {
             assert!((1..=600).contains(&limit), "{line}");
         }
     }
-    assert_eq!(dry_run(&["all"]).matches("photonc synth").count(), 3, "each size is made once");
+    assert_eq!(
+        dry_run(&["all"]).matches("photonc synth").count(),
+        5,
+        "each size is made once, and two for the codes"
+    );
     let one = dry_run(&["paper:900m:hiergen:de"]);
     assert!(one.contains("--protocol hiergen --regime de") && one.matches(" bench ").count() == 1, "{one}");
     assert!(!one.contains("600m"), "{one}");
@@ -138,9 +143,12 @@ fn packed(folder: &Path) {
 doctor) [[ -z "${PHOTONC_ORT_LIB:-}" ]] || echo 'version  1.31.1 with providers CUDA, CPU' ;;
 generate) echo '{"tokens": [1], "timing": {"first_token_seconds": 1.25}}' ;;
 bench) echo '{"gpu": "x", "batch": 7, "tokens_per_second": 5000.0, "steady_tokens_per_second": 6500.0, "mbu": 0.5, "mfu": 0.25,
-  "tokens_per_second_per_gib": {"top": 3000.0, "all": 2000.0}, "points": [{"batch": 1, "tokens_per_second": 1234.5}],
+  "tokens_per_second_per_gib": {"top": 3000.0, "all": 2000.0}, "weight_bytes": 1073741824, "points": [{"batch": 1, "tokens_per_second": 1234.5, "steady_tokens_per_second": 2500.0, "mbu": 0.25},
+  {"batch": 8, "tokens_per_second": 3000.0, "steady_tokens_per_second": 3500.0, "mbu": 0.75}],
   "graphs": {"coarse": {"runs": 4, "device_seconds": 0.002, "mbu": 0.625}, "encode": {"runs": 2, "device_seconds": 0.024, "mfu": 0.75}}}' ;;
-export) mkdir -p "$4" && touch "$4/photon.json" ;;
+export) mkdir -p "$4" && touch "$4/photon.json"; echo '{"quantized": [{"relative_error": 0.025}, {"relative_error": 0.01}],
+  "logits": {"largest_error": 0.25, "largest_logit": 8.5, "kl_nats": 0.001, "greedy_agreement": 0.984}}' ;;
+synth) mkdir -p "$7" ;;
 esac"#,
     );
     program(
@@ -183,8 +191,18 @@ fn the_table_has_every_part_and_figure() {
         let table = std::fs::read_to_string(folder.path().join("out/table.txt")).unwrap_or_default();
         (output.status.code(), table, String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let parts =
-        ["doctor", "kernels", "goldens", "first", "peer", "steps", "paper:900m:recgen:pf", "curve", "stress"];
+    let parts = [
+        "doctor",
+        "kernels",
+        "goldens",
+        "first",
+        "peer",
+        "steps",
+        "codes",
+        "paper:900m:recgen:pf",
+        "curve",
+        "stress",
+    ];
     let (code, table, complaints) = run("", &parts);
     assert_eq!((code, complaints.as_str()), (Some(0), ""), "{table}");
     for figure in [
@@ -197,6 +215,10 @@ fn the_table_has_every_part_and_figure() {
         "6,500, 6,500 tokens/s, PyTorch 13,000: 0.50x",
         "0.500 ms, MBU 62%",
         "12.00 ms, MFU 75%",
+        "6,500 tokens/s, MBU 50%, 1,024 MiB",
+        "2,500 tokens/s, MBU 25%, 3,500 tokens/s, MBU 75%",
+        "2.50 % at most",
+        "off by 0.25 of 8.5, KL 1.0e-03 nats, same greedy token 98.4%",
         "batch 7: 5.00 K tokens/s, per GiB of KV 3.0 K (top), 2.0 K (all), MBU 50%, MFU 25%",
         "1: 1,234",
         "'requests': 9",

@@ -1,14 +1,18 @@
 //! The cases of `tests/gpu/kernels.py`, with the launches that the library chooses for them on an H100: written to
 //! `tests/gpu/cases.json` with `PHOTONC_UPDATE=1`, compared with it otherwise.
 
+use photonc::ir::attr::Scheme;
 use photonc::ir::dtype::Dtype;
 use photonc::runtime::cuda::arguments::{
-    AttendArguments, ElementArguments, EmbedArguments, GatherArguments, Heads, IotaArguments,
-    LinearArguments, NormArguments, ReadArguments, Rows, SampleArguments, SwigluArguments, UniformArguments,
+    AttendArguments, CodesArguments, DequantizeArguments, ElementArguments, EmbedArguments, GatherArguments,
+    Heads, IotaArguments, LinearArguments, NormArguments, ReadArguments, Rows, SampleArguments,
+    SwigluArguments, UniformArguments,
 };
+use photonc::runtime::cuda::codes::scheme_number;
 use photonc::runtime::cuda::device::Properties;
 use photonc::runtime::cuda::launch::{self, LaunchError, Shape};
 use photonc::runtime::cuda::launch_attention;
+use photonc::runtime::cuda::launch_codes;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -110,6 +114,94 @@ fn linears(cases: &mut Vec<Value>) {
         (5120, 1920, "residual"),
     ] {
         cases.push(linear(Dtype::Bf16, (1, k, n), flags, true));
+    }
+}
+
+fn codes(dtype: Dtype, scheme: Scheme, sizes: (i32, i32, i32), flags: &str, timed: bool) -> Value {
+    let (m, k, n) = sizes;
+    let has = |flag: &str| flags.split(' ').any(|own| own == flag);
+    let skew = if has("skewed") { dtype.size_bytes() as u64 } else { 0 };
+    let linear = LinearArguments {
+        x: rows(m, i64::from(k), skew),
+        weight: 256,
+        norm: if has("norm") { 256 } else { 0 },
+        rows: m,
+        k,
+        n,
+        mode: i32::from(has("swiglu")),
+        ..LinearArguments::default()
+    };
+    let a = CodesArguments { linear, scales: 256, scheme: i32::from(scheme_number(scheme)), unused: 0 };
+    let shape = launch_codes::product(&a, dtype, &h100());
+    let about = json!({
+        "op": "codes", "scheme": scheme.name(), "rows": m, "k": k, "n": n, "flags": flags, "timed": timed,
+    });
+    case(about, dtype, shape)
+}
+
+fn coded_products(cases: &mut Vec<Value>) {
+    let device = h100();
+    for dtype in FLOATS {
+        for scheme in Scheme::ALL.iter().copied() {
+            for (sizes, flags) in [
+                ((1, 32, 16), ""),
+                ((2, 96, 3), "norm"),
+                ((3, 160, 40), "norm bias"),
+                ((5, 224, 30), "norm bias residual"),
+                ((4, 96, 48), "skewed"),
+                ((8, 256, 48), "swiglu norm"),
+                ((6, 608, 20), "swiglu wide"),
+                ((9, 1056, 16), "residual"),
+                ((16, 1184, 33), "norm residual"),
+                ((13, 1664, 24), "swiglu norm"),
+                ((16, 192, 72), "norm wide"),
+                ((17, 160, 20), "bias"),
+                ((1, 64, 5000), "norm residual"),
+                ((7, 64, 4300), "residual"),
+                ((12, 96, 4260), "swiglu norm"),
+                ((11, 320, 4260), "norm bias"),
+            ] {
+                cases.push(codes(dtype, scheme, sizes, flags, false));
+            }
+            // Rows of int4 are whole groups of 32.
+            if scheme != Scheme::Int4 {
+                for (sizes, flags) in [
+                    ((1, 8, 16), "norm"),
+                    ((3, 72, 20), ""),
+                    ((2, 100, 20), "norm residual"),
+                    ((9, 7, 5), "swiglu"),
+                ] {
+                    cases.push(codes(dtype, scheme, sizes, flags, false));
+                }
+            }
+            for (m, k) in [(5, 32), (3, 224), (2, 1664)] {
+                let a = DequantizeArguments { rows: m, k, ..DequantizeArguments::default() };
+                let about = json!({"op": "dequantize", "scheme": scheme.name(), "rows": m, "k": k});
+                cases.push(case(about, dtype, launch_codes::dequantize(&a, &device)));
+            }
+            if scheme != Scheme::Int4 {
+                let a = DequantizeArguments { rows: 3, k: 43, ..DequantizeArguments::default() };
+                let about = json!({"op": "dequantize", "scheme": scheme.name(), "rows": 3, "k": 43});
+                cases.push(case(about, dtype, launch_codes::dequantize(&a, &device)));
+            }
+        }
+    }
+    for scheme in Scheme::ALL.iter().copied() {
+        for m in [1, 2, 8, 16] {
+            for (k, n, flags) in [
+                (1664, 4992, "norm"),
+                (1664, 1664, "residual"),
+                (1664, 4096, "norm swiglu"),
+                (4096, 1664, "residual"),
+                (1664, 32_000, "norm wide"),
+            ] {
+                cases.push(codes(Dtype::Bf16, scheme, (m, k, n), flags, true));
+            }
+        }
+        let a = DequantizeArguments { rows: 4992, k: 1664, ..DequantizeArguments::default() };
+        let about =
+            json!({"op": "dequantize", "scheme": scheme.name(), "rows": 4992, "k": 1664, "timed": true});
+        cases.push(case(about, Dtype::Bf16, launch_codes::dequantize(&a, &device)));
     }
 }
 
@@ -328,6 +420,7 @@ fn samples(cases: &mut Vec<Value>) {
 fn the_script_runs_the_launches_that_the_library_chooses() {
     let mut cases = Vec::new();
     linears(&mut cases);
+    coded_products(&mut cases);
     row_kernels(&mut cases);
     attends(&mut cases);
     samples(&mut cases);

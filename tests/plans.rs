@@ -1,15 +1,18 @@
 //! Launch plans of the CUDA runtime, made without a GPU: every graph lowers at every size, and the plans of the paper's
 //! 600M model are reviewed snapshots.
 
+use photonc::ir::attr::Scheme;
 use photonc::ir::dim::{Bindings, Symbol};
 use photonc::ir::dtype::Dtype;
 use photonc::model::checkpoint::Checkpoint;
 use photonc::model::dialect::DialectChoice;
 use photonc::model::preset::preset;
 use photonc::passes::choose_protocol::Protocol;
-use photonc::passes::compile::{Compilation, compile};
+use photonc::passes::compile::{Compilation, PassOptions, compile, compile_with};
+use photonc::passes::quantize_weights::Choice;
 use photonc::runtime::cuda::plan::weights::WeightLayout;
-use photonc::runtime::cuda::plan::{Plan, PlanOptions, lower};
+use photonc::runtime::cuda::plan::{Call, Plan, PlanOptions, lower};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 fn paper() -> Compilation {
@@ -40,6 +43,36 @@ fn the_plans_of_the_paper_600m_are_as_reviewed() {
         let name = format!("{graph}_{}x{}", sizes[0], sizes[1]);
         insta::assert_snapshot!(name, plan(&compilation, graph, sizes, true).to_string());
     }
+}
+
+// Few rows read codes, many make the weight first: one at a time, in the memory of the plan.
+#[test]
+fn the_plans_of_weights_in_few_bits_are_as_reviewed() {
+    let config = preset("paper-600m").expect("is a preset");
+    let choice = |stack: &'static str, scheme| Choice { stack: stack.into(), scheme };
+    let quantized =
+        vec![choice("level2.encoder", Scheme::Int4), choice("level2.decoder.layer0", Scheme::Int8)];
+    let options = PassOptions { quantized, ..PassOptions::default() };
+    let compilation = compile_with(&config, &[Protocol::Recgen], options).expect("compiles");
+    for rows in [1, 64] {
+        let (plan, whole) =
+            (plan(&compilation, "coarse", [rows, 1], true), plan(&paper(), "coarse", [rows, 1], true));
+        // Gate and up of the encoder, the largest of the weights that are made, and the largest there is.
+        let room = if rows == 1 { 0 } else { 8192 * 1664 * 2 };
+        assert!(plan.arena_bytes <= whole.arena_bytes + room, "{} bytes", plan.arena_bytes);
+        insta::assert_snapshot!(format!("coarse_codes_{rows}x1"), of_codes(&plan));
+    }
+}
+
+/// The steps that read codes, each with how often there is one.
+fn of_codes(plan: &Plan) -> String {
+    let mut counts = BTreeMap::new();
+    for step in &plan.steps {
+        if matches!(step.call, Call::Codes(_) | Call::Dequantize(_)) {
+            *counts.entry(step.call.title()).or_insert(0) += 1;
+        }
+    }
+    counts.iter().map(|(title, count)| format!("{count:3} {title}\n")).collect()
 }
 
 // The trained example has windows of 33 keys, more than the kernels of windows hold.

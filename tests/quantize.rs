@@ -223,8 +223,6 @@ fn what_cannot_be_is_refused_with_its_reason() {
     assert!(error.contains("lm_head") && error.contains("tract reads no int4"), "{error}");
     let error = refused("level1", Scheme::Fp8, Target::Portable);
     assert!(error.contains("tract reads no fp8") && error.contains("choose int8"), "{error}");
-    let error = refused("lm_head", Scheme::Int8, Target::Cuda);
-    assert!(error.contains("no kernel reads codes"), "{error}");
     let error = refused("level3.decoder", Scheme::Int8, Target::Portable);
     assert!(
         error.contains("`level3.decoder`") && STACKS.iter().all(|stack| error.contains(stack)),

@@ -7,8 +7,12 @@ mod fixture;
 
 use fixture::{GOLDENS, golden_path};
 use photonc::bundle::Bundle;
-use photonc::engine::tensorrt::{TensorRt, find};
-use photonc::engine::{EngineSet, Found, Gpu, Here, Profile, Sm, pick, stale};
+use photonc::engine::tensorrt::{TensorRt, find, find_gpu};
+use photonc::engine::tensorrt_runner::TensorRtRunner;
+use photonc::engine::{
+    Bindings, EngineRunner as _, EngineSet, Found, Gpu, Here, Kept, Level, Message, Profile, Sm, Version,
+    pick, stale,
+};
 use photonc::export::engines::{
     EngineError, EngineOptions, EngineProgress, EngineReport, Failed, build_engines,
 };
@@ -272,7 +276,7 @@ fn engines_of_another_version_are_built_again() {
     let here = Here { vendor: set.record.vendor, version: set.record.version, gpu };
     let refusal = pick(&bundle, "expand_step", &here).expect_err("does not fit").to_string();
     assert!(refusal.contains("which reads only its own engines"), "{refusal}");
-    let found = stale(&bundle, &here).expect("reads").expect("both do not fit");
+    let found = stale(&bundle, &here).expect("both do not fit");
     let report = build(&bundle, &EngineOptions::again(&found), &progress);
     let report = report.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((report.kept.len(), report.set.record.graphs.len()), (0, 2));
@@ -401,4 +405,156 @@ fn an_export_builds_engines_too() {
     let engines = told["engines"][0]["graphs"].as_object().expect("graphs").len();
     assert_eq!(engines, bundle.manifest().graphs.len());
     assert_eq!(bundle.manifest().onnx.keys().collect::<Vec<_>>(), ["tensorrt-rtx"]);
+}
+
+/// A driver in `folder` that tells of one GPU of compute capability 8.9 and can do nothing else.
+fn pretended_gpu(folder: &Path) {
+    let source = folder.join("driver.c");
+    let code = "#include <string.h>\n\
+        int cuDriverGetVersion(int *version) { *version = 1000; return 0; }\n\
+        int cuInit(unsigned flags) { return 0; }\n\
+        int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return ordinal == 0 ? 0 : 101; }\n\
+        int cuDeviceGetName(char *name, int length, int device) { strncpy(name, \"Pretended GPU\", length); return 0; }\n\
+        int cuDeviceGetAttribute(int *value, int attribute, int device) {\n\
+            *value = attribute == 75 ? 8 : attribute == 76 ? 9 : 0;\n\
+            return 0;\n\
+        }\n";
+    fs::write(&source, code).expect("writes");
+    let library = folder.join("libcuda.so.1");
+    let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(library).arg(&source).status();
+    assert!(status.expect("a C compiler").success());
+}
+
+// From the command line, on a machine whose driver claims a GPU that the engines no longer fit: the vendor's own builder makes
+// them again, and `--no-rebuild` does not. Running them then fails, for there is no GPU.
+#[test]
+fn a_command_builds_engines_again_that_no_longer_fit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle("paper", folder.path());
+    let graphs = ["encode".to_owned(), "expand_step".to_owned()];
+    let progress: Progress = Arc::new(|_| {});
+    let chosen = EngineOptions { graphs: Some(graphs.to_vec()), ..options(&[89, 120]) };
+    let set = build(&bundle, &chosen, &progress).unwrap_or_else(|error| panic!("{error}")).set;
+    let mut older = set.record.clone();
+    older.version.minor -= 1;
+    let record = set.folder.join("record.json");
+    fs::write(&record, serde_json::to_vec(&older).expect("JSON")).expect("writes");
+
+    pretended_gpu(folder.path());
+    let generate = |more: &[&str]| {
+        let root = bundle.root().to_string_lossy();
+        let output = Command::new(env!("CARGO_BIN_EXE_photonc"))
+            .args(["generate", &root, "--backend", "tensorrt", "--prompt-ids", "1,2,3,4"])
+            .args(more)
+            .env("PHOTONC_TENSORRT_LIB", library_folder())
+            .env("LD_LIBRARY_PATH", folder.path())
+            .output()
+            .expect("runs");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "no GPU runs them: {text}");
+        (text, EngineSet::open(&set.folder).expect("opens"))
+    };
+    let differs = "built by TensorRT-RTX 1.6.1, the library here is 1.7.1";
+    let (text, kept) = generate(&["--no-rebuild"]);
+    assert!(text.contains(differs) && !text.contains("building them again"), "{text}");
+    assert_eq!(kept.record, older);
+
+    let (text, built) = generate(&[]);
+    assert!(text.contains("no engine of `encode`, `expand_step` fits what is here"), "{text}");
+    assert!(text.contains(differs) && text.contains("building them again"), "{text}");
+    assert_eq!((built.record.version, &built.record.sms), (set.record.version, &set.record.sms));
+    for graph in &graphs {
+        let (old, new) = (&older.graphs[graph], &built.record.graphs[graph]);
+        assert_eq!(old.profiles, new.profiles);
+        assert_ne!(old.blake3, new.blake3, "two builds differ in a byte");
+        built.intact(new).expect("is intact");
+    }
+    let (text, kept) = generate(&[]);
+    assert!(!text.contains("no engine of"), "everything fits now: {text}");
+    assert_eq!(kept.record, built.record, "nothing is built twice");
+}
+
+// TensorRT-RTX times nothing, and without a GPU does not read what it wrote itself; that it takes every call shows that they
+// reach the functions that its headers name.
+#[test]
+fn timings_are_left_to_the_next_build() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle("paper", folder.path());
+    let file = folder.path().join("timings");
+    let gpu = Gpu { name: "Some GPU".to_owned(), sm: Sm(89) };
+    let found = found();
+    let kept = |version| Kept::timings(Some(&file), found.vendor, version, &gpu);
+    let build_meanwhile = |kept: Kept, meanwhile: Progress| {
+        let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let opened = TensorRt::open(&found).unwrap_or_else(|error| panic!("{error}"));
+        let graphs = Some(vec!["expand_step".to_owned()]);
+        let options = EngineOptions { graphs, force: true, ..options(&[89]) };
+        let report = build_engines(&bundle, &mut opened.with_timings(kept), &options, &meanwhile);
+        let report = report.unwrap_or_else(|error| panic!("{error}"));
+        report.messages["expand_step"].clone()
+    };
+    let build = |kept: Kept| build_meanwhile(kept, Arc::new(|_| {}));
+    let said = |messages: &[Message], text: &str| messages.iter().any(|message| message.text.contains(text));
+
+    let first = build(kept(found.version));
+    assert!(said(&first, "Global timing cache in use"), "{first:?}");
+    assert!(!said(&first, "are not used") && !said(&first, "are not kept"), "{first:?}");
+    let written = kept(found.version).load().expect("loads").expect("was kept");
+    assert!(written.len() > 16, "the library's own header: {written:?}");
+
+    let second = build(kept(found.version));
+    if find_gpu(0).is_none() {
+        assert!(said(&second, "Failed to deserialize timing cache"), "{second:?}");
+    }
+    assert!(
+        second.iter().all(|message| message.level != Level::Error),
+        "old timings fail nothing: {second:?}"
+    );
+    assert!(kept(found.version).load().expect("loads").is_some());
+
+    let other = Version { minor: found.version.minor + 1, ..found.version };
+    let third = build(kept(other));
+    for text in ["timings of earlier builds are not used: ", "timings of this build are not kept: "] {
+        assert!(said(&third, text) && said(&third, "on Some GPU (sm_89), here is TensorRT-RTX"), "{third:?}");
+    }
+    assert!(kept(found.version).load().is_ok(), "the user's file stays as it is");
+
+    // Another process leaves its timings while this one builds: they are joined, not lost.
+    fs::remove_file(&file).expect("removes");
+    let others = kept(found.version);
+    let leave: Progress = Arc::new(move |_| others.keep(|_| Some(written.clone())).expect("keeps"));
+    let joined = build_meanwhile(kept(found.version), leave);
+    assert!(!said(&joined, "are not kept"), "{joined:?}");
+    if find_gpu(0).is_none() {
+        assert!(said(&joined, "Failed to deserialize timing cache"), "the library is given them: {joined:?}");
+    }
+    assert!(kept(found.version).load().expect("loads").is_some());
+}
+
+// How far running goes without a driver: the library answers with a reason, and nothing breaks.
+#[test]
+fn an_engine_is_refused_by_the_library_where_there_is_no_driver() {
+    if find_gpu(0).is_some() {
+        let said = b"SKIPPED an_engine_is_refused_by_the_library_where_there_is_no_driver: there is one\n";
+        std::io::stderr().write_all(said).expect("writes");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = bundle("paper", folder.path());
+    let progress: Progress = Arc::new(|_| {});
+    let options = EngineOptions { graphs: Some(vec!["expand_step".to_owned()]), ..options(&[89]) };
+    let set = build(&bundle, &options, &progress).unwrap_or_else(|error| panic!("{error}")).set;
+    let engine = set.graph("expand_step").expect("is recorded");
+    let bytes = fs::read(set.intact(engine).expect("is intact")).expect("reads");
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let found = found();
+    let gpu = Some(Gpu { name: "Some GPU".to_owned(), sm: Sm(89) });
+    let here = Here { vendor: found.vendor, version: found.version, gpu };
+    let vendor = TensorRt::open(&found).unwrap_or_else(|error| panic!("{error}"));
+    let mut runner = TensorRtRunner::new(vendor, here).unwrap_or_else(|error| panic!("{error}"));
+    let error = runner.load("expand_step", &engine.blake3, &bytes).expect_err("is refused");
+    assert!(error.contains("deserializeCudaEngine") && error.contains("driver"), "{error}");
+    let bindings = Bindings { profile: 0, inputs: &[], outputs: &[], stream: 0 };
+    let error = runner.run("expand_step", &bindings).expect_err("is refused");
+    assert_eq!(error, "`expand_step` is not loaded");
 }

@@ -1,6 +1,7 @@
 //! The `tensorrt` backend on every golden, with a vendor that pretends: engines are hashes, and a run computes the graph with
 //! the reference on values read from the emulated device by address. What is proven is everything around a run: which engine
-//! and profile, sizes, types and addresses of every value, and state that stays on the device.
+//! and profile, sizes, types and addresses of every value, the stream, and state that stays on the device. The device works
+//! late, in any order that its streams allow, and nothing but the order of one stream keeps a run from its inputs.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a failed test panics")]
 #![allow(dead_code, reason = "the emulated device's own tests use all of it")]
 
@@ -8,11 +9,11 @@
 mod emulated;
 mod fixture;
 
-use emulated::{Emulated, Options, Order, program_text};
+use emulated::{Emulated, HANDLES, Options, Order, program_text};
 use fixture::model::{AHEAD, Model, PROTOCOLS, check_within, golden_request, run};
 use fixture::pretender::{Pretender, VERSION};
 use fixture::{GOLDENS, golden_path};
-use photonc::bundle::Bundle;
+use photonc::bundle::{Blake3, Bundle};
 use photonc::engine::{Bindings, EngineRunner, Gpu, Here, Profile, Sm, Vendor};
 use photonc::export::engines::{EngineOptions, EngineProgress, build_engines};
 use photonc::export::target::Target;
@@ -51,7 +52,8 @@ impl EngineRunner for Runner {
         &self.here
     }
 
-    fn load(&mut self, graph: &str, engine: &[u8]) -> Result<(), String> {
+    fn load(&mut self, graph: &str, hash: &Blake3, engine: &[u8]) -> Result<(), String> {
+        assert_eq!(*hash, Blake3::of(engine), "the hash is that of the bytes");
         assert!(!self.loaded.iter().any(|known| known == graph), "`{graph}` is loaded once");
         assert!(!engine.is_empty());
         self.loaded.push(graph.to_owned());
@@ -60,11 +62,12 @@ impl EngineRunner for Runner {
 
     fn run(&mut self, graph: &str, bindings: &Bindings<'_>) -> Result<(), String> {
         assert!(self.loaded.iter().any(|known| known == graph), "`{graph}` is loaded");
+        let stream = Stream(usize::try_from(bindings.stream - HANDLES).expect("a stream of the device"));
         let mut inputs = Vec::new();
         for input in bindings.inputs {
             let dtype = self.dtype(graph, input.name);
             let mut bytes = vec![0; input.shape.iter().product::<usize>() * dtype.size_bytes()];
-            self.device.read(Stream(0), input.address, &mut bytes).map_err(|error| error.to_string())?;
+            self.device.read(stream, input.address, &mut bytes).map_err(|error| error.to_string())?;
             let data = match dtype {
                 Dtype::I64 => {
                     Data::int(bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect())
@@ -91,7 +94,7 @@ impl EngineRunner for Runner {
                 (_, Some(floats)) => floats.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect(),
                 _ => panic!("no output of another type"),
             };
-            self.device.write(Stream(0), binding.address, &bytes).map_err(|error| error.to_string())?;
+            self.device.write(stream, binding.address, &bytes).map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -117,7 +120,7 @@ fn bundle(golden: &str, folder: &Path) -> Bundle {
 
 fn generator(bundle: &Bundle, gpu: Option<Gpu>) -> Generator {
     let device: Arc<dyn Device> =
-        Arc::new(Emulated::new(Options::new(Order::Immediate), Box::new(program_text)));
+        Arc::new(Emulated::new(Options::new(Order::Mixed(11)), Box::new(program_text)));
     let here = Here { vendor: Vendor::TensorrtRtx, version: VERSION, gpu };
     let reference = Reference::of_bundle(bundle.clone());
     let runner =

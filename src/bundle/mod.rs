@@ -22,7 +22,7 @@ pub use manifest::{
     WeightRecord, stored,
 };
 pub use part::PartWriter;
-pub use read::{Bundle, Piece};
+pub use read::{Bundle, CodePiece, Piece};
 pub use stream::FileWriter;
 pub use weights::{Converted, StoredTensor};
 pub use write::BundleWriter;

@@ -24,6 +24,9 @@ pub struct Bundle {
 /// Takes a piece of a weight: its stored type and its bytes, in order.
 pub type Piece<'p> = dyn FnMut(Dtype, &[u8]) -> Result<(), String> + 'p;
 
+/// Takes rows of a weight in few bits: their codes and their scales, as they are stored.
+pub type CodePiece<'p> = dyn FnMut(&[u8], &[f32]) -> Result<(), String> + 'p;
+
 impl Bundle {
     /// Opens the bundle at `root` and checks every file but the weights against its manifest; of the weights only the
     /// sizes.
@@ -162,20 +165,57 @@ impl Bundle {
             message: format!("codes `{key}`: {} of shape {:?} do not fit", codes.len(), record.codes.shape),
         };
         let [rows, columns] = record.codes.shape[..] else { return Err(invalid()) };
-        let elements = rows.checked_mul(columns).ok_or_else(invalid)?;
-        let scales: Vec<f32> =
-            scales.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        let wanted = scheme.scale_shape([rows, columns]).map(|sizes| sizes.iter().product::<usize>());
-        if codes.len() != scheme.code_bytes(elements) || wanted != Some(scales.len()) {
-            return Err(invalid());
-        }
-        let group = scheme.group([rows, columns]).max(1);
-        let code = |at: usize| match scheme {
-            Scheme::Int4 => codes[at / 2] >> (4 * (at % 2)) & 0xf,
-            Scheme::Int8 | Scheme::Fp8 => codes[at],
-        };
-        let values = (0..elements).map(|at| scheme.decode(code(at), scales[at / group])).collect();
+        let values = scheme.decoded([rows, columns], &codes, &floats(&scales)).ok_or_else(invalid)?;
         Tensor::floats(&record.codes.shape, values).ok_or_else(invalid)
+    }
+
+    /// Hands the codes of a weight to `piece`, whole rows at a time and in order, about `piece_bytes` of them, each time
+    /// with the scales of those rows: as they are stored.
+    ///
+    /// # Errors
+    /// The bundle has no such codes, their bytes cannot be read, or `piece` refuses.
+    pub fn code_pieces(
+        &self,
+        name: &str,
+        scheme: Scheme,
+        piece_bytes: usize,
+        piece: &mut CodePiece<'_>,
+    ) -> Result<(), BundleError> {
+        let key = scheme.key(name);
+        let missing = || self.missing(format!("codes `{key}`"));
+        let record = self.manifest.quantized.get(&key).ok_or_else(missing)?;
+        let invalid = |message: String| BundleError::Manifest {
+            path: self.manifest_path(),
+            message: format!("codes `{key}`: {message}"),
+        };
+        let misfit = || invalid(format!("do not fit the shape {:?}", record.codes.shape));
+        let [rows, columns] = record.codes.shape[..] else { return Err(misfit()) };
+        let elements = rows.checked_mul(columns).filter(|elements| *elements > 0).ok_or_else(misfit)?;
+        let scales = floats(&self.bytes(&record.scales)?);
+        let wanted = scheme.scale_shape([rows, columns]).map(|sizes| sizes.iter().product::<usize>());
+        if record.codes.length_bytes != scheme.code_bytes(elements) as u64 || wanted != Some(scales.len()) {
+            return Err(misfit());
+        }
+        let row_bytes = scheme.code_bytes(columns);
+        let step = (piece_bytes / row_bytes.max(1)).clamp(1, rows);
+        for first in (0..rows).step_by(step) {
+            let count = step.min(rows - first);
+            let part = WeightRecord {
+                offset_bytes: record.codes.offset_bytes + (first * row_bytes) as u64,
+                length_bytes: (count * row_bytes) as u64,
+                ..record.codes.clone()
+            };
+            // One scale for the matrix is one for every part of it.
+            let own = match scheme {
+                Scheme::Fp8 => &scales[..],
+                Scheme::Int8 | Scheme::Int4 => {
+                    let each = scales.len() / rows;
+                    &scales[first * each..(first + count) * each]
+                }
+            };
+            piece(&self.bytes(&part)?, own).map_err(invalid)?;
+        }
+        Ok(())
     }
 
     fn bytes(&self, record: &WeightRecord) -> Result<Vec<u8>, BundleError> {
@@ -239,6 +279,10 @@ impl Bundle {
         }
         Ok(())
     }
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
 fn parse(path: &Path, text: &[u8]) -> Result<Manifest, BundleError> {

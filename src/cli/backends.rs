@@ -3,7 +3,7 @@
 use super::ort_args::OrtArgs;
 use super::{Failure, Reporter, engine_args};
 use crate::bundle::Bundle;
-use crate::engine::{pick, stale};
+use crate::engine::{pick, sets, stale};
 use crate::graph::Graph;
 use crate::ir::dtype::Dtype;
 use crate::passes::compile::Plan;
@@ -167,8 +167,11 @@ impl BackendArgs {
         let device = self.one_device()?;
         let failed = |message: String| RuntimeError::from(unavailable(message));
         let here = engine_args::here(device).map_err(failed)?;
+        for error in sets(bundle).unreadable {
+            reporter.note(&error.to_string());
+        }
         if !self.no_rebuild
-            && let Some(stale) = stale(bundle, &here).map_err(|error| failed(error.to_string()))?
+            && let Some(stale) = stale(bundle, &here)
         {
             reporter.note(&format!("{stale}\nbuilding them again; --no-rebuild refuses them"));
             engine_args::again(bundle, here.vendor, &stale, reporter)?;

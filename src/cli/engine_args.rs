@@ -23,6 +23,9 @@ pub struct EngineArgs {
     /// Sizes to build for, such as `batch=1:8:32,meta=1:4:8,capacity=128` (least:best:most); several make several profiles [default: chosen for each graph]
     #[arg(long, value_name = "SIZES", value_parser = |text: &str| Profile::parse(text))]
     profile: Vec<Profile>,
+    /// File of classic TensorRT's timings, which the next build starts from [default: one for each version and GPU in the user's cache folder]
+    #[arg(long, value_name = "FILE")]
+    timing_cache: Option<PathBuf>,
     /// Folder for the smallest part of a graph that cannot be built, as an ONNX model
     #[arg(long, value_name = "FOLDER", default_value = "reproducer")]
     reproducer: PathBuf,
@@ -32,6 +35,17 @@ pub struct EngineArgs {
 }
 
 impl EngineArgs {
+    /// Refuses options that the target's vendor would not heed.
+    pub fn check(&self, target: &EngineTarget) -> Result<(), Failure> {
+        if self.timing_cache.is_none() || target.vendor == Vendor::Tensorrt {
+            return Ok(());
+        }
+        let found = target.vendor.name();
+        Err(Failure::usage(&format_args!(
+            "--timing-cache is for `tensorrt:current`, found `{found}`, which times nothing while it builds"
+        )))
+    }
+
     /// Builds engines of a bundle's graphs, showing how far it is.
     pub fn build(
         &self,
@@ -41,8 +55,9 @@ impl EngineArgs {
         force: bool,
         reporter: &Reporter,
     ) -> Result<EngineReport, Failure> {
+        self.check(target)?;
         let options = EngineOptions { graphs, force, ..self.options(capabilities(target)?) };
-        build_with(bundle, target, &options, self.tensorrt_lib.as_deref(), reporter)
+        build_with(bundle, target, &options, &self.places(), reporter)
     }
 
     /// Builds the engines of an earlier set anew, for the same graphs and, unless others are given, the same sizes.
@@ -53,6 +68,7 @@ impl EngineArgs {
         earlier: &EngineSet,
         reporter: &Reporter,
     ) -> Result<EngineReport, Failure> {
+        self.check(target)?;
         let recorded = earlier.record.graphs.iter();
         let profiles_of = match self.profile.is_empty() {
             true => recorded.map(|(graph, engine)| (graph.clone(), engine.profiles.clone())).collect(),
@@ -60,7 +76,11 @@ impl EngineArgs {
         };
         let graphs = Some(earlier.record.graphs.keys().cloned().collect());
         let options = EngineOptions { graphs, profiles_of, ..self.options(earlier.record.sms.clone()) };
-        build_with(bundle, target, &options, self.tensorrt_lib.as_deref(), reporter)
+        build_with(bundle, target, &options, &self.places(), reporter)
+    }
+
+    fn places(&self) -> Places<'_> {
+        Places { library: self.tensorrt_lib.as_deref(), timings: self.timing_cache.as_deref() }
     }
 
     fn options(&self, sms: Vec<Sm>) -> EngineOptions {
@@ -69,25 +89,36 @@ impl EngineArgs {
     }
 }
 
+/// Places that the user named.
+#[derive(Clone, Copy, Default)]
+#[cfg_attr(
+    not(feature = "tensorrt-rtx"),
+    expect(dead_code, reason = "nothing is loaded without the feature")
+)]
+struct Places<'a> {
+    library: Option<&'a Path>,
+    timings: Option<&'a Path>,
+}
+
 /// Builds again what no longer fits, with the libraries that run engines too.
 pub fn again(bundle: &Bundle, vendor: Vendor, stale: &Stale, reporter: &Reporter) -> Result<(), Failure> {
     let target = EngineTarget { vendor, capabilities: Capabilities::Listed(stale.sms.clone()) };
-    let report = build_with(bundle, &target, &EngineOptions::again(stale), None, reporter)?;
+    let report = build_with(bundle, &target, &EngineOptions::again(stale), &Places::default(), reporter)?;
     for line in as_text(&report).lines() {
         reporter.detail(line);
     }
     Ok(())
 }
 
-/// Builds with the libraries at `library`, or where they are found, and shows how far it is.
+/// Builds with the libraries that were named, or where they are found, and shows how far it is.
 fn build_with(
     bundle: &Bundle,
     target: &EngineTarget,
     options: &EngineOptions,
-    library: Option<&Path>,
+    places: &Places<'_>,
     reporter: &Reporter,
 ) -> Result<EngineReport, Failure> {
-    let mut builder = open(target, library)?;
+    let mut builder = open(target, places)?;
     let shown = reporter.phases("build engines");
     let telling = Arc::clone(&shown);
     let progress: Arc<dyn Fn(EngineProgress) + Send + Sync> = Arc::new(move |progress| {
@@ -206,15 +237,20 @@ fn capabilities(target: &EngineTarget) -> Result<Vec<Sm>, Failure> {
 }
 
 #[cfg(feature = "tensorrt-rtx")]
-fn open(target: &EngineTarget, named: Option<&Path>) -> Result<Box<dyn EngineBuilder>, Failure> {
-    use crate::engine::tensorrt::{TensorRt, VENDOR, find};
+fn open(target: &EngineTarget, places: &Places<'_>) -> Result<Box<dyn EngineBuilder>, Failure> {
+    use crate::engine::Kept;
+    use crate::engine::tensorrt::{TensorRt, VENDOR, find, find_gpu};
     if target.vendor != VENDOR {
         let found = format!("this photonc was built for {VENDOR}, not for {}", target.vendor);
         return Err(Failure::input("no engines were written", &found).help(&without(target.vendor)));
     }
-    let found = find(named).map_err(|error| Failure::input("no engines were written", &error))?;
+    let found = find(places.library).map_err(|error| Failure::input("no engines were written", &error))?;
     let opened = TensorRt::open(&found).map_err(|error| Failure::input("no engines were written", &error))?;
-    Ok(Box::new(opened))
+    let gpu = find_gpu(0).filter(|_| VENDOR == Vendor::Tensorrt);
+    Ok(Box::new(match gpu {
+        Some(gpu) => opened.with_timings(Kept::timings(places.timings, VENDOR, found.version, &gpu)),
+        None => opened,
+    }))
 }
 
 #[cfg(not(feature = "tensorrt-rtx"))]
@@ -226,7 +262,7 @@ fn capabilities(target: &EngineTarget) -> Result<Vec<Sm>, Failure> {
 }
 
 #[cfg(not(feature = "tensorrt-rtx"))]
-fn open(target: &EngineTarget, _named: Option<&Path>) -> Result<Box<dyn EngineBuilder>, Failure> {
+fn open(target: &EngineTarget, _places: &Places<'_>) -> Result<Box<dyn EngineBuilder>, Failure> {
     let found = format!("this photonc was built without {}", target.vendor);
     Err(Failure::input("no engines were written", &found).help(&without(target.vendor)))
 }

@@ -93,6 +93,7 @@ impl Protocols {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
+    args.target.engines.iter().try_for_each(|target| args.engines.check(target))?;
     let options = ExportOptions {
         dialect: args.dialect.choice(),
         protocols: args.protocol.map(Protocols::list),

@@ -3,7 +3,6 @@
 
 use super::report::{Reporter, pretty, to_stderr};
 use crate::bundle::BundleError;
-use crate::engine::RecordError;
 use crate::export::ExportError;
 use crate::export::engines::EngineError;
 use crate::inspect::source::SourceError;
@@ -300,12 +299,6 @@ impl From<EngineError> for Failure {
             }
             EngineError::Failed(failed) => Failure::input("no engines were written", &failed),
         }
-    }
-}
-
-impl From<RecordError> for Failure {
-    fn from(error: RecordError) -> Self {
-        Failure::input("the engines cannot be used", &error)
     }
 }
 

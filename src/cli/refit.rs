@@ -4,7 +4,7 @@ use super::engine_args::{self, EngineArgs};
 use super::model_args::DialectArgs;
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
-use crate::engine::{Capabilities, EngineSet, EngineTarget};
+use crate::engine::{Capabilities, EngineSet, EngineTarget, sets};
 use crate::export::engines::EngineReport;
 use crate::export::{RefitError, RefitOptions, refit};
 use serde_json::json;
@@ -34,6 +34,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
+    // Before the weights change.
+    for set in sets(&Bundle::open(&args.bundle)?).readable {
+        args.how.check(&target_of(&set))?;
+    }
     let options = RefitOptions {
         bundle: args.bundle.clone(),
         weights: args.weights.clone(),
@@ -75,15 +79,16 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     reporter.text(&text)
 }
 
+/// What a set was built for.
+fn target_of(set: &EngineSet) -> EngineTarget {
+    EngineTarget { vendor: set.record.vendor, capabilities: Capabilities::Listed(set.record.sms.clone()) }
+}
+
 /// Builds the engines of a set anew.
 fn again(args: &Args, set: &EngineSet, reporter: &Reporter) -> Result<EngineReport, Failure> {
-    let target = EngineTarget {
-        vendor: set.record.vendor,
-        capabilities: Capabilities::Listed(set.record.sms.clone()),
-    };
     let bundle = Bundle::open(&args.bundle)?;
     let help = "the weights are new; the engines, which held the old ones, are gone: build them with `photonc build`";
-    args.how.rebuild(&bundle, &target, set, reporter).map_err(|failure| failure.with_help(help))
+    args.how.rebuild(&bundle, &target_of(set), set, reporter).map_err(|failure| failure.with_help(help))
 }
 
 impl From<RefitError> for Failure {
@@ -91,7 +96,6 @@ impl From<RefitError> for Failure {
         match error {
             RefitError::Checkpoint(error) => error.into(),
             RefitError::Bundle(error) => error.into(),
-            RefitError::Engines(error) => error.into(),
             RefitError::Export(error) => (*error).into(),
             error @ RefitError::OtherModel(_) => Failure::input("the weights do not fit the bundle", &error)
                 .help("export the checkpoint as a bundle of its own with `photonc export`"),

@@ -1,7 +1,7 @@
 //! The engine of a graph that can be used here. Owns the choice among the sets of a bundle, and what is said where none fits.
 
 use super::mismatch::{Here, Mismatch, mismatches};
-use super::record::{EngineFile, EngineSource, RecordError, sets};
+use super::record::{EngineFile, EngineSource, RecordError, Sets, sets};
 use crate::bundle::Bundle;
 use std::fmt;
 use std::path::PathBuf;
@@ -33,13 +33,22 @@ pub enum NoEngine {
         bundle: PathBuf,
         /// The graph.
         graph: String,
-        /// Every set that has one, with its differences.
-        sets: Vec<(PathBuf, Vec<Mismatch>)>,
+        /// Those that it has.
+        found: Box<Unfit>,
         /// What is here.
         here: Here,
     },
-    /// Engines that cannot be read.
+    /// The bundle has no ONNX model that an engine could be built from.
     Record(RecordError),
+}
+
+/// Engines that cannot be used.
+#[derive(Debug, Default)]
+pub struct Unfit {
+    /// Every set that has one, with its differences.
+    pub sets: Vec<(PathBuf, Vec<Mismatch>)>,
+    /// What is wrong with sets and engines that cannot be read.
+    pub unreadable: Vec<RecordError>,
 }
 
 impl NoEngine {
@@ -47,13 +56,10 @@ impl NoEngine {
     #[must_use]
     pub fn mended_by_building(&self) -> bool {
         match self {
-            NoEngine::None { here, .. } => here.gpu.as_ref().is_some_and(|gpu| here.vendor.serves(gpu.sm)),
-            NoEngine::Unfit { sets, .. } => {
-                sets.iter().flat_map(|(_, found)| found).all(Mismatch::mended_by_building)
+            NoEngine::None { here, .. } | NoEngine::Unfit { here, .. } => {
+                here.gpu.as_ref().is_some_and(|gpu| here.vendor.serves(gpu.sm))
             }
-            NoEngine::Record(error) => {
-                matches!(error, RecordError::Record { .. } | RecordError::Damaged { .. })
-            }
+            NoEngine::Record(_) => false,
         }
     }
 }
@@ -66,13 +72,14 @@ impl fmt::Display for NoEngine {
                 write!(f, "{}: no engine of graph `{graph}` for {}", bundle.display(), here.vendor)?;
                 advice(f, &bundle.display().to_string(), here)
             }
-            NoEngine::Unfit { bundle, graph, sets, here } => {
+            NoEngine::Unfit { bundle, graph, found, here } => {
                 write!(f, "{}: no engine of graph `{graph}` can be used here", bundle.display())?;
-                for (folder, found) in sets {
+                for (folder, found) in &found.sets {
                     let found: Vec<String> = found.iter().map(Mismatch::to_string).collect();
                     let folder = folder.strip_prefix(bundle).unwrap_or(folder);
                     write!(f, "\n  {}: {}", folder.display(), found.join("; "))?;
                 }
+                found.unreadable.iter().try_for_each(|error| write!(f, "\n  {error}"))?;
                 advice(f, &bundle.display().to_string(), here)
             }
         }
@@ -100,19 +107,23 @@ impl std::error::Error for NoEngine {}
 pub fn pick(bundle: &Bundle, graph: &str, here: &Here) -> Result<Picked, NoEngine> {
     let source =
         EngineSource::of(bundle, here.vendor, graph).map_err(|error| NoEngine::Record(error.into()))?;
-    let mut unfit = Vec::new();
-    for set in sets(bundle).map_err(NoEngine::Record)? {
+    let Sets { readable, unreadable } = sets(bundle);
+    let mut unfit = Unfit { sets: Vec::new(), unreadable };
+    for set in readable {
         let Ok(engine) = set.graph(graph) else { continue };
         let found = mismatches(&set.record, graph, &engine.source, &source, here);
-        if found.is_empty() {
-            let path = set.intact(engine).map_err(NoEngine::Record)?;
-            return Ok(Picked { path, engine: engine.clone() });
+        if !found.is_empty() {
+            unfit.sets.push((set.folder.clone(), found));
+            continue;
         }
-        unfit.push((set.folder.clone(), found));
+        match set.intact(engine) {
+            Ok(path) => return Ok(Picked { path, engine: engine.clone() }),
+            Err(error) => unfit.unreadable.push(error),
+        }
     }
     let (bundle, graph, here) = (bundle.root().to_owned(), graph.to_owned(), here.clone());
-    if unfit.is_empty() {
+    if unfit.sets.is_empty() && unfit.unreadable.is_empty() {
         return Err(NoEngine::None { bundle, graph, here });
     }
-    Err(NoEngine::Unfit { bundle, graph, sets: unfit, here })
+    Err(NoEngine::Unfit { bundle, graph, found: Box::new(unfit), here })
 }

@@ -172,11 +172,18 @@ impl EngineSet {
     }
 }
 
-/// Every set of engines of a bundle, in order of their folders.
-///
-/// # Errors
-/// A record that cannot be read.
-pub fn sets(bundle: &Bundle) -> Result<Vec<EngineSet>, RecordError> {
+/// The sets of engines of a bundle.
+#[derive(Debug, Default)]
+pub struct Sets {
+    /// Those whose record can be read, in order of their folders.
+    pub readable: Vec<EngineSet>,
+    /// What is wrong with each of the others.
+    pub unreadable: Vec<RecordError>,
+}
+
+/// Every set of engines of a bundle. One that cannot be read hides no other.
+#[must_use]
+pub fn sets(bundle: &Bundle) -> Sets {
     let mut folders = Vec::new();
     for vendor in Vendor::ALL {
         let parent = bundle.root().join(Layout::engines(vendor.name()));
@@ -188,7 +195,14 @@ pub fn sets(bundle: &Bundle) -> Result<Vec<EngineSet>, RecordError> {
         |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     folders.retain(|path| !hidden(path));
     folders.sort();
-    folders.iter().map(|folder| EngineSet::open(folder)).collect()
+    let mut sets = Sets::default();
+    for folder in folders {
+        match EngineSet::open(&folder) {
+            Ok(set) => sets.readable.push(set),
+            Err(error) => sets.unreadable.push(error),
+        }
+    }
+    sets
 }
 
 #[cfg(test)]

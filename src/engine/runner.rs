@@ -1,6 +1,7 @@
 //! What running engines asks of a vendor. Memory and its order are the caller's: a runner gets addresses on the device.
 
 use super::mismatch::Here;
+use crate::bundle::Blake3;
 
 /// A value of a run, on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Bindings<'a> {
     pub inputs: &'a [Binding<'a>],
     /// Every output of the graph; none shares memory with an input.
     pub outputs: &'a [Binding<'a>],
+    /// The driver's handle of the stream that the run is entered on; 0 is the default stream.
+    pub stream: u64,
 }
 
 /// A vendor's library that runs engines. Errors are in its words.
@@ -29,13 +32,14 @@ pub trait EngineRunner {
     /// The library and the GPU.
     fn here(&self) -> &Here;
 
-    /// Loads the engine of a graph, whose bytes are those recorded.
+    /// Loads the engine of a graph, whose bytes are those recorded, under this hash.
     ///
     /// # Errors
     /// The library refuses it.
-    fn load(&mut self, graph: &str, engine: &[u8]) -> Result<(), String>;
+    fn load(&mut self, graph: &str, hash: &Blake3, engine: &[u8]) -> Result<(), String>;
 
-    /// Runs a loaded engine; returns when its outputs are written. Whatever writes the inputs has finished.
+    /// Enters the run of a loaded engine on its stream, and may return before it is done: what was entered there before has
+    /// written the inputs, what is entered after finds the outputs. Memory lives until the stream has been waited for.
     ///
     /// # Errors
     /// No such engine, or the library refuses or fails.

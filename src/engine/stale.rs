@@ -3,7 +3,7 @@
 
 use super::mismatch::{Here, Mismatch, mismatches};
 use super::profile::Profile;
-use super::record::{EngineSet, EngineSource, RecordError, sets};
+use super::record::{EngineSet, EngineSource, sets};
 use super::target::Sm;
 use crate::bundle::Bundle;
 use std::collections::BTreeMap;
@@ -34,13 +34,12 @@ impl fmt::Display for Stale {
 }
 
 /// The graphs that have engines of which none fits what is here; `None` where there are none, or where the GPU, or the want of
-/// one, makes building useless. Graphs that never had an engine are not among them. Reads records, not engines.
-///
-/// # Errors
-/// A record cannot be read.
-pub fn stale(bundle: &Bundle, here: &Here) -> Result<Option<Stale>, RecordError> {
-    let Some(gpu) = here.gpu.as_ref().filter(|gpu| here.vendor.serves(gpu.sm)) else { return Ok(None) };
-    let mut sets = sets(bundle)?;
+/// one, makes building useless. Graphs that never had an engine are not among them, nor are those of a set that cannot be read.
+/// Reads records, not engines.
+#[must_use]
+pub fn stale(bundle: &Bundle, here: &Here) -> Option<Stale> {
+    let gpu = here.gpu.as_ref().filter(|gpu| here.vendor.serves(gpu.sm))?;
+    let mut sets = sets(bundle).readable;
     // A set that is meant for this GPU is the one to replace.
     let is_meant = |set: &EngineSet| set.record.vendor == here.vendor && set.record.sms.contains(&gpu.sm);
     sets.sort_by_key(|set| !is_meant(set));
@@ -64,7 +63,7 @@ pub fn stale(bundle: &Bundle, here: &Here) -> Result<Option<Stale>, RecordError>
             add(&mut found.why, set, found_here);
         }
     }
-    Ok((!found.graphs.is_empty()).then_some(found))
+    (!found.graphs.is_empty()).then_some(found)
 }
 
 /// Adds differences of a set, each once.

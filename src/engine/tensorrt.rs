@@ -2,6 +2,7 @@
 //! whose version is checked before anything of them runs, and the order of calls of a build.
 
 use super::builder::{BuildError, Built, EngineBuilder, Order, Phase, Sink};
+use super::kept::Kept;
 use super::library::{Found, parser_of, wanted};
 use super::memory::KeepFreed;
 use super::message::{Level, Message};
@@ -113,6 +114,8 @@ pub struct TensorRt {
     version: Version,
     /// From the first build on.
     keeping: Option<KeepFreed>,
+    /// Timings of builds.
+    timings: Option<Kept>,
 }
 
 impl TensorRt {
@@ -127,7 +130,60 @@ impl TensorRt {
         let said = Said::default();
         let logger = Logger::new(Listener(Arc::clone(&said))).map_err(words)?;
         let entry = Entry::of(keep(&found.library)?, keep(&found.parser)?)?;
-        Ok(TensorRt { logger, ear: ear(&said)?, entry, said, version: found.version, keeping: None })
+        Ok(TensorRt {
+            logger,
+            ear: ear(&said)?,
+            entry,
+            said,
+            version: found.version,
+            keeping: None,
+            timings: None,
+        })
+    }
+
+    /// Builds take the timings of earlier ones and leave theirs. TensorRT-RTX times nothing while it builds: it takes the calls
+    /// and keeps nothing.
+    #[must_use]
+    pub fn with_timings(self, timings: Kept) -> Self {
+        TensorRt { timings: Some(timings), ..self }
+    }
+
+    /// Gives a build the timings of earlier ones; what they are not taken for is a warning.
+    fn take_timings(&self, work: &mut Build) {
+        let Some(kept) = &self.timings else { return };
+        let bytes = kept.load().unwrap_or_else(|error| {
+            self.warn(format!("timings of earlier builds are not used: {error}"));
+            None
+        });
+        let bytes = bytes.unwrap_or_default();
+        let is_some = !bytes.is_empty();
+        if work.take_timings(bytes).is_err() && is_some {
+            self.warn("timings of earlier builds are not used: the library refuses them".to_owned());
+            // Without any, this build's own are still worth keeping; where that fails too, nothing is kept.
+            let _fresh = work.take_timings(Vec::new());
+        }
+        self.forgive();
+    }
+
+    /// Leaves the timings of a build to later ones.
+    fn leave_timings(&self, work: &mut Build) {
+        let Some(kept) = &self.timings else { return };
+        let left = kept.keep(|there| work.timed(there.as_deref()).filter(|now| Some(now) != there.as_ref()));
+        if let Err(error) = left {
+            self.warn(format!("timings of this build are not kept: {error}"));
+        }
+        self.forgive();
+    }
+
+    /// What the library has against timings fails no build.
+    fn forgive(&self) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.iter_mut().for_each(|message| message.level = message.level.max(Level::Warning));
+    }
+
+    fn warn(&self, text: String) {
+        let message = Message { level: Level::Warning, text };
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).push(message);
     }
 
     /// A runtime of the library.
@@ -176,6 +232,7 @@ impl EngineBuilder for TensorRt {
         let parse = |call: Call| self.refused(Phase::Parse, call);
         let build = |call: Call| self.refused(Phase::Build, call);
         let mut work = Build::begin(self.entry, &self.ear, Arc::clone(&order.steps)).map_err(parse)?;
+        self.take_timings(&mut work);
         work.parse(order.onnx).map_err(parse)?;
         let kept = work.inputs().map_err(parse)?;
         let names = order.inputs.iter().map(|input| &input.name);
@@ -194,6 +251,7 @@ impl EngineBuilder for TensorRt {
             return Err(error.into());
         }
         written.map_err(build)?;
+        self.leave_timings(&mut work);
         let messages = self.take_said();
         let unused = unused(&messages);
         if !unused.is_empty() {

@@ -4,6 +4,7 @@
 
 use super::builder::{Step, Steps};
 use super::stream::Outlet;
+use super::tensorrt_timings::Timings;
 use cxx::UniquePtr;
 use libloading::Library;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -85,6 +86,8 @@ pub(super) struct Build {
     builder: UniquePtr<IBuilder>,
     /// Shown by the configuration, and so freed after it.
     _monitor: Monitor,
+    /// As above, and what they were read from.
+    timings: Option<(Timings, Vec<u8>)>,
 }
 
 impl Build {
@@ -102,7 +105,26 @@ impl Build {
         let monitor = Monitor::new(steps)?;
         // SAFETY: the monitor outlives the configuration, by the order of fields.
         unsafe { config.pin_mut().setProgressMonitor(monitor.object) };
-        Ok(Build { config, parser, network, builder, _monitor: monitor })
+        Ok(Build { config, parser, network, builder, _monitor: monitor, timings: None })
+    }
+
+    /// Takes timings of earlier builds, and keeps what is timed.
+    pub(super) fn take_timings(&mut self, bytes: Vec<u8>) -> Result<(), Call> {
+        let timings = Timings::of(&self.config, &bytes)?;
+        let object = timings.object().ok_or("createTimingCache")?;
+        done(self.config.pin_mut().setTimingCache(object, false), "setTimingCache")?;
+        self.timings = Some((timings, bytes));
+        Ok(())
+    }
+
+    /// The timings of this build and of those it took, with what others have written out meanwhile.
+    pub(super) fn timed(&mut self, meanwhile: Option<&[u8]>) -> Option<Vec<u8>> {
+        let (timings, taken) = self.timings.as_mut()?;
+        let others = meanwhile.filter(|bytes| *bytes != taken.as_slice());
+        if let Some(others) = others.and_then(|bytes| Timings::of(&self.config, bytes).ok()) {
+            timings.join(&others);
+        }
+        timings.bytes()
     }
 
     /// Reads an ONNX model into the network.
@@ -181,7 +203,7 @@ fn done(done: bool, call: Call) -> Result<(), Call> {
 }
 
 /// What a library has made, to be freed with its own destructor.
-fn owned<T: cxx::memory::UniquePtrTarget>(made: *mut T, call: Call) -> Result<UniquePtr<T>, Call> {
+pub(super) fn owned<T: cxx::memory::UniquePtrTarget>(made: *mut T, call: Call) -> Result<UniquePtr<T>, Call> {
     // SAFETY: the library gives what it makes to its caller.
     let owned = unsafe { UniquePtr::from_raw(made) };
     if owned.is_null() { Err(call) } else { Ok(owned) }

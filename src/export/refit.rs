@@ -5,7 +5,7 @@ use super::assemble::{ExportError, Progress};
 use super::fill::{Contents, fill, folder_of};
 use super::target::Target;
 use crate::bundle::{Bundle, BundleError, BundleWriter, Manifest};
-use crate::engine::{EngineSet, RecordError, sets};
+use crate::engine::{EngineSet, Sets, sets};
 use crate::graph::{Graph, text};
 use crate::ir::dtype::Dtype;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
@@ -65,9 +65,6 @@ pub enum RefitError {
     /// The bundle cannot be read.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// Its engines cannot be read.
-    #[error(transparent)]
-    Engines(#[from] RecordError),
     /// The checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -119,7 +116,7 @@ pub fn refit(
     if !differences.is_empty() {
         return Err(RefitError::OtherModel(differences));
     }
-    let engines = sets(&bundle)?;
+    let Sets { readable: engines, unreadable } = sets(&bundle);
     let graphs = graphs(&bundle)?;
     let unknown =
         |what: &str| RefitError::Unknown(format!("the bundle has {what}, which this photonc does not know"));
@@ -148,7 +145,9 @@ pub fn refit(
     let models_kept = kept(&manifest).iter().zip(kept(old)).filter(|(new, old)| *new == old).count();
     progress(Progress { stage: "commit", done_bytes: 0, total_bytes: 0 });
     writer.commit(&manifest)?;
-    Ok(RefitReport { manifest, engines, models_kept, notes: checkpoint.notes.clone() })
+    let mut notes = checkpoint.notes.clone();
+    notes.extend(unreadable.iter().map(|error| format!("engines are left out: {error}")));
+    Ok(RefitReport { manifest, engines, models_kept, notes })
 }
 
 fn graphs(bundle: &Bundle) -> Result<IndexMap<String, Graph>, RefitError> {

@@ -1,6 +1,6 @@
 //! Arithmetic and traffic of a node, by what is read. Owns the division of bytes; the counting rules are `ir::cost`.
 //!
-//! - *Weights*: a weight counts each time a node reads it, because between two reads lies more than a cache holds. So the
+//! - *Weights*: a weight counts as it is kept (in few bits: codes and scales), each time a node reads it, because between two reads lies more than a cache holds. So the
 //!   floor of a step follows from its graph: a decoder unrolled over four positions counts four times.
 //! - *KV cache*: what attention reads of a value whose type has the symbol `capacity`, and what an append moves.
 //! - *Activations*: the rest, as an unfused kernel would move it, copies of a cache by `concat` among it.
@@ -92,30 +92,32 @@ pub fn work(graph: &Graph, id: NodeId, bindings: &Bindings, precision: Option<Dt
         return Work::default();
     };
     let size = |ty: &Type| bytes_of(ty, bindings);
-    let weight_bytes: u64 = operands
-        .iter()
-        .zip(&types)
-        .enumerate()
-        .filter(|(_, (operand, _))| is_weight(graph, **operand))
-        .map(|(slot, (_, ty))| match op {
-            // Only the rows it takes.
-            Op::Gather if slot == 0 => size(&result),
-            _ => size(ty),
-        })
-        .sum();
+    // As the operation is declared to read them, and as they are kept.
+    let (mut declared_bytes, mut weight_bytes) = (0u64, 0u64);
+    for (slot, (operand, ty)) in operands.iter().zip(&types).enumerate() {
+        if !is_weight(graph, *operand) {
+            continue;
+        }
+        // Of a table only the rows it takes.
+        let taken = matches!(op, Op::Gather) && slot == 0;
+        let declared = if taken { size(&result) } else { size(ty) };
+        declared_bytes += declared;
+        weight_bytes += if taken { declared } else { kept_bytes(graph, *operand, &size, precision) };
+    }
     let cache_bytes = match op {
         Op::Attention { .. } => types.iter().filter(|ty| ty.shape.contains(Symbol::Capacity)).map(size).sum(),
         Op::CacheAppend => cost.bytes,
         _ => 0u64,
     };
     let matmul = matches!(op, Op::Linear | Op::Attention { .. });
-    let weight_bytes = weight_bytes.min(cost.bytes);
+    let declared_bytes = declared_bytes.min(cost.bytes);
+    let weight_bytes = weight_bytes.min(declared_bytes);
     Work {
         matmul_flops: if matmul { cost.flops } else { 0 },
         other_flops: if matmul { 0 } else { cost.flops },
         weight_bytes,
         cache_bytes,
-        activation_bytes: cost.bytes.saturating_sub(weight_bytes).saturating_sub(cache_bytes),
+        activation_bytes: cost.bytes.saturating_sub(declared_bytes).saturating_sub(cache_bytes),
     }
 }
 
@@ -127,6 +129,23 @@ fn is_weight(graph: &Graph, id: NodeId) -> bool {
             graph.operands(id).iter().all(|operand| is_weight(graph, *operand))
         }
         _ => false,
+    }
+}
+
+/// Bytes of a weight as it is kept: of one in few bits its codes and its scales.
+fn kept_bytes(graph: &Graph, id: NodeId, size: &dyn Fn(&Type) -> u64, precision: Option<Dtype>) -> u64 {
+    match graph.op(id) {
+        Op::QuantizedWeight { ty, scheme, .. } => {
+            let sizes = ty.shape.as_const().unwrap_or_default();
+            let [rows, columns] = sizes[..] else { return size(&as_precision(ty, precision)) };
+            let scales = scheme.scale_shape([rows, columns]).unwrap_or_default().iter().product::<usize>();
+            (scheme.code_bytes(rows * columns) + scales * Dtype::F32.size_bytes()) as u64
+        }
+        Op::Concat { .. } => {
+            let parts = graph.operands(id).into_iter();
+            parts.map(|part| kept_bytes(graph, part, size, precision)).sum()
+        }
+        _ => size(&as_precision(graph.ty(id), precision)),
     }
 }
 

@@ -91,18 +91,50 @@ impl Scheme {
         number * f64::from(scale)
     }
 
-    /// A matrix as its codes give it back; `None` if the scheme does not fit it.
+    /// The code of element `at` of codes as they are stored.
+    #[must_use]
+    fn code(self, codes: &[u8], at: usize) -> u8 {
+        match self {
+            Scheme::Int4 => codes[at / 2] >> (4 * (at % 2)) & 0xf,
+            Scheme::Int8 | Scheme::Fp8 => codes[at],
+        }
+    }
+
+    /// The elements of rows whose codes and scales are given as they are stored; `None` if their numbers do not fit.
+    #[must_use]
+    pub fn decoded(self, [rows, columns]: [usize; 2], codes: &[u8], scales: &[f32]) -> Option<Vec<f64>> {
+        let elements = rows.checked_mul(columns)?;
+        let wanted = self.scale_shape([rows, columns])?.iter().product::<usize>();
+        if codes.len() != self.code_bytes(elements) || wanted != scales.len() {
+            return None;
+        }
+        let group = self.group([rows, columns]).max(1);
+        Some((0..elements).map(|at| self.decode(self.code(codes, at), scales[at / group])).collect())
+    }
+
+    /// The codes of a matrix and their scales, as they are stored; `None` if the scheme does not fit it.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "stored weights are f32 at most")]
-    pub fn rounded(self, shape: [usize; 2], values: &[f64]) -> Option<Vec<f64>> {
+    pub fn coded(self, shape: [usize; 2], values: &[f64]) -> Option<(Vec<u8>, Vec<f32>)> {
         self.scale_shape(shape)?;
-        let mut result = Vec::with_capacity(values.len());
+        let (mut codes, mut scales) = (Vec::with_capacity(values.len()), Vec::new());
         for group in values.chunks(self.group(shape).max(1)) {
             let largest = group.iter().fold(0f32, |largest, value| largest.max((*value as f32).abs()));
             let scale = self.scale(largest);
-            result.extend(group.iter().map(|value| self.decode(self.encode(*value as f32, scale), scale)));
+            scales.push(scale);
+            codes.extend(group.iter().map(|value| self.encode(*value as f32, scale)));
         }
-        Some(result)
+        if self == Scheme::Int4 {
+            codes = codes.as_chunks::<2>().0.iter().map(|[low, high]| low | (high << 4)).collect();
+        }
+        Some((codes, scales))
+    }
+
+    /// A matrix as its codes give it back; `None` if the scheme does not fit it.
+    #[must_use]
+    pub fn rounded(self, shape: [usize; 2], values: &[f64]) -> Option<Vec<f64>> {
+        let (codes, scales) = self.coded(shape, values)?;
+        self.decoded(shape, &codes, &scales)
     }
 }
 
@@ -113,18 +145,16 @@ fn magnitude(code: u8) -> f64 {
 }
 
 /// The nearest number of E4M3 to one of at most `FP8_MAX`, ties to the even code.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most sixteen steps")]
 fn e4m3(value: f32) -> u8 {
-    /// The code of 448; the one after is NaN.
-    const LAST: u8 = 0x7e;
-    let wanted = f64::from(value.abs());
-    let (mut low, mut high) = (0u8, LAST);
-    while high - low > 1 {
-        let middle = u8::midpoint(low, high);
-        if magnitude(middle) <= wanted { low = middle } else { high = middle }
-    }
-    let (below, above) = (wanted - magnitude(low), magnitude(high) - wanted);
-    let up = above < below || (above <= below && high % 2 == 0);
-    let code = if up { high } else { low };
+    /// Exponent of the smallest normal number; below it numbers are as far apart as above.
+    const LEAST: i32 = -6;
+    // A subnormal f32 is far below.
+    let exponent = ((value.abs().to_bits() >> 23) as i32 - 127).max(LEAST);
+    // Eight steps from a power of two to the next; a division by a power of two is exact.
+    let steps = (f64::from(value.abs()) / 2f64.powi(exponent - 3)).round_ties_even() as u8;
+    // Sixteen steps are the next exponent, fewer than eight a subnormal number: the sum carries into the exponent's bits.
+    let code = (((exponent - LEAST) as u8) << 3) + steps;
     if value.is_sign_negative() { code | 0x80 } else { code }
 }
 

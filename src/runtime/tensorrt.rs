@@ -1,7 +1,7 @@
 //! The `tensorrt` backend: graphs as a vendor's engines. Owns which engine and which profile a run uses; its buffers, and
 //! every work on them but runs, are those of the `cuda` backend.
 //!
-//! A run waits for what came before it and for its own end: engines are on no stream of the device yet.
+//! Runs are entered on the stream of all other work of that backend, so that the host waits for none of them.
 
 use super::backend::{Backend, BackendError, Buffer, Outputs};
 use super::cuda::backend::Cuda;
@@ -46,7 +46,7 @@ impl Tensorrt {
                 pick(&self.bundle, graph, self.runner.here()).map_err(|error| failed(error.to_string()))?;
             let bytes = std::fs::read(&picked.path)
                 .map_err(|error| failed(format!("{}: cannot read: {error}", picked.path.display())))?;
-            self.runner.load(graph, &bytes).map_err(failed)?;
+            self.runner.load(graph, &picked.engine.blake3, &bytes).map_err(failed)?;
             self.loaded.insert(graph.to_owned(), picked.engine.profiles);
         }
         Ok(self.loaded.get(graph).map_or(&[], Vec::as_slice))
@@ -112,11 +112,10 @@ impl Backend for Tensorrt {
         let given = given.collect::<Result<Vec<_>, _>>()?;
         let made = outputs.iter().map(|(name, buffer)| bind(name.as_str(), buffer));
         let made = made.collect::<Result<Vec<_>, _>>()?;
-        self.memory.synchronize()?;
-        let bindings = Bindings { profile, inputs: &bindings(&given), outputs: &bindings(&made) };
+        let stream = self.memory.stream_handle()?;
+        let bindings = Bindings { profile, inputs: &bindings(&given), outputs: &bindings(&made), stream };
         let failed = |message| BackendError::Run { graph: graph.to_owned(), backend: NAME, message };
         self.runner.run(graph, &bindings).map_err(failed)?;
-        self.memory.synchronize()?;
         Ok(outputs)
     }
 
@@ -126,6 +125,13 @@ impl Backend for Tensorrt {
 
     fn synchronize(&mut self) -> Result<(), BackendError> {
         self.memory.synchronize()
+    }
+}
+
+impl Drop for Tensorrt {
+    fn drop(&mut self) {
+        // A context may not go while its run is under way. A device that has failed runs nothing.
+        let _waited = self.memory.synchronize();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The decoder on the emulated device alone, which counts: memory that is computed before it is taken, nothing that waits or
 //! crosses to the host without need.
 
+use crate::codes::{MIXED, coded};
 use crate::emulated::{Emulated, Options, Order, program_text};
 use crate::fixture::model::{Model, PROTOCOLS};
 use crate::{backend, cuda_on};
@@ -59,8 +60,11 @@ fn prompt(model: &Model, meta_contexts: usize) -> Vec<i64> {
 // allocated afterwards, whatever prompts come.
 #[test]
 fn the_memory_computed_is_the_memory_taken() {
-    for name in ["paper", "lopsided"] {
-        let model = Model::of(name);
+    for (name, model) in [
+        ("paper", Model::of("paper")),
+        ("lopsided", Model::of("lopsided")),
+        ("paper in few bits", coded(&MIXED)),
+    ] {
         let program = model.program();
         let sampling = Sampling::greedy();
         for protocol in PROTOCOLS {

@@ -3,16 +3,10 @@
 use crate::emulated::Order;
 use crate::fixture::model::{AHEAD, Model, PROTOCOLS, check_within, golden_request, run, tokens};
 use crate::fixture::{GOLDENS, assert_close};
-use crate::{TOLERANCE_F32, backend, device};
-use photonc::graph::interp::WeightSource;
-use photonc::ir::attr::Scheme;
+use crate::{TOLERANCE_F32, backend};
 use photonc::ir::dtype::Dtype;
-use photonc::passes::compile::PassOptions;
-use photonc::passes::quantize_weights::Choice;
-use photonc::runtime::cuda::backend::Cuda;
 use photonc::runtime::request::{Keep, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
-use std::sync::Arc;
 
 // Graph by graph, through the generator's own loop: logits and states of every step.
 #[test]
@@ -98,18 +92,6 @@ fn scores_match_the_teacher_forced_forward() {
             assert_close(&format!("{name} prompt {k}"), &scored.logits, expected, TOLERANCE_F32);
         }
     }
-}
-
-#[test]
-fn weights_in_few_bits_are_refused_with_their_place() {
-    let quantized = vec![Choice { stack: "lm_head".into(), scheme: Scheme::Int8 }];
-    let model = Model::compiled("paper", PassOptions { quantized, ..PassOptions::default() });
-    let weights: Arc<dyn WeightSource> = Arc::clone(&model.weights) as Arc<dyn WeightSource>;
-    let error = Cuda::of_graphs(model.compilation.graphs, weights, device(Order::Immediate), Dtype::F32)
-        .err()
-        .expect("refused")
-        .to_string();
-    assert!(error.contains("lm_head: weight `") && error.contains("export without --quant"), "{error}");
 }
 
 // 64 rows of unlike lengths: products of more rows than our kernels take go to cuBLASLt, and padding reaches nobody.

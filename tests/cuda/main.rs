@@ -9,6 +9,7 @@ mod emulated;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 
+mod codes;
 mod decoder;
 mod english;
 mod goldens;

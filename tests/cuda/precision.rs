@@ -6,6 +6,7 @@ use crate::fixture::GOLDENS;
 use crate::fixture::model::{Model, PROTOCOLS, golden_request, run};
 use photonc::ir::dtype::Dtype;
 use photonc::ir::tensor::Tensor;
+use photonc::runtime::cuda::backend::Cuda;
 use photonc::runtime::request::{Keep, Request, RunAhead};
 use photonc::runtime::verify::{Compared, compare_as};
 use std::process::Command;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 /// The model with the maps of trained ones, which shrink what they are given a little: in short types the rounding of maps
 /// that stretch grows from layer to layer until it hides everything else.
-fn shrinking(model: Model) -> Model {
+pub fn shrinking(model: Model) -> Model {
     let mut weights = (*model.weights).clone();
     for (name, tensor) in &mut weights {
         if !name.contains("norm") {
@@ -25,13 +26,12 @@ fn shrinking(model: Model) -> Model {
 }
 
 /// Compares every graph with the reference; how many outputs there are, and how many of them could show a mistake.
-fn compared(model: &Model, dtype: Dtype) -> (usize, usize) {
-    let mut candidate = backend(model, Order::Immediate, dtype);
+pub fn compared(model: &Model, candidate: &mut Cuda, dtype: Dtype) -> (usize, usize) {
     let (mut useful, mut all) = (0, 0);
     for (graph_name, graph) in &model.compilation.graphs {
         let what = format!("{} {graph_name} {dtype}", model.name);
         let verified = graph.verify().expect("valid");
-        let comparison = compare_as(verified, &*model.weights, &mut candidate, 5, Some(dtype));
+        let comparison = compare_as(verified, &*model.weights, candidate, 5, Some(dtype));
         let comparison = comparison.unwrap_or_else(|error| panic!("{what}: {error}"));
         if let Some(value) = comparison.first_divergent() {
             panic!("{what}: {value:?}");
@@ -47,7 +47,7 @@ fn compared(model: &Model, dtype: Dtype) -> (usize, usize) {
 
 /// Runs a test of this program in a process of its own, unless this is it. Every emulated unit keeps the stacks of its
 /// threads, and one process has room for those of one type. On a GPU there are none.
-fn elsewhere(test: &str) -> bool {
+pub fn elsewhere(test: &str) -> bool {
     const HERE: &str = "PHOTONC_TEST_HERE";
     if std::env::var_os("PHOTONC_GPU").is_some() || std::env::var_os(HERE).is_some() {
         return false;
@@ -68,7 +68,9 @@ fn every_graph_is_within_what_rounding_to_f16_explains() {
         return;
     }
     for name in GOLDENS {
-        let (useful, all) = compared(&Model::of(name), Dtype::F16);
+        let model = Model::of(name);
+        let mut candidate = backend(&model, Order::Immediate, Dtype::F16);
+        let (useful, all) = compared(&model, &mut candidate, Dtype::F16);
         assert!(2 * useful > all, "{name}: only {useful} of {all} outputs say anything");
     }
 }
@@ -79,7 +81,9 @@ fn every_graph_with_shrinking_maps_is_within_what_rounding_to_bf16_explains() {
     if elsewhere("precision::every_graph_with_shrinking_maps_is_within_what_rounding_to_bf16_explains") {
         return;
     }
-    let (useful, all) = compared(&shrinking(Model::of("paper")), Dtype::Bf16);
+    let model = shrinking(Model::of("paper"));
+    let mut candidate = backend(&model, Order::Immediate, Dtype::Bf16);
+    let (useful, all) = compared(&model, &mut candidate, Dtype::Bf16);
     assert!(2 * useful > all, "only {useful} of {all} outputs say anything");
 }
 

@@ -36,19 +36,18 @@ class Linear:
     def __init__(self, bench, weights=1):
         case, self.bench = bench.case, bench
         self.m, self.k, self.n, self.dtype = case["rows"], case["k"], case["n"], case["dtype"]
+        self.copies = weights
         self.flags = case["flags"].split()
         self.gated = "swiglu" in self.flags
         m, k, n, dtype = self.m, self.k, self.n, self.dtype
-        self.x, self.w = bench.draw(m, k), bench.draw((2 if self.gated else 1) * n, k, scale=k**-0.5)
+        self.x, rows = bench.draw(m, k), (2 if self.gated else 1) * n
         self.norm = bench.draw(k) if "norm" in self.flags else None
         self.bias = bench.draw(n) if "bias" in self.flags else None
         self.residual = bench.draw(m, n) if "residual" in self.flags else None
         skew = BYTES[dtype] if "skewed" in self.flags else 0
         give = lambda values: bench.buffer(values.size, dtype, values).address if values is not None else 0
         self.x_buffer = bench.buffer(m * k, dtype, self.x, skew)
-        # Encoded once for all copies.
-        raw = encode(self.w, dtype)
-        self.weights = [give(raw) for _ in range(weights)]
+        self.w, self.weights = self.give_weights(rows)
         self.out = bench.buffer(m * n, "f32" if "wide" in self.flags else dtype)
         self.norm_at, self.bias_at = give(self.norm), give(self.bias)
         self.residual_rows = NOTHING
@@ -56,12 +55,21 @@ class Linear:
             at = bench.buffer(m * n, dtype, self.residual)
             self.residual_rows = dense(at, n, m)
 
-    def launch(self, weight, overlap=False):
-        fields = dict(
+    def give_weights(self, rows):
+        """The weight, and where its copies are."""
+        w = self.bench.draw(rows, self.k, scale=self.k**-0.5)
+        # Encoded once for all copies.
+        raw = encode(w, self.dtype)
+        return w, [self.bench.buffer(w.size, self.dtype, raw).address for _ in range(self.copies)]
+
+    def fields(self, weight):
+        return dict(
             x=dense(self.x_buffer, self.k, self.m), residual=self.residual_rows, out=dense(self.out, self.n, self.m),
             norm=self.norm_at, weight=weight, bias=self.bias_at, rows=self.m, k=self.k, n=self.n, mode=int(self.gated),
             wide=int("wide" in self.flags), eps=1e-5)
-        self.bench.run("LinearArguments", fields, overlap)
+
+    def launch(self, weight, overlap=False):
+        self.bench.run("LinearArguments", self.fields(weight), overlap)
 
     def expected(self):
         """The product, and its tolerance."""
@@ -102,6 +110,115 @@ def time_linear(bench):
     out = case["n"] * case["rows"] * (4 if "wide" in case["flags"] else 2)
     moved = 2 * size + 2 * case["rows"] * case["k"] + out
     return launches, moved, 2.0 * size * case["rows"]
+
+
+# ---- weights in few bits ----
+
+
+class Codes:
+    """Random codes and scales, and the weight that they are."""
+
+    def __init__(self, random, scheme, rows, k):
+        self.grouped, self.scheme, self.k = scheme == "int4", scheme, k
+        if scheme == "fp8":
+            # Every number of E4M3 but the two that are none.
+            self.codes = random.integers(0, 0x7F, (rows, k)) | (random.integers(0, 2, (rows, k)) << 7)
+            exponent, mantissa = (self.codes >> 3) & 15, (self.codes & 7) / 8.0
+            size = np.where(exponent == 0, mantissa * 2.0**-6, (1 + mantissa) * 2.0 ** (exponent - 7.0))
+            numbers, scale = np.where(self.codes & 0x80, -size, size), 1 / 150
+        else:
+            most = 7 if self.grouped else 127
+            numbers = random.integers(-most, most + 1, (rows, k)).astype(np.float64)
+            self.codes, scale = numbers.astype(np.int64) & (15 if self.grouped else 255), 2 / most
+        groups = (rows, k // 32) if self.grouped else (rows, 1)
+        self.scales = (random.uniform(0.5, 1.5, groups) * scale * k**-0.5).astype(np.float32)
+        spread = np.repeat(self.scales, 32 if self.grouped else k, 1)
+        self.weight = numbers * spread.astype(np.float64)
+
+    def arranged(self):
+        """Codes and scales as codes.cuh has them."""
+        rows, step = self.codes.shape[0], 128 if self.grouped else 64
+        filled = -(-self.k // step) * step
+        codes = np.zeros((rows, filled), np.uint8)
+        codes[:, : self.k] = self.codes
+        # [row, stretch, u, lane, column]: the lanes' u go together.
+        pieces = codes.reshape(rows, filled // step, step // 32, 4, 8).transpose(0, 1, 3, 2, 4)
+        if self.grouped:
+            low, high = pieces[..., 0::2].reshape(rows, -1, 4), pieces[..., 1::2].reshape(rows, -1, 4)
+            nibbles = np.concatenate([low, high], 2).reshape(rows, -1, 2)
+            raw = nibbles[..., 0] | (nibbles[..., 1] << 4)
+            scales = np.zeros((rows, filled // 32), np.float32)
+            scales[:, : self.scales.shape[1]] = self.scales
+        else:
+            raw, scales = pieces.reshape(rows, -1, 4)[..., [0, 2, 1, 3]], self.scales
+        return np.ascontiguousarray(raw.reshape(-1)), scales.reshape(-1)
+
+
+class CodedLinear(Linear):
+    """A product with a weight in few bits."""
+
+    def give_weights(self, rows):
+        codes = Codes(self.bench.random, self.bench.case["scheme"], rows, self.k)
+        raw, scales = codes.arranged()
+        give = lambda values, kind: self.bench.buffer(values.size, kind, values).address
+        self.read_bytes = raw.nbytes + scales.nbytes
+        self.copies = max(self.copies, 1)
+        return codes.weight, [(give(raw, "bool"), give(scales, "f32")) for _ in range(self.copies)]
+
+    def launch(self, weight, overlap=False):
+        linear = STRUCTS["LinearArguments"](**self.fields(weight[0]))
+        fields = dict(linear=linear, scales=weight[1], scheme=["int8", "int4", "fp8"].index(self.bench.case["scheme"]))
+        self.bench.run("CodesArguments", fields, overlap)
+
+
+def check_codes(bench):
+    case = CodedLinear(bench)
+    case.launch(case.weights[0])
+    y, tolerance = case.expected()
+    return ratio(case.out.read().reshape(y.shape), y, tolerance)
+
+
+def time_codes(bench):
+    case = bench.case
+    size = (2 if "swiglu" in case["flags"] else 1) * case["n"] * case["k"]
+    copies = int(max(4, min(80, L2_BYTES // size + 1)))
+    linear = CodedLinear(bench, copies)
+    launches = [lambda overlap, at=at: linear.launch(at, overlap) for at in linear.weights] * max(1, 24 // copies)
+    out = case["n"] * case["rows"] * (4 if "wide" in case["flags"] else 2)
+    return launches, linear.read_bytes + 2 * case["rows"] * case["k"] + out, 2.0 * size * case["rows"]
+
+
+def half_steps(values, dtype):
+    """Half the distance of neighbouring numbers of a type around values that are no subnormal ones."""
+    exponent = np.frexp(values)[1] - 1.0
+    return np.where(values == 0, 0.0, EPSILON[dtype] * 2.0**exponent)
+
+
+def dequantized(bench):
+    case = bench.case
+    codes = Codes(bench.random, case["scheme"], case["rows"], case["k"])
+    raw, scales = codes.arranged()
+    out = bench.buffer(codes.codes.size, case["dtype"])
+    give = lambda values, kind: bench.buffer(values.size, kind, values).address
+    fields = dict(codes=give(raw, "bool"), scales=give(scales, "f32"), out=out.address, rows=case["rows"], k=case["k"],
+                  scheme=["int8", "int4", "fp8"].index(case["scheme"]))
+    bench.run("DequantizeArguments", fields)
+    return codes, out, raw.nbytes + scales.nbytes + out.bytes
+
+
+def check_dequantize(bench):
+    codes, out, _ = dequantized(bench)
+    # Rounded once: never farther than half a step.
+    floor = 2.0**-25 if bench.case["dtype"] == "f16" else 0.0
+    tolerance = np.maximum(half_steps(codes.weight, bench.case["dtype"]), floor) * (1 + 1e-9)
+    return ratio(out.read().reshape(codes.weight.shape), codes.weight, tolerance)
+
+
+def time_dequantize(bench):
+    _, _, moved = dequantized(bench)
+    unit = ("codes.cu", bench.case["dtype"], ["int8", "int4", "fp8"].index(bench.case["scheme"]))
+    again = lambda overlap: bench.device.launch(unit, bench.case["launch"], bench.arguments, overlap)
+    return [again] * 10, moved, 0.0
 
 
 # ---- rows ----

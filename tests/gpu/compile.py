@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from machine import TYPES, Compiler, macros
 
 ARCHS = ["80", "90", "100", "120"]
-# CHECKED_HEAD_DIMS and SKINNY_ROWS of src/runtime/cuda/kernels.rs.
+# CHECKED_HEAD_DIMS, SKINNY_ROWS and CODE_SCHEMES of src/runtime/cuda/kernels.rs.
 SKINNY_ROWS = [8, 16, 32, 64]
+CODE_SCHEMES = [0, 1, 2]
 HEAD_DIMS = [2, 8, 14, 52, 56, 60, 64, 128, 256]
 PAPER_HEAD_DIMS = [52, 56, 60]
 SPILLED_BYTES = 64
@@ -29,6 +30,8 @@ def units(arch, everything):
             yield arch, source, dtype, 0
         for rows in SKINNY_ROWS if dtype != "f32" else []:
             yield arch, "skinny.cu", dtype, rows
+        for scheme in CODE_SCHEMES:
+            yield arch, "codes.cu", dtype, scheme
         for head_dim in HEAD_DIMS if full else PAPER_HEAD_DIMS:
             for source in ["attention.cu", "window.cu", "stream.cu"]:
                 yield arch, source, dtype, head_dim

@@ -24,6 +24,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 LONGEST_DRAW = (1 << 20) + 7
 SOURCES = {"linear": "linear.cu", "attend": "attention.cu", "append_keys": "attention.cu", "sample": "sample.cu",
            "uniforms": "sample.cu"}
+# CODE_SCHEMES of src/runtime/cuda/kernels.rs.
+SCHEMES = ["int8", "int4", "fp8"]
 
 
 def unit(case):
@@ -31,6 +33,8 @@ def unit(case):
     skinny = re.match(r"linear_skinny_m(\d+)_", name)
     if skinny:
         return ("skinny.cu", case["dtype"], int(skinny[1]))
+    if case["op"] in ["codes", "dequantize"]:
+        return ("codes.cu", case["dtype"], SCHEMES.index(case["scheme"]))
     attention = re.match(r"attend_(window|stream)", name)
     if attention:
         return (attention[1] + ".cu", case["dtype"], case["head_dim"])
@@ -44,7 +48,7 @@ def described(case):
 
 def heavy(case):
     """Too much work for the emulation."""
-    if case["op"] == "linear":
+    if case["op"] in ["linear", "codes"]:
         return case["rows"] * case["k"] * case["n"] > 3e8 or case["k"] * case["n"] > 8e6
     return case["timed"] if "timed" in case else False
 

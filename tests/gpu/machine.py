@@ -16,7 +16,7 @@ TYPES = {"f32": 0, "bf16": 1, "f16": 2}
 
 
 def macros(source, dtype, size):
-    names, sized = [f"-DPHOTONC_TYPE={TYPES[dtype]}"], {"skinny.cu": "ROWS"}
+    names, sized = [f"-DPHOTONC_TYPE={TYPES[dtype]}"], {"skinny.cu": "ROWS", "codes.cu": "SCHEME"}
     sized |= dict.fromkeys(["attention.cu", "window.cu", "stream.cu"], "HEAD_DIM")
     return names + ([f"-DPHOTONC_{sized[source]}={size}"] if source in sized else [])
 

@@ -2,7 +2,7 @@
 
 use crate::bundle::{Bundle, PortRecord};
 use crate::cli::{Failure, Reporter};
-use crate::engine::{self, EngineSet, EngineSource};
+use crate::engine::{self, EngineSet, EngineSource, Sets};
 use crate::graph::Graph;
 use crate::ir::op::Op;
 use crate::model::checkpoint::Checkpoint;
@@ -53,12 +53,15 @@ fn dtypes(checkpoint: &Checkpoint) -> Vec<String> {
 /// Prints the page from the manifest.
 pub fn bundle(path: &Path, bundle: &Bundle, reporter: &Reporter) -> Result<(), Failure> {
     let manifest = bundle.manifest();
-    let engines = engine::sets(bundle)?;
+    let Sets { readable: engines, unreadable } = engine::sets(bundle);
     if reporter.json() {
         let mut document = json!({"path": path, "manifest": manifest});
         if !engines.is_empty() {
             let records = engines.iter().map(|set| json!({"path": set.folder, "record": set.record}));
             document["engines"] = records.collect();
+        }
+        if !unreadable.is_empty() {
+            document["unreadable_engines"] = unreadable.iter().map(ToString::to_string).collect();
         }
         return reporter.document(&document);
     }
@@ -90,6 +93,9 @@ pub fn bundle(path: &Path, bundle: &Bundle, reporter: &Reporter) -> Result<(), F
     }
     for set in &engines {
         text.push_str(&engines_text(bundle, set));
+    }
+    for error in &unreadable {
+        let _infallible = writeln!(text, "\nengines that cannot be read: {error}");
     }
     reporter.text(&text)
 }

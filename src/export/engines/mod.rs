@@ -221,31 +221,16 @@ struct Collected {
 /// An engine whose file is not durable yet.
 struct JustBuilt {
     name: String,
-    source: EngineSource,
-    profiles: Vec<Profile>,
-    build_seconds: f64,
-    predicted_peak_bytes: u64,
-    peak_bytes: Option<u64>,
     file: Unsynced,
+    /// What is recorded, once the file is there.
+    engine: Box<dyn FnOnce(FileRecord) -> EngineFile>,
 }
 
 impl JustBuilt {
     /// Waits for the file and reports the engine.
     fn record(self, report: &mut Collected) -> Result<(), EngineError> {
-        let JustBuilt { name, source, profiles, build_seconds, predicted_peak_bytes, peak_bytes, file } =
-            self;
-        let FileRecord { file, bytes, blake3 } = file.record()?;
-        let engine = EngineFile {
-            file,
-            bytes,
-            blake3,
-            source,
-            profiles,
-            build_seconds,
-            predicted_peak_bytes,
-            peak_bytes,
-        };
-        report.graphs.insert(name, engine);
+        let engine = (self.engine)(self.file.record()?);
+        report.graphs.insert(self.name, engine);
         Ok(())
     }
 }
@@ -284,15 +269,20 @@ impl Session<'_> {
             Err(error) => return Err(self.failed(planned, error)?),
         };
         report.messages.insert(planned.name.clone(), built.messages);
-        let built = JustBuilt {
-            name: planned.name.clone(),
-            source: planned.source.clone(),
-            profiles: planned.profiles.clone(),
-            build_seconds: started.elapsed().as_secs_f64(),
-            predicted_peak_bytes: predicted_peak_bytes(planned.weights_bytes),
-            peak_bytes: peak.bytes(),
-            file: file.finish(),
-        };
+        let (source, profiles) = (planned.source.clone(), planned.profiles.clone());
+        let build_seconds = started.elapsed().as_secs_f64();
+        let (predicted_peak_bytes, peak_bytes) = (predicted_peak_bytes(planned.weights_bytes), peak.bytes());
+        let engine = Box::new(move |FileRecord { file, bytes, blake3 }| EngineFile {
+            file,
+            bytes,
+            blake3,
+            source,
+            profiles,
+            build_seconds,
+            predicted_peak_bytes,
+            peak_bytes,
+        });
+        let built = JustBuilt { name: planned.name.clone(), file: file.finish(), engine };
         // One file at a time is made durable beside the next build.
         match self.unsynced.replace(built) {
             Some(before) => before.record(report),

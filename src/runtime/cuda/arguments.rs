@@ -51,6 +51,31 @@ pub struct LinearArguments {
     pub eps: f32,
 }
 
+/// Arguments of `codes_*`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[allow(missing_docs, reason = "fields are described in kernels/abi.cuh")]
+pub struct CodesArguments {
+    pub linear: LinearArguments,
+    pub scales: u64,
+    pub scheme: i32,
+    pub unused: i32,
+}
+
+/// Arguments of `dequantize`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields are described in kernels/abi.cuh")]
+pub struct DequantizeArguments {
+    pub codes: u64,
+    pub scales: u64,
+    pub out: u64,
+    pub rows: i32,
+    pub k: i32,
+    pub scheme: i32,
+    pub unused: i32,
+}
+
 /// Arguments of `rms_norm`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -226,6 +251,7 @@ pub struct ReadArguments {
 const _: () = {
     assert!(size_of::<Rows>() == 32 && size_of::<Heads>() == 32);
     assert!(size_of::<LinearArguments>() == 144 && size_of::<NormArguments>() == 152);
+    assert!(size_of::<CodesArguments>() == 160 && size_of::<DequantizeArguments>() == 40);
     assert!(size_of::<SwigluArguments>() == 104 && size_of::<EmbedArguments>() == 64);
     assert!(size_of::<AttendArguments>() == 336 && size_of::<SampleArguments>() == 120);
     assert!(size_of::<ElementArguments>() == 232 && size_of::<GatherArguments>() == 72);
@@ -261,6 +287,11 @@ macro_rules! addresses {
 
 addresses! {
     LinearArguments { reads: x.base, residual.base, norm, weight, bias; writes: out.base }
+    CodesArguments {
+        reads: linear.x.base, linear.residual.base, linear.norm, linear.weight, linear.bias, scales;
+        writes: linear.out.base
+    }
+    DequantizeArguments { reads: codes, scales; writes: out }
     NormArguments { reads: x.base, residual.base, weight; writes: sum.base, out.base }
     SwigluArguments { reads: gate.base, up.base; writes: out.base }
     EmbedArguments { reads: ids, table; writes: out.base }
@@ -300,6 +331,8 @@ macro_rules! plain {
 
 plain! {
     LinearArguments,
+    CodesArguments,
+    DequantizeArguments,
     NormArguments,
     SwigluArguments,
     EmbedArguments,

@@ -8,7 +8,7 @@ use super::dispatch;
 use super::machine::{Machine, MachineError, bytes_of};
 use super::plan::view::{Element, View, row_major};
 use super::plan::{PlanError, PlanOptions, Tuning};
-use super::weights::{InMemory, WeightBytes, refuse_codes};
+use super::weights::{InMemory, WeightBytes};
 use crate::bundle::Bundle;
 use crate::graph::interp::WeightSource;
 use crate::graph::{Graph, text};
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const NAME: &str = "cuda";
-const STREAM: Stream = Stream(0);
+pub(super) const STREAM: Stream = Stream(0);
 
 /// Graphs on a device.
 pub struct Cuda {
@@ -62,7 +62,7 @@ impl Cuda {
     /// The graphs of a bundle, activations and weights in `dtype`.
     ///
     /// # Errors
-    /// A graph that does not parse, or reads weights in few bits.
+    /// A graph that does not parse.
     pub fn of_bundle(bundle: Bundle, device: Arc<dyn Device>, dtype: Dtype) -> Result<Self, BackendError> {
         let mut graphs = IndexMap::new();
         for name in bundle.manifest().graphs.keys() {
@@ -76,7 +76,7 @@ impl Cuda {
     /// Graphs in memory with the weights of a bundle.
     ///
     /// # Errors
-    /// A graph that reads weights in few bits; no other verified one.
+    /// Never for verified graphs.
     pub fn with_weights_of(
         bundle: Bundle,
         graphs: IndexMap<String, Graph>,
@@ -89,7 +89,7 @@ impl Cuda {
     /// Graphs in memory.
     ///
     /// # Errors
-    /// A graph that reads weights in few bits; no other verified one.
+    /// Never for verified graphs.
     pub fn of_graphs(
         graphs: IndexMap<String, Graph>,
         weights: Arc<dyn WeightSource>,
@@ -105,10 +105,6 @@ impl Cuda {
         device: Arc<dyn Device>,
         dtype: Dtype,
     ) -> Result<Self, BackendError> {
-        for (graph, of) in &graphs {
-            let refuse = |message| Err(BackendError::Load { graph: graph.clone(), message });
-            refuse_codes(of).map_or(Ok(()), refuse)?;
-        }
         let broken =
             |error: BrokenGraph| BackendError::Load { message: error.source.to_string(), graph: error.graph };
         let mut machine = Machine::new(device, graphs, weights, dtype).map_err(broken)?;

@@ -2,9 +2,10 @@
 //! so that kernels see only stored weights.
 
 use super::weights::WeightBytes;
-use crate::bundle::Piece;
+use crate::bundle::{CodePiece, Piece};
 use crate::graph::interp::{Interpreter, Tensors, WeightError, WeightSource};
 use crate::graph::{BuildError, Graph, NodeId, text};
+use crate::ir::attr::Scheme;
 use crate::ir::bytes::{bytes_of, floats_of};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
@@ -53,7 +54,7 @@ impl Computed {
 fn separate_in(graph: &mut Graph, computed: &mut BTreeMap<String, Graph>) -> Result<(), BuildError> {
     let fixed = graph.fixed();
     for id in graph.order() {
-        let leaf = matches!(graph.op(id), Op::Weight { .. } | Op::Const { .. });
+        let leaf = matches!(graph.op(id), Op::Weight { .. } | Op::QuantizedWeight { .. } | Op::Const { .. });
         let read = graph.users(id).iter().any(|(user, _)| !fixed.contains(user));
         let float = matches!(graph.ty(id).dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16);
         let sized = graph.ty(id).shape.as_const().is_some();
@@ -100,6 +101,10 @@ impl WeightBytes for Computed {
         };
         piece(Dtype::F32, &bytes_of(Dtype::F32, &values))
     }
+
+    fn codes(&self, name: &str, scheme: Scheme, piece: &mut CodePiece<'_>) -> Result<(), String> {
+        self.stored.codes(name, scheme, piece)
+    }
 }
 
 /// The stored weights of a small graph as tensors.
@@ -116,6 +121,22 @@ impl WeightSource for Stored<'_> {
             Ok(())
         };
         self.0.read(name, &mut take).map_err(WeightError::Unreadable)?;
+        Tensor::floats(&shape, values).ok_or(WeightError::Missing)
+    }
+
+    fn quantized(&self, name: &str, scheme: Scheme) -> Result<Tensor, WeightError> {
+        let is_it = |op: &Op| matches!(op, Op::QuantizedWeight { name: known, scheme: own, .. } if &**known == name && *own == scheme);
+        let id = self.1.select(is_it).first().copied().ok_or(WeightError::Missing)?;
+        let shape = self.1.ty(id).shape.as_const().ok_or(WeightError::Missing)?;
+        let [_, columns] = shape[..] else { return Err(WeightError::Missing) };
+        let mut values = Vec::new();
+        let mut take = |codes: &[u8], scales: &[f32]| {
+            let rows = codes.len() / scheme.code_bytes(columns).max(1);
+            let decoded = scheme.decoded([rows, columns], codes, scales);
+            values.extend(decoded.ok_or_else(|| format!("codes of `{name}` do not fit"))?);
+            Ok(())
+        };
+        self.0.codes(name, scheme, &mut take).map_err(WeightError::Unreadable)?;
         Tensor::floats(&shape, values).ok_or(WeightError::Missing)
     }
 }

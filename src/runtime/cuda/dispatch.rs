@@ -4,6 +4,7 @@ use super::arguments::{ElementArguments, Plain as _, ReadArguments, UniformArgum
 use super::device::{Device, DeviceError, Launch, Properties, Source, Stream, Unit};
 use super::launch::{self, Shape};
 use super::launch_attention;
+use super::launch_codes;
 use super::plan::Call;
 use super::plan::view::View;
 use crate::ir::dtype::Dtype;
@@ -31,6 +32,14 @@ pub fn of(call: &Call, dtype: Dtype, device: &Properties) -> Result<Planned, Dev
                 Some(rows) => (unit(Source::Skinny, rows), shape),
                 None => (unit(Source::Linear, 0), shape),
             }
+        }
+        Call::Codes(arguments) => {
+            let scheme = usize::try_from(arguments.scheme).unwrap_or_default();
+            (unit(Source::Codes, scheme), launch_codes::product(arguments, dtype, device))
+        }
+        Call::Dequantize(arguments) => {
+            let scheme = usize::try_from(arguments.scheme).unwrap_or_default();
+            (unit(Source::Codes, scheme), launch_codes::dequantize(arguments, device))
         }
         Call::Norm(arguments) => (rows, launch::rms_norm(arguments, device)),
         Call::Swiglu(arguments) => (rows, launch::swiglu(arguments, device)),

@@ -188,6 +188,10 @@ impl Device for Driver {
         &self.properties
     }
 
+    fn handle(&self, stream: Stream) -> Result<u64, DeviceError> {
+        Ok(self.stream(stream)?.expose_provenance() as u64)
+    }
+
     fn free_bytes(&self) -> Result<usize, DeviceError> {
         self.context.free_bytes()
     }

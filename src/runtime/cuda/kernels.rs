@@ -5,18 +5,21 @@ use super::device::{Source, Unit};
 use crate::ir::dtype::Dtype;
 
 /// Headers that every source may include, by name.
-pub const HEADERS: [(&str, &str); 4] = [
+pub const HEADERS: [(&str, &str); 6] = [
     ("abi.cuh", include_str!("kernels/abi.cuh")),
     ("device.cuh", include_str!("kernels/device.cuh")),
     ("linear.cuh", include_str!("kernels/linear.cuh")),
+    ("general.cuh", include_str!("kernels/general.cuh")),
+    ("codes.cuh", include_str!("kernels/codes.cuh")),
     ("attention.cuh", include_str!("kernels/attention.cuh")),
 ];
 
 impl Source {
     /// Every source.
-    pub const ALL: [Source; 7] = [
+    pub const ALL: [Source; 8] = [
         Source::Linear,
         Source::Skinny,
+        Source::Codes,
         Source::Rows,
         Source::Attention,
         Source::Window,
@@ -36,6 +39,7 @@ impl Source {
         match self {
             Source::Linear => "linear.cu",
             Source::Skinny => "skinny.cu",
+            Source::Codes => "codes.cu",
             Source::Rows => "rows.cu",
             Source::Attention => "attention.cu",
             Source::Window => "window.cu",
@@ -50,6 +54,7 @@ impl Source {
         match self {
             Source::Linear => include_str!("kernels/linear.cu"),
             Source::Skinny => include_str!("kernels/skinny.cu"),
+            Source::Codes => include_str!("kernels/codes.cu"),
             Source::Rows => include_str!("kernels/rows.cu"),
             Source::Attention => include_str!("kernels/attention.cu"),
             Source::Window => include_str!("kernels/window.cu"),
@@ -73,6 +78,7 @@ impl Unit {
         match self.source {
             source if source.of_heads() => macros.push(format!("-DPHOTONC_HEAD_DIM={}", self.size)),
             Source::Skinny => macros.push(format!("-DPHOTONC_ROWS={}", self.size)),
+            Source::Codes => macros.push(format!("-DPHOTONC_SCHEME={}", self.size)),
             _ => {}
         }
         Some(macros)
@@ -85,6 +91,9 @@ pub const CHECKED_HEAD_DIMS: [usize; 9] = [2, 8, 14, 52, 56, 60, 64, 128, 256];
 /// Rows at once that `skinny.cu` is specialised to.
 pub const SKINNY_ROWS: [usize; 4] = [8, 16, 32, 64];
 
+/// Schemes that `codes.cu` is specialised to, by number.
+pub const CODE_SCHEMES: [usize; 3] = [0, 1, 2];
+
 /// Every unit that checks compile.
 #[must_use]
 pub fn checked_units() -> Vec<Unit> {
@@ -95,6 +104,7 @@ pub fn checked_units() -> Vec<Unit> {
                 _ if source.of_heads() => &CHECKED_HEAD_DIMS,
                 Source::Skinny if dtype == Dtype::F32 => &[],
                 Source::Skinny => &SKINNY_ROWS,
+                Source::Codes => &CODE_SCHEMES,
                 _ => &[0],
             };
             units.extend(sizes.iter().map(|size| Unit { source, dtype, size: *size }));

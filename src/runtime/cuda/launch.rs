@@ -37,19 +37,19 @@ pub struct LaunchError {
 }
 
 /// Blocks along y or z at most; along x there may be 2^31 - 1.
-const MOST_ACROSS: u32 = 65_535;
-/// Threads of `linear_*`, of `rows.cu`.
-const THREADS: u32 = 256;
+pub(super) const MOST_ACROSS: u32 = 65_535;
+/// Threads of `linear_*`, of `codes.cu` and `rows.cu`.
+pub(super) const THREADS: u32 = 256;
 /// Threads of `sample.cu`.
 const SAMPLE_THREADS: u32 = 512;
 /// Shared memory that a block takes beyond what it asks for.
-const BLOCK_OVERHEAD_BYTES: usize = 1024;
+pub(super) const BLOCK_OVERHEAD_BYTES: usize = 1024;
 /// `PIECE` and `NORM_PIECE` of `skinny.cu`, and its warps.
-const PIECE_BYTES: usize = 512;
+pub(super) const PIECE_BYTES: usize = 512;
 const NORM_PIECE_BYTES: usize = 64;
-const LINEAR_WARPS: usize = 8;
+pub(super) const LINEAR_WARPS: usize = 8;
 /// `PARTIAL_STRIDE` of `skinny.cu` times four bytes.
-const PARTIAL_BYTES: usize = 20 * 4;
+pub(super) const PARTIAL_BYTES: usize = 20 * 4;
 
 /// A positive size of an argument as a number of things to launch for.
 pub(super) fn positive(kernel: &'static str, what: &'static str, size: i32) -> Result<usize, LaunchError> {
@@ -69,14 +69,15 @@ pub(super) fn across_x(kernel: &'static str, what: &'static str, blocks: usize) 
     u32::try_from(blocks).ok().filter(|_| blocks <= most).ok_or_else(error)
 }
 
-fn aligned(rows: &Rows, dtype: Dtype) -> bool {
+/// Whether every row begins at a multiple of 16 bytes.
+pub(super) fn aligned(rows: &Rows, dtype: Dtype) -> bool {
     let size = i64::try_from(dtype.size_bytes()).unwrap_or(i64::MAX);
     let strides = (rows.outer.wrapping_mul(size) | rows.inner.wrapping_mul(size)) & 15;
     rows.base & 15 == 0 && strides == 0
 }
 
 /// A kernel that walks over `items` with one thread each, a limited number of blocks at a time.
-fn walk(
+pub(super) fn walk(
     name: &'static str,
     items: usize,
     threads: u32,

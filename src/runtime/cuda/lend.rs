@@ -1,6 +1,6 @@
 //! The `cuda` backend's memory, lent to engines: which sizes and types a graph declares, and where values lie.
 
-use super::backend::{Cuda, failed_in, held, whole};
+use super::backend::{Cuda, STREAM, failed_in, held, whole};
 use super::machine::solve;
 use super::plan::view::Element;
 use crate::ir::dim::Bindings;
@@ -27,6 +27,14 @@ impl Cuda {
         let sizes: Vec<(&str, &[usize])> =
             inputs.iter().map(|(name, buffer)| (*name, buffer.shape())).collect();
         solve(known, &sizes).map_err(binding)
+    }
+
+    /// The driver's handle of the stream that all work on these buffers is entered on.
+    ///
+    /// # Errors
+    /// The driver failed.
+    pub(in crate::runtime) fn stream_handle(&self) -> Result<u64, BackendError> {
+        Ok(self.machine.device.handle(STREAM)?)
     }
 
     /// Fresh buffers for the outputs of a graph, of the types that it declares.

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod bound;
 pub mod cache;
 pub mod ceilings;
+pub mod codes;
 pub mod computed;
 pub mod decode;
 pub mod device;
@@ -16,10 +17,12 @@ pub mod driver;
 pub mod kernels;
 pub mod launch;
 pub mod launch_attention;
+pub mod launch_codes;
 mod lend;
 #[cfg(feature = "cuda")]
 pub mod libraries;
 pub mod machine;
+mod matmul;
 pub mod needs;
 #[cfg(feature = "cuda")]
 pub mod nvrtc;

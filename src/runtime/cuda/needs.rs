@@ -54,9 +54,8 @@ impl Machine {
     /// Sizes in bytes of the packs of weights that `needs` names, loaded or not.
     #[must_use]
     pub fn pack_bytes(&self, needs: &Needs) -> Vec<(usize, usize)> {
-        let size = self.dtype.size_bytes();
         let known = needs.packs.iter().filter_map(|pack| Some((*pack, self.layout().packs().get(*pack)?)));
-        known.map(|(index, pack)| (index, pack.elements.iter().sum::<usize>() * size)).collect()
+        known.map(|(index, pack)| (index, pack.bytes(self.dtype))).collect()
     }
 
     /// Device memory in bytes that loading `needs` takes, what is loaded left out.

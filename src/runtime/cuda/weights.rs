@@ -1,13 +1,13 @@
 //! Weights on the device. Owns reading them in bounded pieces, conversion to the model's type and the packs' memory.
 
+use super::codes::CodeRows;
 use super::device::{Allocation, Device, DeviceError, Stream};
-use super::plan::weights::WeightLayout;
-use crate::bundle::{Bundle, Piece};
-use crate::graph::Graph;
+use super::plan::weights::{Pack, WeightLayout};
+use crate::bundle::{Bundle, CodePiece, Piece};
 use crate::graph::interp::WeightSource;
+use crate::ir::attr::Scheme;
 use crate::ir::bytes::bytes_of;
 use crate::ir::dtype::Dtype;
-use crate::ir::op::Op;
 use crate::ir::tensor::Tensor;
 use half::{bf16, f16};
 use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSlice, ParallelSliceMut};
@@ -24,11 +24,22 @@ pub trait WeightBytes {
     /// # Errors
     /// No such weight, or it cannot be read.
     fn read(&self, name: &str, piece: &mut Piece<'_>) -> Result<(), String>;
+
+    /// Hands the codes of a matrix to `piece`, whole rows at a time and in order, each time with the scales of those rows:
+    /// as they are stored.
+    ///
+    /// # Errors
+    /// No such codes, or they cannot be read.
+    fn codes(&self, name: &str, scheme: Scheme, piece: &mut CodePiece<'_>) -> Result<(), String>;
 }
 
 impl WeightBytes for Arc<Bundle> {
     fn read(&self, name: &str, piece: &mut Piece<'_>) -> Result<(), String> {
         self.weight_pieces(name, PIECE_BYTES, piece).map(|_| ()).map_err(|source| source.to_string())
+    }
+
+    fn codes(&self, name: &str, scheme: Scheme, piece: &mut CodePiece<'_>) -> Result<(), String> {
+        self.code_pieces(name, scheme, PIECE_BYTES, piece).map_err(|source| source.to_string())
     }
 }
 
@@ -43,19 +54,17 @@ impl WeightBytes for InMemory {
         };
         piece(Dtype::F32, &bytes_of(Dtype::F32, &values))
     }
-}
 
-/// Why a graph that reads weights in few bits has no plan, with the first place that does; `None` for all others.
-pub(super) fn refuse_codes(graph: &Graph) -> Option<String> {
-    graph.order().into_iter().find_map(|id| match graph.op(id) {
-        Op::QuantizedWeight { name, scheme, .. } => Some(format!(
-            "{}: weight `{name}` is kept in {}, which no CUDA kernel reads; export without --quant, or take another \
-             backend",
-            graph.scope(id),
-            scheme.name()
-        )),
-        _ => None,
-    })
+    fn codes(&self, name: &str, scheme: Scheme, piece: &mut CodePiece<'_>) -> Result<(), String> {
+        let weight = self.0.weight(name).map_err(|source| source.to_string())?;
+        let coded = match (&weight.shape[..], weight.as_floats()) {
+            ([rows, columns], Some(values)) => scheme.coded([*rows, *columns], values),
+            _ => None,
+        };
+        let misfit = || format!("weight `{name}` of shape {:?} does not fit {}", weight.shape, scheme.name());
+        let (codes, scales) = coded.ok_or_else(misfit)?;
+        piece(&codes, &scales)
+    }
 }
 
 /// Packs of weights on a device, loaded when first asked for.
@@ -105,10 +114,20 @@ impl DeviceWeights {
         let Some(pack) = self.layout.packs().get(index) else {
             return Err(wrong(format!("pack {index} is not in the layout")));
         };
+        let memory = device.allocate(pack.bytes(self.dtype))?;
+        let loaded = match pack.codes {
+            None => self.load_whole(device, pack, memory.address),
+            Some(rows) => self.load_codes(device, pack, rows, memory.address),
+        };
+        loaded.map_err(wrong)?;
+        let address = memory.address;
+        self.packs.insert(index, memory);
+        Ok(address)
+    }
+
+    fn load_whole(&self, device: &dyn Device, pack: &Pack, address: u64) -> Result<(), String> {
         let size = self.dtype.size_bytes();
-        let bytes = pack.elements.iter().sum::<usize>() * size;
-        let memory = device.allocate(bytes)?;
-        let mut at = memory.address;
+        let mut at = address;
         for (name, elements) in pack.names.iter().zip(&pack.elements) {
             let end = at + (elements * size) as u64;
             let mut converted = Vec::new();
@@ -121,14 +140,42 @@ impl DeviceWeights {
                 at += bytes.len() as u64;
                 Ok(())
             };
-            self.source.read(name, &mut piece).map_err(wrong)?;
+            self.source.read(name, &mut piece)?;
             if at != end {
-                return Err(wrong(format!("weight `{name}` has fewer than {elements} elements")));
+                return Err(format!("weight `{name}` has fewer than {elements} elements"));
             }
         }
-        let address = memory.address;
-        self.packs.insert(index, memory);
-        Ok(address)
+        Ok(())
+    }
+
+    fn load_codes(&self, device: &dyn Device, pack: &Pack, of: CodeRows, address: u64) -> Result<(), String> {
+        let (mut first, mut arranged) = (0, Vec::new());
+        for (name, elements) in pack.names.iter().zip(&pack.elements) {
+            let end = first + elements;
+            let mut piece = |codes: &[u8], scales: &[f32]| -> Result<(), String> {
+                let rows = codes.len() / of.scheme.code_bytes(of.columns).max(1);
+                if first + rows * of.columns > end {
+                    return Err(format!("codes of `{name}`: more than {elements}"));
+                }
+                arranged.clear();
+                of.arrange(codes, &mut arranged);
+                let write = |byte: usize, bytes: &[u8]| {
+                    let at = address + byte as u64;
+                    device.write(Stream(0), at, bytes).map_err(|source| source.to_string())
+                };
+                write(pack.codes_byte(first), &arranged)?;
+                arranged.clear();
+                of.arrange_scales(rows, scales, &mut arranged);
+                write(pack.scales_byte(first), &arranged)?;
+                first += rows * of.columns;
+                Ok(())
+            };
+            self.source.codes(name, of.scheme, &mut piece)?;
+            if first != end {
+                return Err(format!("codes of `{name}`: fewer than {elements}"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ mod tolerance;
 use super::backend::{Backend, BackendError};
 use crate::graph::interp::{InterpError, Interpreter, Tensors, WeightError, WeightSource};
 use crate::graph::{NodeId, Verified};
+use crate::ir::attr::Scheme;
 use crate::ir::bytes::{bytes_of, floats_of};
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::Tensor;
@@ -164,7 +165,16 @@ struct Rounded<'w> {
 
 impl WeightSource for Rounded<'_> {
     fn weight(&self, name: &str) -> Result<Tensor, WeightError> {
-        let tensor = self.weights.weight(name)?;
+        self.rounded(self.weights.weight(name)?)
+    }
+
+    fn quantized(&self, name: &str, scheme: Scheme) -> Result<Tensor, WeightError> {
+        self.rounded(self.weights.quantized(name, scheme)?)
+    }
+}
+
+impl Rounded<'_> {
+    fn rounded(&self, tensor: Tensor) -> Result<Tensor, WeightError> {
         let (Some(dtype), Some(values)) = (self.precision, tensor.as_floats()) else { return Ok(tensor) };
         let values = floats_of(dtype, &bytes_of(dtype, values));
         Tensor::floats(&tensor.shape, values).ok_or(WeightError::Missing)

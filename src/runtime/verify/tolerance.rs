@@ -30,7 +30,6 @@ pub fn roundings(op: &Op, sizes: &dyn Fn(usize, usize) -> usize) -> f64 {
     match op {
         Op::Input { .. }
         | Op::Weight { .. }
-        | Op::QuantizedWeight { .. }
         | Op::Const { .. }
         | Op::Delay { .. }
         | Op::ProtocolSwitch
@@ -49,6 +48,8 @@ pub fn roundings(op: &Op, sizes: &dyn Fn(usize, usize) -> usize) -> f64 {
         | Op::Unary { function: UnaryFn::Neg }
         | Op::Binary { function: BinaryFn::Max | BinaryFn::Min } => 0.0,
         Op::Binary { function: BinaryFn::Add | BinaryFn::Sub | BinaryFn::Mul } | Op::Cast { .. } => 1.0,
+        // A code times its scale; who multiplies sums by scales rounds no weight.
+        Op::QuantizedWeight { .. } => 1.0,
         // An exponential, a sum, a quotient and a product; exponentials are right to two roundings.
         Op::Unary { function: UnaryFn::Silu } => 5.0,
         Op::SwiGlu => 6.0,

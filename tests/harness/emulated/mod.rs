@@ -28,6 +28,9 @@ pub enum Order {
     Mixed(u64),
 }
 
+/// The handle of the first stream; those of the others follow.
+pub const HANDLES: u64 = 0x57_0000;
+
 /// What the device looks like.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -326,6 +329,10 @@ fn run_kernel(work: &Work, seed: u64) -> Result<(), DeviceError> {
 impl Device for Emulated {
     fn properties(&self) -> &Properties {
         &self.options.properties
+    }
+
+    fn handle(&self, stream: Stream) -> Result<u64, DeviceError> {
+        Ok(HANDLES + stream.0 as u64)
     }
 
     fn free_bytes(&self) -> Result<usize, DeviceError> {

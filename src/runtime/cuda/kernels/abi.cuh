@@ -43,6 +43,26 @@ struct LinearArguments {
     float eps;
 };
 
+// The same with a weight in few bits: codes at `linear.weight`, arranged as codes.cuh says, and a scale for each row of the
+// weight (int8, fp8) or for each 32 columns of a row, rows filled up to whole stretches (int4).
+struct CodesArguments {
+    LinearArguments linear;
+    const void *scales; // float
+    int scheme;         // 0 int8, 1 int4, 2 fp8
+    int unused;
+};
+
+// out = code * scale, rounded once.
+struct DequantizeArguments {
+    const void *codes;
+    const void *scales;
+    void *out; // T [rows, k]
+    int rows;
+    int k;
+    int scheme;
+    int unused;
+};
+
 // sum = x + residual where residual is not null (stored to sum where that is not null); out = RMS norm of it.
 struct NormArguments {
     Rows x;        // T [rows, width]
@@ -223,6 +243,7 @@ struct ReadArguments {
 
 static_assert(sizeof(Rows) == 32 && sizeof(Heads) == 32, "arguments.rs");
 static_assert(sizeof(LinearArguments) == 144 && sizeof(NormArguments) == 152, "arguments.rs");
+static_assert(sizeof(CodesArguments) == 160 && sizeof(DequantizeArguments) == 40, "arguments.rs");
 static_assert(sizeof(SwigluArguments) == 104 && sizeof(EmbedArguments) == 64, "arguments.rs");
 static_assert(sizeof(AttendArguments) == 336 && sizeof(SampleArguments) == 120, "arguments.rs");
 static_assert(sizeof(ElementArguments) == 232 && sizeof(GatherArguments) == 72, "arguments.rs");

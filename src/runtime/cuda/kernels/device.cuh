@@ -151,6 +151,26 @@ template <> DEVICE unsigned pack<F16>(float low, float high) {
 }
 #endif
 
+// a * b + c of two pairs of a 16-bit type, each rounded once; subnormal numbers are numbers.
+template <class E> DEVICE unsigned fma_pairs(unsigned a, unsigned b, unsigned c);
+#ifdef PHOTONC_EMULATE
+template <class E> DEVICE unsigned fma_pairs(unsigned a, unsigned b, unsigned c) {
+    float low = fmaf(low_of<E>(a), low_of<E>(b), low_of<E>(c)), high = fmaf(high_of<E>(a), high_of<E>(b), high_of<E>(c));
+    return pack<E>(low, high);
+}
+#else
+template <> DEVICE unsigned fma_pairs<Bf16>(unsigned a, unsigned b, unsigned c) {
+    unsigned word;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(word) : "r"(a), "r"(b), "r"(c));
+    return word;
+}
+template <> DEVICE unsigned fma_pairs<F16>(unsigned a, unsigned b, unsigned c) {
+    unsigned word;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(word) : "r"(a), "r"(b), "r"(c));
+    return word;
+}
+#endif
+
 // ---- elements of a Wide: 4 of f32, 8 of the others ----
 
 constexpr int PER_WIDE = 16 / (int)sizeof(T);

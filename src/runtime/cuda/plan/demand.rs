@@ -229,7 +229,9 @@ impl<'g> Demand<'g> {
     /// The norm that the kernel of a product computes itself, if any.
     pub(super) fn folded_norm(&self, linear: NodeId) -> Option<NodeId> {
         let root = unsliced(self.graph, *self.graph.operands(linear).first()?);
-        let narrow = self.rows(root) <= self.options.tuning.folded_norm_rows;
+        // cuBLASLt computes no norm.
+        let tuning = self.options.tuning;
+        let narrow = self.rows(root) <= tuning.folded_norm_rows.min(tuning.skinny_rows);
         (narrow && matches!(self.graph.op(root), Op::RmsNorm { .. })).then_some(root)
     }
 

@@ -11,10 +11,20 @@ use crate::ir::dim::Bindings;
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::runtime::cuda::arguments::{Heads, Rows};
+use crate::runtime::cuda::codes::scheme_number;
 use std::collections::{HashMap, HashSet};
 
 /// Prefix of outputs that are the next value of an input.
 const NEXT: &str = "next.";
+
+/// Symbolic addresses of the weight of a product.
+#[derive(Clone, Copy)]
+pub(super) enum Matrix {
+    /// In the type of the model.
+    Whole(u64),
+    /// In few bits.
+    Coded { codes: u64, scales: u64, scheme: i32 },
+}
 
 pub(super) struct Emitter<'d> {
     pub demand: &'d Demand<'d>,
@@ -154,19 +164,40 @@ impl Emitter<'_> {
             self.demand.error(id, "needs stored weights that lie side by side; computed ones have no kernel")
         };
         let place = self.demand.layout.place_of(self.graph(), weight).ok_or_else(missing)?;
-        let buffer = match self.weights.get(&place.pack) {
-            Some(buffer) => *buffer,
-            None => {
-                let elements = self.demand.layout.packs()[place.pack].elements.iter().sum();
-                let contents = Contents::Weights { pack: place.pack };
-                let buffer = self.buffer(contents, Element::Model, elements);
-                self.weights.insert(place.pack, buffer);
-                buffer
-            }
-        };
+        if self.demand.layout.codes(place.pack).is_some() {
+            return Err(self.demand.error(id, "reads a weight in few bits, which only products do"));
+        }
+        let buffer = self.pack(place.pack);
         let whole =
             View { offset: int(place.offset), ..View::whole(buffer, Element::Model, &[place.elements]) };
         Ok(whole.address(self.dtype))
+    }
+
+    /// The weight of a product.
+    pub(super) fn matrix_of(&mut self, linear: NodeId) -> Result<Matrix, PlanError> {
+        let weight = self.graph().operands(linear)[1];
+        let layout = self.demand.layout;
+        let coded = layout.place_of(self.graph(), weight).and_then(|place| {
+            let pack = &layout.packs()[place.pack];
+            Some((place, pack, pack.codes?))
+        });
+        let Some((place, pack, rows)) = coded else { return self.weight(linear, weight).map(Matrix::Whole) };
+        let buffer = self.pack(place.pack);
+        let at = |byte| super::view::symbolic(buffer, byte);
+        let (codes, scales) = (at(pack.codes_byte(place.offset)), at(pack.scales_byte(place.offset)));
+        Ok(Matrix::Coded { codes, scales, scheme: i32::from(scheme_number(rows.scheme)) })
+    }
+
+    /// The buffer of a pack of weights.
+    fn pack(&mut self, index: usize) -> usize {
+        if let Some(buffer) = self.weights.get(&index) {
+            return *buffer;
+        }
+        let bytes = self.demand.layout.packs()[index].bytes(self.dtype);
+        let contents = Contents::Weights { pack: index };
+        self.buffers.push(Buffer { contents, element: Element::Model, bytes });
+        self.weights.insert(index, self.buffers.len() - 1);
+        self.buffers.len() - 1
     }
 
     /// Symbolic address of cosines and sines up to `positions`.

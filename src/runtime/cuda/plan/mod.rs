@@ -14,8 +14,9 @@ pub mod view;
 pub mod weights;
 
 use super::arguments::{
-    Access, Addresses as _, AttendArguments, ElementArguments, EmbedArguments, GatherArguments,
-    IotaArguments, LinearArguments, NormArguments, Plain as _, SampleArguments, SwigluArguments,
+    Access, Addresses as _, AttendArguments, CodesArguments, DequantizeArguments, ElementArguments,
+    EmbedArguments, GatherArguments, IotaArguments, LinearArguments, NormArguments, Plain as _,
+    SampleArguments, SwigluArguments,
 };
 use super::device::MatMul;
 use crate::graph::{Scope, Verified};
@@ -78,6 +79,8 @@ pub struct Buffer {
 #[allow(missing_docs, reason = "each variant is the kernel of its arguments in kernels/abi.cuh")]
 pub enum Call {
     Linear(LinearArguments),
+    Codes(CodesArguments),
+    Dequantize(DequantizeArguments),
     MatMul(MatMul),
     Norm(NormArguments),
     Swiglu(SwigluArguments),
@@ -252,6 +255,8 @@ impl Call {
     pub fn bytes(&self) -> Vec<u8> {
         match self {
             Call::Linear(arguments) => arguments.bytes(),
+            Call::Codes(arguments) => arguments.bytes(),
+            Call::Dequantize(arguments) => arguments.bytes(),
             Call::MatMul(_) => Vec::new(),
             Call::Norm(arguments) => arguments.bytes(),
             Call::Swiglu(arguments) => arguments.bytes(),
@@ -271,6 +276,8 @@ impl Call {
     pub fn addresses(&mut self, visit: &mut dyn FnMut(&mut u64, Access)) {
         match self {
             Call::Linear(arguments) => arguments.addresses(visit),
+            Call::Codes(arguments) => arguments.addresses(visit),
+            Call::Dequantize(arguments) => arguments.addresses(visit),
             Call::MatMul(arguments) => arguments.addresses(visit),
             Call::Norm(arguments) => arguments.addresses(visit),
             Call::Swiglu(arguments) => arguments.addresses(visit),

@@ -2,7 +2,9 @@
 
 use super::view::located;
 use super::{Call, Contents, Plan};
-use crate::runtime::cuda::arguments::Access;
+use crate::ir::attr::Scheme;
+use crate::runtime::cuda::arguments::{Access, LinearArguments};
+use crate::runtime::cuda::codes::scheme_number;
 use std::fmt;
 
 impl fmt::Display for Plan {
@@ -53,17 +55,27 @@ impl Plan {
     }
 }
 
+/// What a product does besides, and its sizes.
+fn linear_title(a: &LinearArguments) -> String {
+    let norm = if a.norm == 0 { "" } else { " norm" };
+    let mode = if a.mode == 0 { "" } else { " swiglu" };
+    let residual = if a.residual.base == 0 { "" } else { " residual" };
+    format!("{norm}{mode}{residual} [{} x {}] x {}", a.rows, a.k, a.n)
+}
+
+fn scheme_title(number: i32) -> &'static str {
+    let is_it = |scheme: &&Scheme| i32::from(scheme_number(**scheme)) == number;
+    Scheme::ALL.iter().find(is_it).map_or("codes", |scheme| scheme.name())
+}
+
 impl Call {
     /// The kernel and its sizes.
     #[must_use]
     pub fn title(&self) -> String {
         match self {
-            Call::Linear(a) => {
-                let norm = if a.norm == 0 { "" } else { " norm" };
-                let mode = if a.mode == 0 { "" } else { " swiglu" };
-                let residual = if a.residual.base == 0 { "" } else { " residual" };
-                format!("linear{norm}{mode}{residual} [{} x {}] x {}", a.rows, a.k, a.n)
-            }
+            Call::Linear(a) => format!("linear{}", linear_title(a)),
+            Call::Codes(a) => format!("linear of {}{}", scheme_title(a.scheme), linear_title(&a.linear)),
+            Call::Dequantize(a) => format!("dequantize {} [{} x {}]", scheme_title(a.scheme), a.rows, a.k),
             Call::MatMul(a) => {
                 let residual = if a.residual == 0 { "" } else { " residual" };
                 format!("matmul{residual} [{} x {}] x {}", a.m, a.k, a.n)

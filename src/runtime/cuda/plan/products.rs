@@ -1,6 +1,6 @@
 //! Linear maps, norms and SwiGLU. Owns which products become one, which run in our kernels and which in cuBLASLt.
 
-use super::emit::Emitter;
+use super::emit::{Emitter, Matrix};
 use super::view::{Element, View};
 use super::weights::unsliced;
 use super::{Call, PlanError};
@@ -8,7 +8,9 @@ use crate::graph::NodeId;
 use crate::ir::bytes::narrow;
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
-use crate::runtime::cuda::arguments::{LinearArguments, NormArguments, Rows, SwigluArguments};
+use crate::runtime::cuda::arguments::{
+    CodesArguments, DequantizeArguments, LinearArguments, NormArguments, Rows, SwigluArguments,
+};
 use crate::runtime::cuda::device::MatMul;
 
 /// What a product reads and where its result goes.
@@ -16,7 +18,7 @@ struct Product {
     x: View,
     /// Weight and eps of the norm that the kernel computes first.
     norm: Option<(u64, f64)>,
-    weight: u64,
+    weight: Matrix,
     bias: u64,
     residual: Option<View>,
     out: View,
@@ -61,7 +63,7 @@ impl Emitter<'_> {
 
     pub(super) fn residual(&mut self, id: NodeId, linear: NodeId, other: NodeId) -> Result<(), PlanError> {
         let (x, norm) = self.operand(linear)?;
-        let weight = self.weight(linear, self.demand.graph.operands(linear)[1])?;
+        let weight = self.matrix_of(linear)?;
         let (bias, residual, out) = (self.bias(linear)?, Some(self.value(other)?), self.target(id));
         self.multiply(id, Product { x, norm, weight, bias, residual, out: out.clone(), swiglu: false })?;
         self.values.insert(id, out);
@@ -70,7 +72,7 @@ impl Emitter<'_> {
 
     pub(super) fn swiglu_product(&mut self, id: NodeId, gate: NodeId) -> Result<(), PlanError> {
         let (x, norm) = self.operand(gate)?;
-        let weight = self.weight(gate, self.demand.graph.operands(gate)[1])?;
+        let weight = self.matrix_of(gate)?;
         let out = self.target(id);
         let product = Product { x, norm, weight, bias: 0, residual: None, out: out.clone(), swiglu: true };
         self.multiply(id, product)?;
@@ -83,7 +85,7 @@ impl Emitter<'_> {
         let members = self.members(id);
         if members.len() < 2 {
             let (x, norm) = self.operand(id)?;
-            let weight = self.weight(id, self.demand.graph.operands(id)[1])?;
+            let weight = self.matrix_of(id)?;
             let (bias, out) = (self.bias(id)?, self.target(id));
             self.multiply(
                 id,
@@ -96,7 +98,7 @@ impl Emitter<'_> {
         let root = unsliced(graph, graph.operands(id)[0]);
         let whole = self.widest(&members);
         let (x, norm) = self.operand(whole)?;
-        let weight = self.weight(id, graph.operands(members[0])[1])?;
+        let weight = self.matrix_of(members[0])?;
         let widths: Vec<usize> = members.iter().map(|member| self.width(*member)).collect();
         let mut dims = x.dims.clone();
         if let Some(last) = dims.last_mut() {
@@ -176,7 +178,13 @@ impl Emitter<'_> {
         let mixed =
             product.out.element == Element::Float && (product.bias != 0 || product.residual.is_some());
         if rows > self.demand.options.tuning.skinny_rows && !(mixed && self.dtype != Dtype::F32) {
-            return self.wide_product(id, &product, [rows, width, k]);
+            let weight = match product.weight {
+                Matrix::Whole(weight) => weight,
+                Matrix::Coded { codes, scales, scheme } => {
+                    self.dequantized(id, [codes, scales], scheme, [width, k])?
+                }
+            };
+            return self.wide_product(id, &product, weight, [rows, width, k]);
         }
         let arguments = LinearArguments {
             x: self.rows(id, &product.x)?,
@@ -186,7 +194,9 @@ impl Emitter<'_> {
             },
             out: self.out_rows(id, &product.out)?,
             norm: product.norm.map_or(0, |(weight, _)| weight),
-            weight: product.weight,
+            weight: match product.weight {
+                Matrix::Whole(weight) | Matrix::Coded { codes: weight, .. } => weight,
+            },
             bias: product.bias,
             rows: self.count(id, rows)?,
             k: self.count(id, k)?,
@@ -195,8 +205,29 @@ impl Emitter<'_> {
             wide: i32::from(product.out.element == Element::Float),
             eps: product.norm.map_or(0.0, |(_, eps)| narrow(eps)),
         };
-        self.step(id, Call::Linear(arguments));
+        let call = match product.weight {
+            Matrix::Whole(_) => Call::Linear(arguments),
+            Matrix::Coded { scales, scheme, .. } => {
+                Call::Codes(CodesArguments { linear: arguments, scales, scheme, unused: 0 })
+            }
+        };
+        self.step(id, call);
         Ok(())
+    }
+
+    /// A weight in few bits made whole, for a product of cuBLASLt: its symbolic address.
+    fn dequantized(
+        &mut self,
+        id: NodeId,
+        [codes, scales]: [u64; 2],
+        scheme: i32,
+        [rows, k]: [usize; 2],
+    ) -> Result<u64, PlanError> {
+        let out = self.fresh(Element::Model, &[rows, k]).address(self.dtype);
+        let (rows, k) = (self.count(id, rows)?, self.count(id, k)?);
+        let arguments = DequantizeArguments { codes, scales, out, rows, k, scheme, unused: 0 };
+        self.step(id, Call::Dequantize(arguments));
+        Ok(out)
     }
 
     fn out_rows(&self, id: NodeId, out: &View) -> Result<Rows, PlanError> {
@@ -208,6 +239,7 @@ impl Emitter<'_> {
         &mut self,
         id: NodeId,
         product: &Product,
+        weight: u64,
         [m, n, k]: [usize; 3],
     ) -> Result<(), PlanError> {
         let x = self.matrix(id, &product.x)?;
@@ -226,7 +258,7 @@ impl Emitter<'_> {
             out_dtype: if out.element == Element::Float { Dtype::F32 } else { self.dtype },
             x: x.address(self.dtype),
             x_stride: matrix_stride(&x).unwrap_or(k),
-            weight: product.weight,
+            weight,
             bias: product.bias,
             residual: residual.as_ref().map_or(0, |view| view.address(self.dtype)),
             residual_stride: residual.as_ref().and_then(matrix_stride).unwrap_or(0),
