@@ -59,8 +59,8 @@ fn every_part_has_commands_with_limits() {
     }
     assert_eq!(
         dry_run(&["all"]).matches("photonc synth").count(),
-        5,
-        "each size is made once, and two for the codes"
+        6,
+        "each size is made once, two for the codes and one for ONNX Runtime"
     );
     let one = dry_run(&["paper:900m:hiergen:de"]);
     assert!(one.contains("--protocol hiergen --regime de") && one.matches(" bench ").count() == 1, "{one}");
