@@ -74,6 +74,7 @@ fn linears(cases: &mut Vec<Value>) {
         for (sizes, flags) in [
             ((1, 8, 16), ""),
             ((1, 40, 3), "norm"),
+            ((2, 72, 9), "norm residual"),
             ((3, 104, 40), "norm bias"),
             ((5, 100, 30), "norm bias residual"),
             ((4, 96, 48), "skewed"),
@@ -114,6 +115,11 @@ fn linears(cases: &mut Vec<Value>) {
         (5120, 1920, "residual"),
     ] {
         cases.push(linear(Dtype::Bf16, (1, k, n), flags, true));
+    }
+    for (m, k, n, flags) in
+        [(1, 1664, 4992, "norm"), (1, 4096, 1664, "residual"), (8, 1664, 4096, "norm swiglu")]
+    {
+        cases.push(linear(Dtype::F32, (m, k, n), flags, true));
     }
 }
 

@@ -149,9 +149,35 @@ pub fn linear(a: &LinearArguments, dtype: Dtype, properties: &Properties) -> Res
     {
         return Ok(shape);
     }
+    if let Some(shape) = few_rows(a, (rows, n), dtype)? {
+        return Ok(shape);
+    }
     let across = across_x(kernel, "n", n.div_ceil(64))?;
     let down = u32::try_from(rows.div_ceil(16)).unwrap_or(u32::MAX).min(MOST_ACROSS);
     Ok(Shape { name: "linear_any", grid: [across, down, 1], threads: THREADS, shared_bytes: 0 })
+}
+
+/// Variants of `linear_rows_*` by the rows that they take at once.
+const FEW_ROWS: [(usize, &str); 4] =
+    [(1, "linear_rows_m1"), (2, "linear_rows_m2"), (4, "linear_rows_m4"), (8, "linear_rows_m8")];
+
+/// `linear_rows_*`: f32 whose rows 16-byte loads can read.
+fn few_rows(
+    a: &LinearArguments,
+    (rows, n): (usize, usize),
+    dtype: Dtype,
+) -> Result<Option<Shape>, LaunchError> {
+    if dtype != Dtype::F32 || a.k % 4 != 0 || (a.weight | a.norm) & 15 != 0 || !aligned(&a.x, dtype) {
+        return Ok(None);
+    }
+    let fits = |(at_once, _): &&(usize, &str)| *at_once >= rows.min(8);
+    let Some(&(at_once, name)) = FEW_ROWS.iter().find(fits) else { return Ok(None) };
+    let Some(down) = u32::try_from(rows.div_ceil(at_once)).ok().filter(|down| *down <= MOST_ACROSS) else {
+        return Ok(None);
+    };
+    let pairs = if a.mode == 1 { n } else { n.div_ceil(2) };
+    let across = across_x("linear", "n", pairs.div_ceil(LINEAR_WARPS))?;
+    Ok(Some(Shape { name, grid: [across, down, 1], threads: THREADS, shared_bytes: 0 }))
 }
 
 /// The tensor-core variant; `None` where the device has too little shared memory or the rows are too many.
@@ -329,7 +355,26 @@ mod tests {
         for a in [odd_k, skewed, strided] {
             assert_eq!(chosen(a, Dtype::Bf16), "linear_any");
         }
-        assert_eq!(chosen(product(1, 1664, 64, 0), Dtype::F32), "linear_any");
+        let mut strided = product(1, 1664, 64, 0);
+        strided.x.inner += 2;
+        for a in [product(1, 1662, 64, 0), strided] {
+            assert_eq!(chosen(a, Dtype::F32), "linear_any");
+        }
+    }
+
+    #[test]
+    fn f32_takes_up_to_eight_rows_at_once() {
+        for (rows, name, grid) in [
+            (1, "linear_rows_m1", [104, 1, 1]),
+            (3, "linear_rows_m4", [104, 1, 1]),
+            (16, "linear_rows_m8", [104, 2, 1]),
+        ] {
+            let shape =
+                linear(&product(rows, 1664, 1664, 0), Dtype::F32, &device(232_448)).expect("a launch");
+            assert_eq!((shape.name, shape.grid), (name, grid));
+        }
+        let gated = linear(&product(1, 1664, 4096, 1), Dtype::F32, &device(232_448)).expect("a launch");
+        assert_eq!(gated.grid, [512, 1, 1]);
     }
 
     // What is asked for must be what the kernel lays out.

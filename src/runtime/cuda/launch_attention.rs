@@ -114,7 +114,17 @@ pub fn attend(
         && (head_dim <= 128 || keys <= 8)
         && queries <= LEAST_STREAM_QUERIES
     {
-        let all = pairs(kernel, a)?.saturating_mul(lanes(head_dim));
+        let windows = pairs(kernel, a)?;
+        // The kernel counts them in 32 bits.
+        if u32::try_from(windows).is_err() {
+            return Err(LaunchError {
+                kernel,
+                what: "rows times kv_heads",
+                found: i64::try_from(windows).unwrap_or(i64::MAX),
+                expected: format!("at most {}", u32::MAX),
+            });
+        }
+        let all = windows.saturating_mul(lanes(head_dim));
         // Few windows spread over the device in small blocks.
         let threads =
             if all <= properties.multiprocessors * SMALL_BLOCK as usize { SMALL_BLOCK } else { THREADS };

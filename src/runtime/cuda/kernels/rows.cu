@@ -82,33 +82,42 @@ template <int COUNT> DEVICE void norm_row(const NormArguments &a, int r) {
 // Pieces of a row that a lane keeps in registers.
 #define KEPT 8
 
+// A lane's pieces of a row: piece i is the (32 i + lane)-th.
+struct Kept {
+    Wide piece[KEPT];
+
+    DEVICE void load(const T *from, int width) {
+#pragma unroll
+        for (int i = 0; i < KEPT; ++i) {
+            int at = (i * 32 + (threadIdx.x & 31)) * PER_WIDE;
+            piece[i] = at < width ? load16(from + at) : zero_wide();
+        }
+    }
+};
+
 // The same by one warp, which reads the row once and waits for nobody. Wants rows of at most 32 * KEPT pieces of 16 bytes.
 DEVICE void norm_row_kept(const NormArguments &a, int r) {
     int lane = threadIdx.x & 31;
-    const T *x = row_of(a.x, r);
-    const T *residual = a.residual.base ? row_of(a.residual, r) : nullptr;
-    Wide kept[KEPT], added[KEPT];
-#pragma unroll
-    for (int i = 0; i < KEPT; ++i) {
-        int at = (i * 32 + lane) * PER_WIDE;
-        kept[i] = at < a.width ? load16(x + at) : zero_wide();
-        if (residual) added[i] = at < a.width ? load16(residual + at) : zero_wide();
-    }
+    Kept x, added;
+    x.load(row_of(a.x, r), a.width);
+    if (a.residual.base) added.load(row_of(a.residual, r), a.width);
     float squares = 0.0f;
 #pragma unroll
     for (int i = 0; i < KEPT; ++i) {
         float values[PER_WIDE], others[PER_WIDE];
-        unpack(values, kept[i], T());
-        if (residual) {
-            unpack(others, added[i], T());
+        unpack(values, x.piece[i], T());
+        if (a.residual.base) {
+            unpack(others, added.piece[i], T());
 #pragma unroll
             for (int j = 0; j < PER_WIDE; ++j) values[j] += others[j];
-            kept[i] = packed(values, T());
-            unpack(values, kept[i], T());
+            x.piece[i] = packed(values, T());
+            unpack(values, x.piece[i], T());
         }
 #pragma unroll
         for (int j = 0; j < PER_WIDE; ++j) squares += values[j] * values[j];
     }
+    Kept weights;
+    weights.load((const T *)a.weight, a.width);
     float scale = 1.0f / sqrtf(lanes_sum<32>(squares) / (float)a.width + a.eps);
     T *sum = a.sum.base ? row_of(a.sum, r) : nullptr;
     T *out = row_of(a.out, r);
@@ -116,10 +125,10 @@ DEVICE void norm_row_kept(const NormArguments &a, int r) {
     for (int i = 0; i < KEPT; ++i) {
         int at = (i * 32 + lane) * PER_WIDE;
         if (at >= a.width) continue;
-        if (sum) store16(sum + at, kept[i]);
+        if (sum) store16(sum + at, x.piece[i]);
         float values[PER_WIDE], weight[PER_WIDE];
-        unpack(values, kept[i], T());
-        unpack(weight, load16((const T *)a.weight + at), T());
+        unpack(values, x.piece[i], T());
+        unpack(weight, weights.piece[i], T());
 #pragma unroll
         for (int j = 0; j < PER_WIDE; ++j) values[j] = values[j] * scale * weight[j];
         store16(out + at, packed(values, T()));
@@ -128,10 +137,13 @@ DEVICE void norm_row_kept(const NormArguments &a, int r) {
 
 extern "C" __global__ void __launch_bounds__(ROWS_THREADS) rms_norm(const __grid_constant__ NormArguments a) {
     release_next();
-    await_previous();
     bool wide = wide_rows(a.x) && wide_rows(a.out) && wide_address(a.weight) && a.width % PER_WIDE == 0 &&
                 (!a.residual.base || wide_rows(a.residual)) && (!a.sum.base || wide_rows(a.sum));
-    if (wide && a.width <= 32 * KEPT * PER_WIDE) {
+    bool kept = wide && a.width <= 32 * KEPT * PER_WIDE;
+    // Weights that passed through the second-level cache have driven the norm's out.
+    if (kept && (int)threadIdx.x * 128 < a.width * (int)sizeof(T)) prefetch((const unsigned char *)a.weight + 128 * threadIdx.x);
+    await_previous();
+    if (kept) {
         // Neighbouring rows go to different blocks, so that few rows spread over the device.
         int warps = gridDim.x * (ROWS_THREADS / 32);
         for (int r = (threadIdx.x >> 5) * gridDim.x + blockIdx.x; r < a.rows; r += warps) norm_row_kept(a, r);
@@ -150,7 +162,8 @@ template <int COUNT, class F> DEVICE void each_group(int64 rows, int width, cons
     int groups = width / COUNT;
     int64 all = rows * groups;
     for (int64 i = (int64)blockIdx.x * ROWS_THREADS + threadIdx.x; i < all; i += (int64)gridDim.x * ROWS_THREADS) {
-        int64 row = i / groups;
+        // A division of 64 bits takes as long as all the rest.
+        int64 row = all <= 0x7fffffff ? (int64)((unsigned)i / (unsigned)groups) : i / groups;
         f(row, (int)(i - row * groups) * COUNT);
     }
 }

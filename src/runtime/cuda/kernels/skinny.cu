@@ -242,9 +242,9 @@ template <int MT, int RT, int STAGES> DEVICE void skinny(const LinearArguments &
         ahead.bring_weights(a, asked, stage);
         asked.next(first_column);
     }
-    await_previous();
     ahead.open_rows(a, row0, rows);
     asked = done;
+    await_previous();
 #pragma unroll
     for (int stage = 0; stage < STAGES; ++stage) {
         ahead.bring_x(a, asked, stage, rows);

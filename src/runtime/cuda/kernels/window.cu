@@ -11,20 +11,25 @@ template <int KEYS> DEVICE void attend_window(const AttendArguments &a) {
     release_next();
     // Weights that passed through the second-level cache have driven them out.
     if (a.table && threadIdx.x < 32) prefetch(angles_at(a, a.past_base + threadIdx.x / 2) + threadIdx.x % 2 * (DIM / 2));
-    await_previous();
+    // Places and angles need nothing of the previous launch: found before it ends.
     int lane = threadIdx.x % LANES, group = group_of(a);
-    int64 unit = ((int64)blockIdx.x * blockDim.x + threadIdx.x) / LANES, units = (int64)a.rows * a.kv_heads;
-    // Every lane stays for the shuffles; those past the end repeat the last head and store nothing.
+    // Every lane stays for the shuffles: those past the end repeat the last head and store nothing.
+    unsigned unit = (unsigned)(((uint64)blockIdx.x * blockDim.x + threadIdx.x) / LANES), units = (unsigned)a.rows * (unsigned)a.kv_heads;
     bool live = unit < units;
     if (!live) unit = units - 1;
-    int row = (int)(unit / a.kv_heads), head = (int)(unit - (int64)row * a.kv_heads);
+    int row = (int)(unit / (unsigned)a.kv_heads), head = (int)(unit - (unsigned)row * (unsigned)a.kv_heads);
     // The same for every row: whole warps skip keys that nobody has.
     int past = a.past_base, total = min(past + a.keys, KEYS);
+    const T *cached_k = once(own_of(a.cache_k, row, 0, head, lane)), *new_k = once(own_of(a.k, row, -past, head, lane));
+    const T *cached_v = once(own_of(a.cache_v, row, 0, head, lane)), *new_v = once(own_of(a.v, row, -past, head, lane));
+    const T *from_q = once(own_of(a.q, row, 0, head * group, lane));
+    Angles next_angles = {}, new_angles = {};
+    load(next_angles, a, past + a.first_query, lane);
+    load(new_angles, a, past, lane);
+    await_previous();
     int visible = visible_of(a, row, total);
 
     // All of it is on its way before the first use.
-    const T *cached_k = once(own_of(a.cache_k, row, 0, head, lane)), *new_k = once(own_of(a.k, row, -past, head, lane));
-    const T *cached_v = once(own_of(a.cache_v, row, 0, head, lane)), *new_v = once(own_of(a.v, row, -past, head, lane));
     Vector k[KEYS] = {}, v[KEYS] = {};
 #pragma unroll
     for (int j = 0; j < KEYS; ++j) {
@@ -36,18 +41,16 @@ template <int KEYS> DEVICE void attend_window(const AttendArguments &a) {
             load(v[j], new_v + j * a.v.position, lane);
         }
     }
-    const T *from_q = once(own_of(a.q, row, 0, head * group, lane));
     Vector next;
-    Angles next_angles = {};
     load(next, from_q, lane);
-    load(next_angles, a, past + a.first_query, lane);
 
     int stored = a.store_at_past ? 0 : -past;
     T *to_k = once(own_of(a.store_k, row, stored, head, lane)), *to_v = once(own_of(a.store_v, row, stored, head, lane));
 #pragma unroll
     for (int j = 0; j < KEYS; ++j)
         if (j >= past && j < total) {
-            rotate(k[j], a, j, lane);
+            if (j > past) load(new_angles, a, j, lane);
+            rotate(k[j], new_angles, a);
             if (a.store_k.base && live) {
                 store(to_k + j * a.store_k.position, k[j], lane);
                 store(to_v + j * a.store_v.position, v[j], lane);
