@@ -7,6 +7,8 @@
 #       goldens      goldens, the trained example, low precision, shared rows, replicas
 #       memcheck     compute-sanitizer memcheck on a golden
 #       racecheck    compute-sanitizer racecheck on a golden
+#       ort          ONNX Runtime on CUDA, its library named by PHOTONC_ORT_LIB: goldens in f32 and f16, paper-600m beside `cuda`;
+#                    without the library it says so and is skipped
 #       first        first token of paper-600m in bf16: without and with compiled kernels
 #       peer         photonc, twice, against peer_bench.py in this run: batch 1 (k 1, 8), 8 (k 8), 64 (k 4), 2048 (k 1)
 #       steps        a coarse step of one row by itself and the prefill of 32 prompts of 2048 tokens, twice
@@ -41,7 +43,7 @@ while (($#)); do
     esac
     shift
 done
-every=(doctor kernels goldens memcheck racecheck first peer steps codes profile paper curve stress)
+every=(doctor kernels goldens memcheck racecheck ort first peer steps codes profile paper curve stress)
 if ((${#parts[@]} == 0)); then
     echo "name parts: ${every[*]} all" >&2
     exit 2
@@ -52,6 +54,7 @@ fi
 
 photonc="$work/bin/photonc"
 tests="$work/bin/cuda-tests"
+ort_tests="$work/bin/ort-tests"
 stress_seconds="${PHOTONC_STRESS_SECONDS:-480}"
 failed=0
 table=()
@@ -105,8 +108,10 @@ PY
 
 unpack() {
     mkdir -p "$out" "$work/bin"
-    for name in photonc cuda-tests; do
-        gzip -dc "$here/bin/$name.gz" >"$work/bin/$name" && chmod +x "$work/bin/$name" || exit 1
+    local packed name
+    for packed in "$here"/bin/*.gz; do
+        name="$work/bin/$(basename "$packed" .gz)"
+        gzip -dc "$packed" >"$name" && chmod +x "$name" || exit 1
     done
 }
 
@@ -130,6 +135,60 @@ bench() {
     step "$name" "$limit" "$photonc" bench "$@" --backend cuda --devices "$gpu" --json
 }
 
+
+ort_on_cuda=(--backend ort --provider cuda --device "$gpu")
+
+ort_goldens() {
+    step ort-goldens 150 env PHOTONC_ORT_PROVIDER=cuda PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" "$ort_tests" --exact \
+        every_golden_result_is_reproduced the_tokens_of_the_reference_are_drawn scores_match_the_teacher_forced_forward \
+        every_graph_holds_against_the_reference products_with_int8_weights_compute_in_f32 --test-threads 1
+    local name dtype bundle
+    for name in paper lopsided photon-experiment; do
+        for dtype in f32 f16; do
+            bundle="$work/ort-$name-$dtype"
+            step "ort-export-$name-$dtype" 30 "$photonc" export "$here/tests/golden/$name" --out "$bundle" --dtype "$dtype" --force &&
+                step "ort-verify-$name-$dtype" 60 "$photonc" verify "$bundle" "${ort_on_cuda[@]}"
+        done
+    done
+}
+
+# The same weights in f16 and f32, beside backend `cuda`.
+ort_paper() {
+    local model="$work/ort-600m-model" dtype bundle prompt name
+    prompt="$(seq -s , 1 128)"
+    step ort-synth 60 "$photonc" synth --preset paper-600m --dtype f16 --out "$model" --force || return
+    for dtype in f16 f32; do
+        bundle="$work/ort-600m-$dtype"
+        step "ort-export-600m-$dtype" 90 "$photonc" export "$model" --out "$bundle" --dtype "$dtype" --max-tokens 2048 --force || continue
+        for name in ort cuda; do
+            local on=("${ort_on_cuda[@]}")
+            [[ "$name" == cuda ]] && on=(--backend cuda --device "$gpu")
+            step "ort-tokens-$dtype-$name" 60 "$photonc" generate "$bundle" "${on[@]}" --prompt-ids "$prompt" \
+                --max-new-tokens 64 --run-ahead 8 --greedy --json
+            step "ort-bench-$dtype-$name" 75 "$photonc" bench "$bundle" "${on[@]}" --protocol recgen --regime 1152/128 --batch 1,8 \
+                --run-ahead 8 --repetitions 2 --json
+        done
+        [[ -n "$dry" ]] && continue
+        cat "$out/ort-tokens-$dtype-"{ort,cuda}.log >"$out/ort-both.log"
+        told "$dtype, tokens as cuda's" "$out/ort-both.log" \
+            "(lambda a, b: f'first {next((k for k, (x, y) in enumerate(zip(a, b)) if x != y), len(a))} of {len(b)}')(d[0]['tokens'], d[1]['tokens'])"
+        cat "$out/ort-bench-$dtype-"{ort,cuda}.log >"$out/ort-both.log"
+        told "$dtype, tokens/s" "$out/ort-both.log" \
+            "'; '.join(f'batch {a[\"batch\"]}: ort {a[\"tokens_per_second\"]:,.0f}, cuda {b[\"tokens_per_second\"]:,.0f}' for a, b in zip(*(x['points'] for x in d)))"
+        rm -rf "${bundle:?}"
+    done
+    [[ -n "$dry" ]] || rm -rf "${model:?}"
+}
+
+ort() {
+    if [[ -z "$dry" ]] && ! "$photonc" doctor | grep -q 'with providers .*CUDA'; then
+        table+=("SKIPPED ort: no ONNX Runtime with the CUDA provider; name the folder of its library with PHOTONC_ORT_LIB")
+        echo "${table[-1]}"
+        return
+    fi
+    ort_goldens
+    ort_paper
+}
 
 doctor() { step doctor 30 "$photonc" doctor; }
 
@@ -311,7 +370,7 @@ stress() {
 [[ -n "$dry" ]] || unpack
 for part in "${parts[@]}"; do
     case "$part" in
-    doctor | kernels | goldens | memcheck | racecheck | first | peer | steps | codes | curve) "$part" ;;
+    doctor | kernels | goldens | memcheck | racecheck | ort | first | peer | steps | codes | curve) "$part" ;;
     stress | stress:f32 | stress:bf16) stress "$(cut -s -d: -f2 <<<"$part")" ;;
     profile | profile:*) profile "$(cut -s -d: -f2 <<<"$part")" ;;
     paper | paper:*)

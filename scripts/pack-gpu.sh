@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packs what a machine with a GPU needs to check and measure photonc into .carry/gpu: the program and the tests of the CUDA
-# runtime (release, feature cuda, stripped), the goldens, the trained example, the kernels with their checks, and
-# scripts/gpu.sh. Nothing else of the repository is read there; Rust is not needed there.
+# runtime and of ONNX Runtime (release, features cuda and ort, stripped), the goldens, the trained example, the kernels with
+# their checks, and scripts/gpu.sh. Nothing else of the repository is read there; Rust is not needed there.
 #   scripts/pack-gpu.sh [--peer FILE]     FILE: a PyTorch benchmark to compare with, see the part `peer` of scripts/gpu.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,14 +27,16 @@ mkdir -p "$pack/bin"
 
 # The executable that cargo reports for a target, whatever its folder and hash.
 executable() {
-    cargo "$@" --release --locked --features cuda --message-format=json-render-diagnostics |
+    cargo "$@" --release --locked --features cuda,ort --message-format=json-render-diagnostics |
         python3 -c '
 import json, sys
 found = [line["executable"] for line in map(json.loads, sys.stdin) if line.get("executable")]
 print(found[-1])'
 }
 strip -o "$pack/bin/photonc" "$(executable build --bin photonc)"
-strip -o "$pack/bin/cuda-tests" "$(executable test --test cuda --no-run)"
+for name in cuda ort; do
+    strip -o "$pack/bin/$name-tests" "$(executable test --test "$name" --no-run)"
+done
 
 mkdir -p "$pack/tests" "$pack/src/runtime/cuda"
 cp -r tests/golden "$pack/tests/golden"
@@ -50,7 +52,7 @@ fi
 git rev-parse HEAD >"$pack/commit"
 
 # The programs are most of it.
-gzip -9 "$pack/bin/photonc" "$pack/bin/cuda-tests"
+gzip -9 "$pack"/bin/*
 bytes="$(du -sb "$pack" | cut -f1)"
 if ((bytes > most_bytes)); then
     echo "$pack has $bytes bytes, expected at most $most_bytes" >&2

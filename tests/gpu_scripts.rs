@@ -36,6 +36,7 @@ fn every_part_has_commands_with_limits() {
         "goldens",
         "memcheck",
         "racecheck",
+        "ort",
         "first",
         "peer",
         "steps",
@@ -58,8 +59,8 @@ fn every_part_has_commands_with_limits() {
     }
     assert_eq!(
         dry_run(&["all"]).matches("photonc synth").count(),
-        5,
-        "each size is made once, and two for the codes"
+        6,
+        "each size is made once, two for the codes and one for ONNX Runtime"
     );
     let one = dry_run(&["paper:900m:hiergen:de"]);
     assert!(one.contains("--protocol hiergen --regime de") && one.matches(" bench ").count() == 1, "{one}");
@@ -111,6 +112,18 @@ fn the_tests_it_names_exist() {
     assert!(named >= 6, "{named} names");
 }
 
+#[test]
+fn the_tests_of_onnx_runtime_that_it_names_exist() {
+    let text = std::fs::read_to_string(root().join("tests/ort.rs")).expect("reads");
+    let run = dry_run(&["ort"]);
+    let line = run.lines().find(|line| line.contains("/bin/ort-tests")).expect("runs them");
+    let named = line.split("--exact ").nth(1).and_then(|rest| rest.split(" --").next()).expect("names");
+    assert!(named.split(' ').count() >= 5, "{line}");
+    for name in named.split(' ') {
+        assert!(text.contains(&format!("fn {name}()")), "{name}");
+    }
+}
+
 /// A folder as `pack-gpu.sh` makes it, with programs that only print what the real ones would.
 fn packed(folder: &Path) {
     let write = |name: &str, text: &str| {
@@ -127,6 +140,7 @@ fn packed(folder: &Path) {
     program(
         "bin/photonc",
         r#"case "$1" in
+doctor) [[ -z "${PHOTONC_ORT_LIB:-}" ]] || echo 'version  1.31.1 with providers CUDA, CPU' ;;
 generate) echo '{"tokens": [1], "timing": {"first_token_seconds": 1.25}}' ;;
 bench) echo '{"gpu": "x", "batch": 7, "tokens_per_second": 5000.0, "steady_tokens_per_second": 6500.0, "mbu": 0.5, "mfu": 0.25,
   "tokens_per_second_per_gib": {"top": 3000.0, "all": 2000.0}, "weight_bytes": 1073741824, "points": [{"batch": 1, "tokens_per_second": 1234.5, "steady_tokens_per_second": 2500.0, "mbu": 0.25},
@@ -141,8 +155,9 @@ esac"#,
         "bin/cuda-tests",
         r#"echo running; echo '{"requests": 9, "free_mib": {"end": 1}}'; echo 'test result: ok'"#,
     );
-    let packed =
-        Command::new("gzip").current_dir(folder.join("bin")).args(["photonc", "cuda-tests"]).status();
+    program("bin/ort-tests", "echo 'test result: ok'");
+    let programs = ["photonc", "cuda-tests", "ort-tests"];
+    let packed = Command::new("gzip").current_dir(folder.join("bin")).args(programs).status();
     assert!(packed.expect("runs").success());
     program("stubs/nvidia-smi", "echo 'A GPU, 1.2'");
     program("stubs/compute-sanitizer", "exit 3");
@@ -164,10 +179,11 @@ fn the_table_has_every_part_and_figure() {
     let folder = tempfile::tempdir().expect("a folder");
     packed(folder.path());
     let path = format!("{}/stubs:{}", folder.path().display(), std::env::var("PATH").unwrap_or_default());
-    let run = |parts: &[&str]| {
+    let run = |library: &str, parts: &[&str]| {
         let output = Command::new("bash")
             .current_dir(folder.path())
             .env("PATH", &path)
+            .env("PHOTONC_ORT_LIB", library)
             .args(["gpu.sh", "--work", "work", "--out", "out"])
             .args(parts)
             .output()
@@ -187,7 +203,7 @@ fn the_table_has_every_part_and_figure() {
         "curve",
         "stress",
     ];
-    let (code, table, complaints) = run(&parts);
+    let (code, table, complaints) = run("", &parts);
     assert_eq!((code, complaints.as_str()), (Some(0), ""), "{table}");
     for figure in [
         "A GPU, 1.2",
@@ -210,7 +226,14 @@ fn the_table_has_every_part_and_figure() {
         assert!(table.contains(figure), "{figure}\n{table}");
     }
     assert!(!table.contains("no figure"), "{table}");
-    let (code, table, _) = run(&["memcheck", "doctor"]);
+    let (code, table, _) = run("", &["ort"]);
+    assert_eq!(code, Some(0), "{table}");
+    assert!(table.contains("SKIPPED ort: no ONNX Runtime with the CUDA provider"), "{table}");
+    let (code, table, _) = run("a folder", &["ort"]);
+    assert_eq!(code, Some(0), "{table}");
+    assert!(table.contains("ort-verify-paper-f16"), "{table}");
+    assert!(table.contains("first 1 of 1") && table.contains("batch 1: ort 1,234, cuda 1,234"), "{table}");
+    let (code, table, _) = run("", &["memcheck", "doctor"]);
     assert_eq!(code, Some(1));
     assert!(table.contains("exit 3") && table.contains("ok"), "{table}");
 }

@@ -7,6 +7,7 @@ mod fixture;
 
 use assert_cmd::Command;
 use fixture::bundled::Golden;
+use fixture::deferred::Deferred;
 use fixture::model::PROTOCOLS;
 use fixture::onnx_runtime::{library, options};
 use fixture::{GOLDENS, assert_close};
@@ -14,8 +15,8 @@ use photonc::graph::interp::WeightCache;
 use photonc::graph::text;
 use photonc::ir::dtype::Dtype;
 use photonc::ir::tensor::Tensor;
-use photonc::runtime::backend::Backend as _;
-use photonc::runtime::ort::{Ort, OrtOptions, library};
+use photonc::runtime::backend::Backend;
+use photonc::runtime::ort::{Ort, OrtOptions, Provider, library};
 use photonc::runtime::reference::{BundleWeights, Reference};
 use photonc::runtime::request::{Cancel, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
@@ -31,6 +32,11 @@ const PROMPT: &str = "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16";
 const AHEAD: [RunAhead; 3] =
     [RunAhead::MetaContexts(1), RunAhead::MetaContexts(3), RunAhead::MetaContexts(8)];
 
+/// The CPU, wherever the other tests compute: what copies here reads host memory.
+fn host() -> OrtOptions {
+    OrtOptions { provider: Provider::Cpu, ..options() }
+}
+
 fn ort(golden: &Golden) -> Ort {
     Ort::of_bundle(golden.bundle.clone(), &options()).expect("the library loads")
 }
@@ -42,6 +48,48 @@ fn every_golden_result_is_reproduced() {
         let mut generator = golden.generator(Box::new(ort(&golden)));
         golden.check(name, &mut generator, &AHEAD);
     }
+}
+
+// A GPU has done nothing yet when a copy returns. Here nothing is done before it is waited for.
+#[test]
+fn what_is_queued_is_done_before_it_is_read() {
+    let golden = Golden::of("paper");
+    let backend = Ort::copied_by(golden.bundle.clone(), &host(), Box::new(Deferred::default()));
+    let mut generator = golden.generator(Box::new(backend.expect("the library loads")));
+    golden.check("paper", &mut generator, &AHEAD);
+}
+
+// One buffer under every kind of copy, beside the reference.
+#[test]
+fn copies_between_buffers_are_those_of_the_reference() {
+    let golden = Golden::of("paper");
+    let reference: Box<dyn Backend> = Box::new(Reference::of_bundle(golden.bundle.clone()));
+    let deferred = Ort::copied_by(golden.bundle.clone(), &host(), Box::new(Deferred::default()));
+    let backends: [Box<dyn Backend>; 3] =
+        [reference, Box::new(deferred.expect("the library loads")), Box::new(ort(&golden))];
+    let [expected, deferred, found] = backends.map(|mut backend| {
+        [Dtype::F32, Dtype::F16, Dtype::I64].map(|dtype| {
+            let numbers = |shape: &[usize], from: usize| {
+                let count = from..from + shape.iter().product::<usize>();
+                let tensor = match dtype {
+                    Dtype::I64 => Tensor::ints(shape, count.map(|k| k as i64).collect()),
+                    _ => Tensor::floats(shape, count.map(|k| k as f64).collect()),
+                };
+                tensor.expect("counts agree")
+            };
+            let source = backend.upload(&numbers(&[2, 3, 2, 4], 100), dtype).expect("uploads");
+            let mut cache = backend.upload(&numbers(&[2, 3, 5, 4], 300), dtype).expect("uploads");
+            backend.write(&mut cache, &source, 2, &[3, 1]).expect("writes");
+            drop(source);
+            let rows = backend.gather(&cache, &[1, 0, 1]).expect("gathers");
+            drop(cache);
+            let part = backend.slice(&rows, 2, 1, 3).expect("slices");
+            let none = backend.slice(&rows, 2, 1, 0).expect("slices");
+            [rows, part, none].map(|buffer| backend.download(&buffer).expect("downloads"))
+        })
+    });
+    assert_eq!(found, expected);
+    assert_eq!(deferred, expected);
 }
 
 // Both samplers draw what the reference draws, and poisoned buffers change nothing.

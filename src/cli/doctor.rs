@@ -107,11 +107,19 @@ fn not_built(part: &'static str, install: &'static str) -> Found {
 
 #[cfg(feature = "ort")]
 fn ort() -> Found {
-    use crate::runtime::ort::library::find;
-    match find(None) {
+    use crate::runtime::ort::{cuda, library};
+    match library::find(None) {
         Ok(found) => {
-            let short = |name: &String| name.trim_end_matches("ExecutionProvider").to_owned();
-            let providers: Vec<String> = found.providers.iter().map(short).collect();
+            let told = |name: &String| {
+                let short = name.trim_end_matches("ExecutionProvider");
+                let missing = if name == cuda::NAME { cuda::missing() } else { Vec::new() };
+                match missing.split_first() {
+                    None => short.to_owned(),
+                    Some((first, [])) => format!("{short} (lacks {first})"),
+                    Some((first, more)) => format!("{short} (lacks {first} and {} more)", more.len()),
+                }
+            };
+            let providers: Vec<String> = found.providers.iter().map(told).collect();
             let version = format!("{} with providers {}", found.version, providers.join(", "));
             let place = found.place.display().to_string();
             Found { version: Some(version), place: Some(place), missing: Vec::new() }

@@ -29,7 +29,7 @@ pub struct OrtArgs {
 enum ProviderName {
     /// The CPU
     Cpu,
-    /// The GPU that --device names; every run copies its inputs there and its outputs back
+    /// The GPU that --device names, which then has the caches too
     Cuda,
 }
 

@@ -1,23 +1,26 @@
 //! ONNX models of target `portable` in ONNX Runtime, whose library is loaded when it is used. Buffers are ONNX Runtime's
-//! tensors in host memory: graphs read them where they lie, caches included, and what a graph yields is kept without a
-//! copy. One set of threads serves all graphs.
+//! tensors in the memory where its provider computes: graphs read them where they lie, caches included, and what a graph
+//! yields stays there. One set of threads serves all graphs.
 
-mod cuda;
+pub mod copies;
+pub mod cuda;
+mod cudart;
 pub mod library;
+mod memory;
 
 use super::backend::BackendError;
-use super::portable::{
-    Elements, ElementsMut, ElementsRef, Engine, Input, Output, Portable, Typed, no_elements,
-};
+use super::portable::{Elements, Engine, Input, Output, Portable, no_elements};
+use super::region::Piece;
 use crate::bundle::Bundle;
 use crate::ir::dtype::Dtype;
+use copies::Copies;
+use half::f16;
 use library::Found;
+use memory::{Block, Memory};
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::logging::LogLevel;
+use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{Session, SessionInputValue};
-use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, TensorRef, ValueType};
-use std::fmt::Debug;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -51,7 +54,7 @@ pub enum Provider {
     /// The CPU.
     #[default]
     Cpu,
-    /// An NVIDIA GPU by its number. Buffers stay in host memory, so every run copies its inputs there and its outputs back.
+    /// An NVIDIA GPU by its number. Buffers are in its memory.
     Cuda {
         /// Number of the GPU.
         device: usize,
@@ -62,6 +65,7 @@ pub enum Provider {
 pub struct OrtEngine {
     environment: Environment,
     provider: Provider,
+    memory: Memory,
 }
 
 /// What a process has loaded: there is one library and one set of threads for all.
@@ -82,6 +86,22 @@ impl Ort {
     pub fn of_bundle(bundle: Bundle, options: &OrtOptions) -> Result<Self, BackendError> {
         let unavailable = |message| BackendError::Unavailable { backend: NAME, message };
         Ok(Portable::new(bundle, OrtEngine::open(options).map_err(unavailable)?))
+    }
+
+    /// The same on the CPU, with `copies` between its buffers in place of its own.
+    ///
+    /// # Errors
+    /// As `of_bundle`.
+    pub fn copied_by(
+        bundle: Bundle,
+        options: &OrtOptions,
+        copies: Box<dyn Copies>,
+    ) -> Result<Self, BackendError> {
+        let unavailable = |message| BackendError::Unavailable { backend: NAME, message };
+        let options = &OrtOptions { provider: Provider::Cpu, ..options.clone() };
+        let mut engine = OrtEngine::open(options).map_err(unavailable)?;
+        engine.memory.copy_by(copies).map_err(unavailable)?;
+        Ok(Portable::new(bundle, engine))
     }
 }
 
@@ -108,17 +128,24 @@ impl OrtEngine {
         if let Provider::Cuda { .. } = options.provider {
             cuda::check(&found)?;
         }
-        Ok(OrtEngine { environment, provider: options.provider })
+        let provider = options.provider;
+        let memory =
+            Memory::of(provider, |model| builder(&environment, provider)?.commit_from_memory(model))?;
+        Ok(OrtEngine { environment, provider, memory })
     }
 
     fn builder(&self) -> ort::Result<SessionBuilder> {
-        let builder = Session::builder(&self.environment)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_config_entry(EXACT_QUANTISED.0, EXACT_QUANTISED.1)?;
-        match self.provider {
-            Provider::Cpu => Ok(builder),
-            Provider::Cuda { device } => Ok(builder.with_execution_providers([cuda::provider(device)])?),
-        }
+        builder(&self.environment, self.provider)
+    }
+}
+
+fn builder(environment: &Environment, provider: Provider) -> ort::Result<SessionBuilder> {
+    let builder = Session::builder(environment)?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_config_entry(EXACT_QUANTISED.0, EXACT_QUANTISED.1)?;
+    match provider {
+        Provider::Cpu => Ok(builder),
+        Provider::Cuda { device } => Ok(builder.with_execution_providers([cuda::provider(device)])?),
     }
 }
 
@@ -148,118 +175,52 @@ fn words(error: ort::Error) -> String {
     error.to_string()
 }
 
-fn stored<T>(shape: &[usize], values: Vec<T>) -> Result<DynValue, String>
-where
-    T: PrimitiveTensorElementType + Clone + Debug + 'static,
-{
-    Tensor::from_array((shape, values)).map(Tensor::into_dyn).map_err(words)
-}
-
-fn slice_of<T: PrimitiveTensorElementType>(value: &DynValue) -> Result<&[T], String> {
-    value.try_extract_tensor::<T>().map(|(_, elements)| elements).map_err(words)
-}
-
-fn slice_mut<T: PrimitiveTensorElementType>(value: &mut DynValue) -> Result<&mut [T], String> {
-    value.try_extract_tensor_mut::<T>().map(|(_, elements)| elements).map_err(words)
-}
-
-/// Tensor elements of a buffer, where they lie, under the buffer's sizes.
-fn input<'v>(input: &Input<'v, DynValue>) -> Result<SessionInputValue<'v>, String> {
-    fn view<'v, T>(shape: &'v [usize], values: &'v [T]) -> Result<SessionInputValue<'v>, String>
-    where
-        T: PrimitiveTensorElementType + Clone + Debug + 'static,
-    {
-        Ok(TensorRef::from_array_view((shape, values)).map_err(words)?.into())
-    }
-    match OrtEngine::elements(input.storage, input.dtype)? {
-        Typed::F32(values) => view(input.shape, values),
-        Typed::F16(values) => view(input.shape, values),
-        Typed::I64(values) => view(input.shape, values),
-        Typed::Bool(values) => view(input.shape, values),
-    }
-}
-
-/// What a graph has yielded, as a buffer of its own.
-fn output(value: DynValue, inputs: &[Input<'_, DynValue>]) -> Result<Output<DynValue>, String> {
-    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
-        return Err(format!("it yields {}, expected a tensor", value.dtype()));
-    };
-    let dtype = match ty {
-        TensorElementType::Float32 => Dtype::F32,
-        TensorElementType::Float16 => Dtype::F16,
-        TensorElementType::Int64 => Dtype::I64,
-        TensorElementType::Bool => Dtype::Bool,
-        other => return Err(format!("it yields elements of type {other}")),
-    };
-    let shape = shape.iter().map(|size| usize::try_from(*size).map_err(|error| error.to_string()));
-    let shape: Vec<usize> = shape.collect::<Result<_, _>>()?;
-    let elements = OrtEngine::elements(&value, dtype)?;
-    // An output that only passes an input on may be that input's memory, which its buffer goes on to change.
-    for input in inputs.iter().filter(|input| input.dtype == dtype) {
-        if start(&OrtEngine::elements(input.storage, dtype)?) == start(&elements) {
-            let storage = OrtEngine::keep(&shape, copied(&elements))?;
-            return Ok(Output { dtype, shape, storage });
-        }
-    }
-    Ok(Output { dtype, shape, storage: value })
-}
-
-/// Address of the first element.
-fn start(elements: &ElementsRef<'_>) -> *const u8 {
+/// Elements as ONNX Runtime has them in memory.
+fn bytes(elements: &Elements) -> (Dtype, Vec<u8>) {
     match elements {
-        Typed::F32(values) => values.as_ptr().cast(),
-        Typed::F16(values) => values.as_ptr().cast(),
-        Typed::I64(values) => values.as_ptr().cast(),
-        Typed::Bool(values) => values.as_ptr().cast(),
+        Elements::F32(values) => (Dtype::F32, values.iter().flat_map(|value| value.to_ne_bytes()).collect()),
+        Elements::F16(values) => (Dtype::F16, values.iter().flat_map(|value| value.to_ne_bytes()).collect()),
+        Elements::I64(values) => (Dtype::I64, values.iter().flat_map(|value| value.to_ne_bytes()).collect()),
+        Elements::Bool(values) => (Dtype::Bool, values.iter().map(|value| u8::from(*value)).collect()),
     }
 }
 
-fn copied(elements: &ElementsRef<'_>) -> Elements {
-    match elements {
-        Typed::F32(values) => Typed::F32(values.to_vec()),
-        Typed::F16(values) => Typed::F16(values.to_vec()),
-        Typed::I64(values) => Typed::I64(values.to_vec()),
-        Typed::Bool(values) => Typed::Bool(values.to_vec()),
+/// The reverse.
+fn elements(dtype: Dtype, bytes: &[u8]) -> Result<Elements, String> {
+    match dtype {
+        Dtype::F32 => Ok(Elements::F32(parts(bytes).map(f32::from_ne_bytes).collect())),
+        Dtype::F16 => Ok(Elements::F16(parts(bytes).map(f16::from_ne_bytes).collect())),
+        Dtype::I64 => Ok(Elements::I64(parts(bytes).map(i64::from_ne_bytes).collect())),
+        Dtype::Bool => Ok(Elements::Bool(bytes.iter().map(|byte| *byte != 0).collect())),
+        Dtype::Bf16 => Err(no_elements(dtype)),
     }
+}
+
+/// Bytes by the element.
+fn parts<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
+    bytes.chunks_exact(N).filter_map(|part| part.try_into().ok())
 }
 
 impl Engine for OrtEngine {
     const NAME: &'static str = NAME;
-    type Storage = DynValue;
+    type Storage = Block;
     type Plan = Session;
 
-    fn keep(shape: &[usize], elements: Elements) -> Result<DynValue, String> {
-        match elements {
-            Typed::F32(values) => stored(shape, values),
-            Typed::F16(values) => stored(shape, values),
-            Typed::I64(values) => stored(shape, values),
-            Typed::Bool(values) => stored(shape, values),
-        }
+    fn allocate(&self, dtype: Dtype, shape: &[usize]) -> Result<Block, String> {
+        self.memory.zeros(dtype, shape)
     }
 
-    fn elements(storage: &DynValue, dtype: Dtype) -> Result<ElementsRef<'_>, String> {
-        match dtype {
-            Dtype::I64 => slice_of(storage).map(Typed::I64),
-            Dtype::Bool => slice_of(storage).map(Typed::Bool),
-            Dtype::F16 => slice_of(storage).map(Typed::F16),
-            Dtype::F32 => slice_of(storage).map(Typed::F32),
-            Dtype::Bf16 => Err(no_elements(dtype)),
-        }
+    fn keep(&self, shape: &[usize], elements: Elements) -> Result<Block, String> {
+        let (dtype, bytes) = bytes(&elements);
+        self.memory.upload(dtype, shape, &bytes)
     }
 
-    fn change<R>(
-        storage: &mut DynValue,
-        dtype: Dtype,
-        write: impl FnOnce(ElementsMut<'_>) -> R,
-    ) -> Result<R, String> {
-        let elements = match dtype {
-            Dtype::I64 => slice_mut(storage).map(Typed::I64),
-            Dtype::Bool => slice_mut(storage).map(Typed::Bool),
-            Dtype::F16 => slice_mut(storage).map(Typed::F16),
-            Dtype::F32 => slice_mut(storage).map(Typed::F32),
-            Dtype::Bf16 => return Err(no_elements(dtype)),
-        };
-        elements.map(write)
+    fn fetch(&self, block: &Block, dtype: Dtype) -> Result<Elements, String> {
+        elements(dtype, &self.memory.download(block)?)
+    }
+
+    fn copy(&self, target: &mut Block, source: &Block, dtype: Dtype, pieces: &[Piece]) -> Result<(), String> {
+        self.memory.copy(target, source, dtype, pieces)
     }
 
     fn load(&self, path: &Path) -> Result<Session, String> {
@@ -273,10 +234,11 @@ impl Engine for OrtEngine {
         self.builder().and_then(load).map_err(words)
     }
 
-    fn run(session: &mut Session, inputs: &[Input<'_, DynValue>]) -> Result<Vec<Output<DynValue>>, String> {
-        let given = inputs.iter().map(|value| Ok((value.name, input(value)?)));
-        let given: Vec<(&str, SessionInputValue<'_>)> = given.collect::<Result<_, String>>()?;
-        let outputs = session.run(given).map_err(words)?;
-        outputs.into_iter().map(|(_, value)| output(value, inputs)).collect()
+    fn run(&self, session: &mut Session, inputs: &[Input<'_, Block>]) -> Result<Vec<Output<Block>>, String> {
+        self.memory.run(session, inputs)
+    }
+
+    fn wait(&self) -> Result<(), String> {
+        self.memory.wait()
     }
 }

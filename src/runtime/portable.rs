@@ -1,11 +1,11 @@
-//! ONNX models of target `portable` in an engine whose tensors are host memory: what tract and ONNX Runtime have in
-//! common. Owns the models of a bundle by name, the binding of inputs and all work on buffers; knows no engine.
+//! ONNX models of target `portable` in an engine: what tract and ONNX Runtime have in common. Owns the models of a bundle by
+//! name, the binding of inputs and what is to be copied between buffers; knows no engine, nor where its tensors lie.
 //!
 //! A graph is loaded when it first runs, because engines pack the weights of each for themselves: memory is that of the
 //! graphs in use.
 
 use super::backend::{Backend, BackendError, Buffer, Outputs};
-use super::region::{self, RegionError, View};
+use super::region::{self, Piece};
 use crate::bundle::{Bundle, Layout};
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
@@ -17,25 +17,18 @@ use std::path::Path;
 /// The target whose models are read.
 pub const TARGET: &str = "portable";
 
-/// One of the element types that portable models have.
-#[derive(Clone, Copy, Debug)]
-pub enum Typed<F, H, I, B> {
+/// Elements in host memory, of one of the types that portable models have.
+#[derive(Clone, Debug)]
+pub enum Elements {
     /// `f32`.
-    F32(F),
+    F32(Vec<f32>),
     /// `f16`.
-    F16(H),
+    F16(Vec<f16>),
     /// `i64`.
-    I64(I),
+    I64(Vec<i64>),
     /// `bool`.
-    Bool(B),
+    Bool(Vec<bool>),
 }
-
-/// Elements of their own.
-pub type Elements = Typed<Vec<f32>, Vec<f16>, Vec<i64>, Vec<bool>>;
-/// Elements of an engine's tensor, row-major.
-pub type ElementsRef<'a> = Typed<&'a [f32], &'a [f16], &'a [i64], &'a [bool]>;
-/// The same for writing.
-pub type ElementsMut<'a> = Typed<&'a mut [f32], &'a mut [f16], &'a mut [i64], &'a mut [bool]>;
 
 /// A value that a graph reads.
 pub struct Input<'a, S> {
@@ -72,7 +65,7 @@ pub struct OnnxGraph {
     pub outputs: Vec<String>,
 }
 
-/// What runs ONNX models on tensors in host memory. Errors are in the engine's words.
+/// What runs ONNX models on tensors of its own. Errors are in the engine's words.
 pub trait Engine {
     /// Name in options and messages.
     const NAME: &'static str;
@@ -81,27 +74,35 @@ pub trait Engine {
     /// A model ready to run.
     type Plan;
 
+    /// A tensor of zeros.
+    ///
+    /// # Errors
+    /// No room, or no elements of this type.
+    fn allocate(&self, dtype: Dtype, shape: &[usize]) -> Result<Self::Storage, String>;
+
     /// A tensor of these sizes and elements, as many as the sizes say.
     ///
     /// # Errors
     /// No room.
-    fn keep(shape: &[usize], elements: Elements) -> Result<Self::Storage, String>;
+    fn keep(&self, shape: &[usize], elements: Elements) -> Result<Self::Storage, String>;
 
-    /// The elements of a tensor, which are of type `dtype`.
+    /// The elements of a tensor, which are of type `dtype`, once they are there.
     ///
     /// # Errors
-    /// They are of another type.
-    fn elements(storage: &Self::Storage, dtype: Dtype) -> Result<ElementsRef<'_>, String>;
+    /// They are of another type, or what writes them has failed.
+    fn fetch(&self, storage: &Self::Storage, dtype: Dtype) -> Result<Elements, String>;
 
-    /// Lets `write` change the elements of a tensor.
+    /// Copies pieces of one tensor into another; the elements of both are of type `dtype`.
     ///
     /// # Errors
-    /// They are of another type.
-    fn change<R>(
-        storage: &mut Self::Storage,
+    /// They are of another type, or a piece is past the end.
+    fn copy(
+        &self,
+        target: &mut Self::Storage,
+        source: &Self::Storage,
         dtype: Dtype,
-        write: impl FnOnce(ElementsMut<'_>) -> R,
-    ) -> Result<R, String>;
+        pieces: &[Piece],
+    ) -> Result<(), String>;
 
     /// Loads the model at `path`; its weights stand beside it.
     ///
@@ -120,9 +121,18 @@ pub trait Engine {
     /// # Errors
     /// Inputs that do not fit, or a failing operation.
     fn run(
+        &self,
         plan: &mut Self::Plan,
         inputs: &[Input<'_, Self::Storage>],
     ) -> Result<Vec<Output<Self::Storage>>, String>;
+
+    /// Waits for what it has been asked for.
+    ///
+    /// # Errors
+    /// Something asked for has failed.
+    fn wait(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Graphs of a bundle in an engine.
@@ -161,13 +171,12 @@ impl<E: Engine> Portable<E> {
         Ok(())
     }
 
-    fn model(&mut self, graph: &str) -> Result<&mut Model<E::Plan>, BackendError> {
+    fn ensure(&mut self, graph: &str) -> Result<(), BackendError> {
         if !self.loaded.contains_key(graph) {
             let model = self.load(graph)?;
             self.loaded.insert(graph.to_owned(), model);
         }
-        let missing = || BackendError::NoGraph { graph: graph.to_owned(), backend: E::NAME };
-        self.loaded.get_mut(graph).ok_or_else(missing)
+        Ok(())
     }
 
     fn load(&self, graph: &str) -> Result<Model<E::Plan>, BackendError> {
@@ -183,32 +192,19 @@ impl<E: Engine> Portable<E> {
         })
     }
 
-    fn keep(dtype: Dtype, shape: Vec<usize>, elements: Elements) -> Result<Buffer, BackendError> {
-        let storage = E::keep(&shape, elements).map_err(Self::failed)?;
+    fn storage(&self, dtype: Dtype, shape: &[usize]) -> Result<E::Storage, BackendError> {
+        match dtype {
+            Dtype::Bf16 => Err(BackendError::Elements { dtype }),
+            _ => self.engine.allocate(dtype, shape).map_err(Self::failed),
+        }
+    }
+
+    /// A new buffer that takes pieces of another and nothing else.
+    fn part(&self, source: &Buffer, shape: Vec<usize>, pieces: &[Piece]) -> Result<Buffer, BackendError> {
+        let dtype = source.dtype();
+        let mut storage = self.storage(dtype, &shape)?;
+        self.engine.copy(&mut storage, source.storage()?, dtype, pieces).map_err(Self::failed)?;
         Ok(Buffer::new(dtype, shape, storage))
-    }
-
-    fn elements(buffer: &Buffer) -> Result<ElementsRef<'_>, BackendError> {
-        E::elements(buffer.storage()?, buffer.dtype()).map_err(Self::failed)
-    }
-
-    /// A new buffer with the elements that `part` takes from each type of array.
-    fn part(
-        source: &Buffer,
-        shape: Vec<usize>,
-        floats: impl FnOnce(View<'_, f32>) -> Result<Vec<f32>, RegionError>,
-        halves: impl FnOnce(View<'_, f16>) -> Result<Vec<f16>, RegionError>,
-        ints: impl FnOnce(View<'_, i64>) -> Result<Vec<i64>, RegionError>,
-        bools: impl FnOnce(View<'_, bool>) -> Result<Vec<bool>, RegionError>,
-    ) -> Result<Buffer, BackendError> {
-        let sizes = source.shape();
-        let elements = match Self::elements(source)? {
-            Typed::F32(data) => Typed::F32(floats(View { data, shape: sizes })?),
-            Typed::F16(data) => Typed::F16(halves(View { data, shape: sizes })?),
-            Typed::I64(data) => Typed::I64(ints(View { data, shape: sizes })?),
-            Typed::Bool(data) => Typed::Bool(bools(View { data, shape: sizes })?),
-        };
-        Self::keep(source.dtype(), shape, elements)
     }
 
     fn failed(message: String) -> BackendError {
@@ -245,38 +241,32 @@ impl<E: Engine> Backend for Portable<E> {
     }
 
     fn allocate(&mut self, dtype: Dtype, shape: &[usize]) -> Result<Buffer, BackendError> {
-        let count = shape.iter().product();
-        let elements = match dtype {
-            Dtype::F32 => Typed::F32(vec![0.0; count]),
-            Dtype::F16 => Typed::F16(vec![f16::ZERO; count]),
-            Dtype::I64 => Typed::I64(vec![0; count]),
-            Dtype::Bool => Typed::Bool(vec![false; count]),
-            Dtype::Bf16 => return Err(BackendError::Elements { dtype }),
-        };
-        Self::keep(dtype, shape.to_vec(), elements)
+        Ok(Buffer::new(dtype, shape.to_vec(), self.storage(dtype, shape)?))
     }
 
     fn upload(&mut self, tensor: &Tensor, dtype: Dtype) -> Result<Buffer, BackendError> {
         let elements = match (&tensor.data, dtype) {
             (Data::Float(values), Dtype::F32) => {
-                Typed::F32(values.iter().map(|value| *value as f32).collect())
+                Elements::F32(values.iter().map(|value| *value as f32).collect())
             }
             (Data::Float(values), Dtype::F16) => {
-                Typed::F16(values.iter().map(|value| f16::from_f64(*value)).collect())
+                Elements::F16(values.iter().map(|value| f16::from_f64(*value)).collect())
             }
-            (Data::Int(values), Dtype::I64) => Typed::I64(values.to_vec()),
-            (Data::Bool(values), Dtype::Bool) => Typed::Bool(values.to_vec()),
+            (Data::Int(values), Dtype::I64) => Elements::I64(values.to_vec()),
+            (Data::Bool(values), Dtype::Bool) => Elements::Bool(values.to_vec()),
             _ => return Err(BackendError::Elements { dtype }),
         };
-        Self::keep(dtype, tensor.shape.clone(), elements)
+        let storage = self.engine.keep(&tensor.shape, elements).map_err(Self::failed)?;
+        Ok(Buffer::new(dtype, tensor.shape.clone(), storage))
     }
 
     fn download(&mut self, buffer: &Buffer) -> Result<Tensor, BackendError> {
-        let data = match Self::elements(buffer)? {
-            Typed::F32(values) => Data::float(values.iter().map(|value| f64::from(*value)).collect()),
-            Typed::F16(values) => Data::float(values.iter().map(|value| value.to_f64()).collect()),
-            Typed::I64(values) => Data::int(values.to_vec()),
-            Typed::Bool(values) => Data::bool(values.to_vec()),
+        let elements = self.engine.fetch(buffer.storage()?, buffer.dtype()).map_err(Self::failed)?;
+        let data = match elements {
+            Elements::F32(values) => Data::float(values.into_iter().map(f64::from).collect()),
+            Elements::F16(values) => Data::float(values.into_iter().map(f64::from).collect()),
+            Elements::I64(values) => Data::int(values),
+            Elements::Bool(values) => Data::bool(values),
         };
         Ok(Tensor { shape: buffer.shape().to_vec(), data })
     }
@@ -288,37 +278,18 @@ impl<E: Engine> Backend for Portable<E> {
         axis: usize,
         offsets: &[usize],
     ) -> Result<(), BackendError> {
-        let (dtype, shape) = (target.dtype(), target.shape().to_vec());
-        let from = Self::elements(source)?;
-        let view = source.shape();
-        let write = |into: ElementsMut<'_>| match (into, from) {
-            (Typed::F32(into), Typed::F32(data)) => {
-                Ok(region::write(into, &shape, View { data, shape: view }, axis, offsets)?)
-            }
-            (Typed::F16(into), Typed::F16(data)) => {
-                Ok(region::write(into, &shape, View { data, shape: view }, axis, offsets)?)
-            }
-            (Typed::I64(into), Typed::I64(data)) => {
-                Ok(region::write(into, &shape, View { data, shape: view }, axis, offsets)?)
-            }
-            (Typed::Bool(into), Typed::Bool(data)) => {
-                Ok(region::write(into, &shape, View { data, shape: view }, axis, offsets)?)
-            }
-            _ => Err(BackendError::Elements { dtype }),
-        };
-        E::change(target.storage_mut()?, dtype, write).map_err(Self::failed)?
+        let dtype = target.dtype();
+        if source.dtype() != dtype {
+            return Err(BackendError::Elements { dtype });
+        }
+        let pieces = region::written(target.shape(), source.shape(), axis, offsets)?;
+        self.engine.copy(target.storage_mut()?, source.storage()?, dtype, &pieces).map_err(Self::failed)
     }
 
     fn gather(&mut self, source: &Buffer, rows: &[usize]) -> Result<Buffer, BackendError> {
+        let pieces = region::gathered(source.shape(), rows)?;
         let shape = [&[rows.len()], source.shape().get(1..).unwrap_or_default()].concat();
-        Self::part(
-            source,
-            shape,
-            |view| region::gather(view, rows),
-            |view| region::gather(view, rows),
-            |view| region::gather(view, rows),
-            |view| region::gather(view, rows),
-        )
+        self.part(source, shape, &pieces)
     }
 
     fn slice(
@@ -328,22 +299,18 @@ impl<E: Engine> Backend for Portable<E> {
         start: usize,
         len: usize,
     ) -> Result<Buffer, BackendError> {
+        let piece = region::sliced(source.shape(), axis, start, len)?;
         let mut shape = source.shape().to_vec();
         shape.iter_mut().skip(axis).take(1).for_each(|size| *size = len);
-        Self::part(
-            source,
-            shape,
-            |view| region::slice(view, axis, start, len),
-            |view| region::slice(view, axis, start, len),
-            |view| region::slice(view, axis, start, len),
-            |view| region::slice(view, axis, start, len),
-        )
+        self.part(source, shape, &[piece])
     }
 
     fn run(&mut self, graph: &str, inputs: &[(&str, &Buffer)]) -> Result<Outputs, BackendError> {
-        let model = self.model(graph)?;
+        self.ensure(graph)?;
+        let missing = || BackendError::NoGraph { graph: graph.to_owned(), backend: E::NAME };
+        let model = self.loaded.get_mut(graph).ok_or_else(missing)?;
         let bound = bind::<E::Storage>(graph, &model.inputs, inputs)?;
-        let outputs = E::run(&mut model.plan, &bound).map_err(|message| BackendError::Run {
+        let outputs = self.engine.run(&mut model.plan, &bound).map_err(|message| BackendError::Run {
             graph: graph.to_owned(),
             backend: E::NAME,
             message,
@@ -354,6 +321,10 @@ impl<E: Engine> Backend for Portable<E> {
     }
 
     fn prepare(&mut self, graph: &str) -> Result<(), BackendError> {
-        self.model(graph).map(|_| ())
+        self.ensure(graph)
+    }
+
+    fn synchronize(&mut self) -> Result<(), BackendError> {
+        self.engine.wait().map_err(|message| BackendError::Device { backend: E::NAME, message })
     }
 }

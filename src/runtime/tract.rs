@@ -4,11 +4,11 @@
 mod exact;
 mod largest;
 
-use super::portable::{
-    Elements, ElementsMut, ElementsRef, Engine, Input, Output, Portable, Typed, no_elements,
-};
+use super::portable::{Elements, Engine, Input, Output, Portable, no_elements};
+use super::region::{self, Piece};
 use crate::bundle::Bundle;
 use crate::ir::dtype::Dtype;
+use half::f16;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -82,6 +82,12 @@ fn slice_of<T: Datum>(stored: &Stored) -> Result<&[T], String> {
     stored.try_as_plain_ram().and_then(|view| view.as_slice::<T>()).map_err(words)
 }
 
+fn copy<T: Datum + Copy>(target: &mut Storage, source: &Storage, pieces: &[Piece]) -> Result<(), String> {
+    let mut plain = Arc::make_mut(target).try_as_plain_ram_mut().map_err(words)?;
+    let into = plain.as_slice_mut::<T>().map_err(words)?;
+    region::copy(into, slice_of(source)?, pieces).map_err(|error| error.to_string())
+}
+
 /// What a graph reads: the tensor under the buffer's sizes.
 fn value(input: &Input<'_, Storage>) -> TractResult<TValue> {
     if input.storage.shape() == input.shape {
@@ -111,40 +117,51 @@ impl Engine for TractEngine {
     type Storage = Storage;
     type Plan = Arc<TypedRunnableModel>;
 
-    fn keep(shape: &[usize], elements: Elements) -> Result<Storage, String> {
-        let stored = match elements {
-            Typed::F32(values) => Stored::from_shape(shape, &values),
-            Typed::F16(values) => Stored::from_shape(shape, &values),
-            Typed::I64(values) => Stored::from_shape(shape, &values),
-            Typed::Bool(values) => Stored::from_shape(shape, &values),
+    fn allocate(&self, dtype: Dtype, shape: &[usize]) -> Result<Storage, String> {
+        let stored = match dtype {
+            Dtype::F32 => Stored::zero::<f32>(shape),
+            Dtype::F16 => Stored::zero::<f16>(shape),
+            Dtype::I64 => Stored::zero::<i64>(shape),
+            Dtype::Bool => Stored::zero_dt(DatumType::Bool, shape),
+            Dtype::Bf16 => return Err(no_elements(dtype)),
         };
         stored.map(Storage::new).map_err(words)
     }
 
-    fn elements(storage: &Storage, dtype: Dtype) -> Result<ElementsRef<'_>, String> {
+    fn keep(&self, shape: &[usize], elements: Elements) -> Result<Storage, String> {
+        let stored = match elements {
+            Elements::F32(values) => Stored::from_shape(shape, &values),
+            Elements::F16(values) => Stored::from_shape(shape, &values),
+            Elements::I64(values) => Stored::from_shape(shape, &values),
+            Elements::Bool(values) => Stored::from_shape(shape, &values),
+        };
+        stored.map(Storage::new).map_err(words)
+    }
+
+    fn fetch(&self, storage: &Storage, dtype: Dtype) -> Result<Elements, String> {
         match dtype {
-            Dtype::I64 => slice_of(storage).map(Typed::I64),
-            Dtype::Bool => slice_of(storage).map(Typed::Bool),
-            Dtype::F16 => slice_of(storage).map(Typed::F16),
-            Dtype::F32 => slice_of(storage).map(Typed::F32),
+            Dtype::F32 => slice_of(storage).map(|values| Elements::F32(values.to_vec())),
+            Dtype::F16 => slice_of(storage).map(|values| Elements::F16(values.to_vec())),
+            Dtype::I64 => slice_of(storage).map(|values| Elements::I64(values.to_vec())),
+            Dtype::Bool => slice_of(storage).map(|values| Elements::Bool(values.to_vec())),
             Dtype::Bf16 => Err(no_elements(dtype)),
         }
     }
 
-    fn change<R>(
-        storage: &mut Storage,
+    fn copy(
+        &self,
+        target: &mut Storage,
+        source: &Storage,
         dtype: Dtype,
-        write: impl FnOnce(ElementsMut<'_>) -> R,
-    ) -> Result<R, String> {
-        let mut plain = Arc::make_mut(storage).try_as_plain_ram_mut().map_err(words)?;
-        let elements = match dtype {
-            Dtype::I64 => plain.as_slice_mut().map(Typed::I64),
-            Dtype::Bool => plain.as_slice_mut().map(Typed::Bool),
-            Dtype::F16 => plain.as_slice_mut().map(Typed::F16),
-            Dtype::F32 => plain.as_slice_mut().map(Typed::F32),
-            Dtype::Bf16 => return Err(no_elements(dtype)),
-        };
-        Ok(write(elements.map_err(words)?))
+        pieces: &[Piece],
+    ) -> Result<(), String> {
+        match dtype {
+            Dtype::F32 => copy::<f32>(target, source, pieces),
+            Dtype::F16 => copy::<f16>(target, source, pieces),
+            Dtype::I64 => copy::<i64>(target, source, pieces),
+            Dtype::Bool => copy::<bool>(target, source, pieces),
+            Dtype::Bf16 => Err(no_elements(dtype)),
+        }
     }
 
     fn load(&self, path: &Path) -> Result<Self::Plan, String> {
@@ -156,7 +173,11 @@ impl Engine for TractEngine {
         plan(model, Some(folder)).map_err(words)
     }
 
-    fn run(plan: &mut Self::Plan, inputs: &[Input<'_, Storage>]) -> Result<Vec<Output<Storage>>, String> {
+    fn run(
+        &self,
+        plan: &mut Self::Plan,
+        inputs: &[Input<'_, Storage>],
+    ) -> Result<Vec<Output<Storage>>, String> {
         let given = inputs.iter().map(value).collect::<TractResult<_>>().map_err(words)?;
         let outputs = plan.run(given).map_err(words)?;
         outputs.into_iter().map(output).collect::<TractResult<_>>().map_err(words)

@@ -1,21 +1,24 @@
-//! The CUDA execution provider. Owns what can be said of it before a graph is loaded; refuses to fall back to the CPU.
+//! The CUDA execution provider. Owns its options and what can be said of it before a graph is loaded; refuses to fall back to
+//! the CPU.
 
 use super::library::Found;
 use crate::places::{entries, prefixes};
 use ort::ep::cuda::{CUDA_DYLIBS, CUDNN_DYLIBS};
-use ort::ep::{CUDA, ExecutionProviderDispatch};
+use ort::ep::{ArenaExtendStrategy, CUDA, ExecutionProviderDispatch};
 use std::path::PathBuf;
 
 /// What ONNX Runtime calls it.
-const NAME: &str = "CUDAExecutionProvider";
+pub const NAME: &str = "CUDAExecutionProvider";
 
 /// The provider for a GPU. f32 products stay f32: TF32 would keep 10 bits of them.
 pub(super) fn provider(device: usize) -> ExecutionProviderDispatch {
     let device = i32::try_from(device).unwrap_or(i32::MAX);
-    CUDA::default().with_device_id(device).with_tf32(false).build().error_on_failure()
+    let provider = CUDA::default().with_device_id(device).with_tf32(false);
+    // Each graph has memory of its own: doubling it, as is usual, leaves half of it unused.
+    provider.with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested).build().error_on_failure()
 }
 
-/// Loads what the provider needs from Python packages; what is not there is left to the system.
+/// Loads what the provider needs.
 ///
 /// # Errors
 /// The library has no such provider, or a library that it needs is nowhere: which, and how to get it.
@@ -26,15 +29,7 @@ pub(super) fn check(found: &Found) -> Result<(), String> {
             found.place.display()
         ));
     }
-    let folders: Vec<PathBuf> = prefixes().iter().flat_map(|prefix| folders(prefix)).collect();
-    let mut missing = Vec::new();
-    for name in CUDA_DYLIBS.iter().chain(CUDNN_DYLIBS) {
-        let places = folders.iter().map(|folder| folder.join(name)).filter(|path| path.exists());
-        let mut places = places.chain([PathBuf::from(name)]);
-        if !places.any(|place| ort::util::preload_dylib(place).is_ok()) {
-            missing.push(*name);
-        }
-    }
+    let missing = missing();
     if missing.is_empty() {
         return Ok(());
     }
@@ -42,6 +37,18 @@ pub(super) fn check(found: &Found) -> Result<(), String> {
         "the CUDA execution provider lacks {}; install them with `pip install onnxruntime-gpu[cuda,cudnn]`, or make the system find them (LD_LIBRARY_PATH)",
         missing.join(", ")
     ))
+}
+
+/// Loads what the provider needs from Python packages, else from where the system looks. Yields the names of what is in neither.
+#[must_use]
+pub fn missing() -> Vec<&'static str> {
+    let folders: Vec<PathBuf> = prefixes().iter().flat_map(|prefix| folders(prefix)).collect();
+    let absent = |name: &&str| {
+        let places = folders.iter().map(|folder| folder.join(name)).filter(|path| path.exists());
+        let mut places = places.chain([PathBuf::from(name)]);
+        !places.any(|place| ort::util::preload_dylib(place).is_ok())
+    };
+    CUDA_DYLIBS.iter().chain(CUDNN_DYLIBS).copied().filter(absent).collect()
 }
 
 /// Folders of NVIDIA's Python packages that hold libraries.
