@@ -246,8 +246,9 @@ fn page() -> String {
     page.push_str(
         "\n## What was tried\n\n\
          Every model of the goldens is run in ONNX Runtime 1.32 and tract 0.23, and its engine built (not run) by TensorRT-RTX 1.7.1 \
-         for compute capability 8.9; `tests/python/onnx_check.py` lists what is not built. TensorRT itself and ONNX Runtime on \
-         CUDA were not at hand: their rows rest on TensorRT-RTX and on the CPU. TensorRT-RTX fails with an internal error on\n\n\
+         for compute capability 8.9; `tests/python/onnx_check.py` lists what is not built. ONNX Runtime's \
+         CUDA provider ran all of them on an H100, once ([onnxruntime.md](onnxruntime.md)). TensorRT itself was not at hand: its rows \
+         rest on TensorRT-RTX, which fails with an internal error on\n\n\
          - f16 and bf16 attention over heads of no multiple of 8 components, in models of target `portable` (golden `lopsided` has 10 to 14, \
          `paper-600m` 52); models of its own targets are padded (`pad-heads`) and build;\n\
          - int8 codes of several maps of one vector (query, key and value; gate and up) in unrolled windows, and int4 and fp8 codes of them in \

@@ -5,10 +5,11 @@ use super::device::{Source, Unit};
 use crate::ir::dtype::Dtype;
 
 /// Headers that every source may include, by name.
-pub const HEADERS: [(&str, &str); 6] = [
+pub const HEADERS: [(&str, &str); 7] = [
     ("abi.cuh", include_str!("kernels/abi.cuh")),
     ("device.cuh", include_str!("kernels/device.cuh")),
     ("linear.cuh", include_str!("kernels/linear.cuh")),
+    ("few.cuh", include_str!("kernels/few.cuh")),
     ("general.cuh", include_str!("kernels/general.cuh")),
     ("codes.cuh", include_str!("kernels/codes.cuh")),
     ("attention.cuh", include_str!("kernels/attention.cuh")),

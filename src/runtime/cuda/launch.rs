@@ -43,12 +43,12 @@ pub(super) const THREADS: u32 = 256;
 /// Threads of `sample.cu`.
 const SAMPLE_THREADS: u32 = 512;
 /// Shared memory that a block takes beyond what it asks for.
-pub(super) const BLOCK_OVERHEAD_BYTES: usize = 1024;
-/// `PIECE` and `NORM_PIECE` of `skinny.cu`, and its warps.
+const BLOCK_OVERHEAD_BYTES: usize = 1024;
+/// `PIECE` of `few.cuh`, `NORM_PIECE` of `skinny.cu`, and its warps.
 pub(super) const PIECE_BYTES: usize = 512;
 const NORM_PIECE_BYTES: usize = 64;
 pub(super) const LINEAR_WARPS: usize = 8;
-/// `PARTIAL_STRIDE` of `skinny.cu` times four bytes.
+/// `PARTIAL_STRIDE` of `few.cuh` times four bytes.
 pub(super) const PARTIAL_BYTES: usize = 20 * 4;
 
 /// A positive size of an argument as a number of things to launch for.
@@ -193,18 +193,43 @@ fn skinny(a: &LinearArguments, sizes: (usize, usize), properties: &Properties) -
             && variant.shared_bytes() <= properties.shared_bytes
     };
     let variant = SKINNY.iter().rev().find(fits)?;
-    let shared = variant.shared_bytes();
-    let tiles = n.div_ceil(if gated { 16 } else { 16 * variant.tiles });
-    let room = (properties.shared_bytes + BLOCK_OVERHEAD_BYTES) / (shared + BLOCK_OVERHEAD_BYTES);
-    // As many blocks as run at once, each with the same number of tiles.
-    let rounds = tiles.div_ceil(properties.multiprocessors.max(1) * room.clamp(1, variant.resident));
-    let down = u32::try_from(rows.div_ceil(variant.rows)).ok().filter(|down| *down <= MOST_ACROSS)?;
-    Some(Shape {
+    Streamed {
         name: variant.name,
-        grid: [u32::try_from(tiles.div_ceil(rounds)).ok()?, down, 1],
-        threads: THREADS,
-        shared_bytes: u32::try_from(shared).ok()?,
-    })
+        shared_bytes: variant.shared_bytes(),
+        resident: variant.resident,
+        tiles: n.div_ceil(if gated { 16 } else { 16 * variant.tiles }),
+        down: rows.div_ceil(variant.rows),
+    }
+    .shape(properties)
+}
+
+/// A kernel whose blocks walk over tiles of weight rows.
+pub(super) struct Streamed {
+    pub(super) name: &'static str,
+    /// Dynamic shared memory of a block.
+    pub(super) shared_bytes: usize,
+    /// Blocks that its registers let share a multiprocessor.
+    pub(super) resident: usize,
+    pub(super) tiles: usize,
+    /// Times that the rows of `x` are walked over.
+    pub(super) down: usize,
+}
+
+impl Streamed {
+    /// As many blocks as run at once, each with the same number of tiles; `None` if the rows are too many.
+    pub(super) fn shape(&self, properties: &Properties) -> Option<Shape> {
+        let room =
+            (properties.shared_bytes + BLOCK_OVERHEAD_BYTES) / (self.shared_bytes + BLOCK_OVERHEAD_BYTES);
+        let at_once = properties.multiprocessors.max(1) * room.clamp(1, self.resident);
+        let rounds = self.tiles.div_ceil(at_once);
+        let down = u32::try_from(self.down).ok().filter(|down| *down <= MOST_ACROSS)?;
+        Some(Shape {
+            name: self.name,
+            grid: [u32::try_from(self.tiles.div_ceil(rounds)).ok()?, down, 1],
+            threads: THREADS,
+            shared_bytes: u32::try_from(self.shared_bytes).ok()?,
+        })
+    }
 }
 
 /// `rms_norm`.

@@ -3,9 +3,7 @@
 
 use super::arguments::{CodesArguments, DequantizeArguments};
 use super::device::Properties;
-use super::launch::{
-    BLOCK_OVERHEAD_BYTES, LINEAR_WARPS, LaunchError, MOST_ACROSS, PARTIAL_BYTES, PIECE_BYTES,
-};
+use super::launch::{LINEAR_WARPS, LaunchError, MOST_ACROSS, PARTIAL_BYTES, PIECE_BYTES, Streamed};
 use super::launch::{Shape, THREADS, across_x, aligned, positive, walk};
 use crate::ir::dtype::Dtype;
 
@@ -89,18 +87,14 @@ fn streamed(a: &CodesArguments, sizes: (usize, usize), properties: &Properties) 
             && variant.shared_bytes(grouped) <= properties.shared_bytes
     };
     let variant = variants.iter().rev().find(fits)?;
-    let shared = variant.shared_bytes(grouped);
-    let tiles = n.div_ceil(if gated { 16 } else { 16 * variant.tiles });
-    let room = (properties.shared_bytes + BLOCK_OVERHEAD_BYTES) / (shared + BLOCK_OVERHEAD_BYTES);
-    // As many blocks as run at once, each with the same number of tiles.
-    let rounds = tiles.div_ceil(properties.multiprocessors.max(1) * room.clamp(1, variant.resident));
-    let down = u32::try_from(rows.div_ceil(variant.rows)).ok().filter(|down| *down <= MOST_ACROSS)?;
-    Some(Shape {
+    Streamed {
         name: variant.name,
-        grid: [u32::try_from(tiles.div_ceil(rounds)).ok()?, down, 1],
-        threads: THREADS,
-        shared_bytes: u32::try_from(shared).ok()?,
-    })
+        shared_bytes: variant.shared_bytes(grouped),
+        resident: variant.resident,
+        tiles: n.div_ceil(if gated { 16 } else { 16 * variant.tiles }),
+        down: rows.div_ceil(variant.rows),
+    }
+    .shape(properties)
 }
 
 /// `dequantize`.

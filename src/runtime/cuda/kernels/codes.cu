@@ -8,6 +8,7 @@
 // likewise.
 // codes_any: any type, size and alignment. dequantize: the weight itself, in T, for cuBLASLt.
 #include "codes.cuh"
+#include "few.cuh"
 #include "general.cuh"
 
 extern "C" __global__ void __launch_bounds__(LINEAR_THREADS) codes_any(const __grid_constant__ CodesArguments a) {
@@ -43,30 +44,10 @@ extern "C" __global__ void __launch_bounds__(LINEAR_THREADS) dequantize(const __
 }
 
 #if PHOTONC_TYPE != 0
-
-// Bytes of a piece: 16 of each lane.
-#define PIECE 512
 // Bytes of the norm's weights of a step.
 #define NORM_PIECE (64 * UNITS)
 // Bytes of the scales of 16 rows in a step.
 #define SCALE_PIECE (GROUPED ? 16 * 4 * UNITS : 0)
-// Floats from one row of partial sums to the next: 16 and a gap that keeps the stores off each other's banks.
-#define PARTIAL_STRIDE 20
-
-// The steps of a warp: tiles of weight rows, and in each every eighth stretch of STEP columns.
-struct Walk {
-    int tile, tiles, column, stride, k;
-
-    DEVICE bool present() const { return tile < tiles; }
-    DEVICE void next(int first_column) {
-        column += LINEAR_WARPS * STEP;
-        if (column >= k) {
-            column = first_column;
-            tile += stride;
-        }
-    }
-};
-
 // Weight row `within` of tile part r; rows past the end repeat the last one, and their products are not stored.
 template <int RT> DEVICE int64 weight_row(const LinearArguments &a, int tile, int r, int within) {
     if (a.mode == 1) return (int64)min(tile * 16 + within, a.n - 1) + (int64)r * a.n;
@@ -100,7 +81,7 @@ template <int MT, int RT> struct Ahead {
 #pragma unroll
         for (int mt = 0; mt < MT; ++mt) x[mt] = row_of(a.x, row0 + min(g + 8 * mt, rows - 1)) + 8 * (lane & 3);
     }
-    DEVICE void bring_codes(const CodesArguments &a, const Walk &walk, int slot) {
+    DEVICE void bring_codes(const CodesArguments &a, const Walk<STEP> &walk, int slot) {
         if (!walk.present()) return;
         if (walk.tile != open) open_tile(a, walk.tile);
         int lane = threadIdx.x & 31, stretch = walk.column / STEP;
@@ -119,7 +100,7 @@ template <int MT, int RT> struct Ahead {
         }
     }
     // Rows that are not there keep what the slot holds: their columns of the product are not stored.
-    DEVICE void bring_x(const Walk &walk, int slot, int rows) {
+    DEVICE void bring_x(const Walk<STEP> &walk, int slot, int rows) {
         if (!walk.present()) return;
         int lane = threadIdx.x & 31, g = lane >> 2;
         unsigned char *to = slots + slot * SLOT + X + 16 * lane;
@@ -133,19 +114,6 @@ template <int MT, int RT> struct Ahead {
         }
     }
 };
-
-// x * norm of a lane's eight columns; adds the squares of x.
-DEVICE Wide normed(const Wide &x, const Wide &norm, float &squares) {
-    float values[8], weights[8];
-    unpack(values, x, T());
-    unpack(weights, norm, T());
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-        squares += values[i] * values[i];
-        values[i] *= weights[i] * NORM_SHIFT;
-    }
-    return packed(values, T());
-}
 
 // The products of 32 columns: one piece of x, the eight weights of a lane of each half of each tile.
 template <int MT, int RT>
@@ -241,14 +209,6 @@ template <int MT> DEVICE float add_warps(float *partial, const float (&sums)[MT]
     return sum;
 }
 
-// The norm's factor of a row, from the warps' sums of squares.
-template <int MT> DEVICE float norm_of(const LinearArguments &a, const float *squares, int row) {
-    float sum = 0.0f;
-#pragma unroll
-    for (int w = 0; w < LINEAR_WARPS; ++w) sum += squares[w * 8 * MT + row];
-    return fast_rsqrt(sum / (float)a.k + a.eps) * (1.0f / NORM_SHIFT);
-}
-
 // What the thread's outputs of a tile need besides the products.
 template <int RT> struct Finish {
     T residual[RT];
@@ -275,7 +235,7 @@ DEVICE void store_tile(const LinearArguments &a, float *partial, const float *sq
 #pragma unroll
     for (int r = 0; r < RT; ++r) {
         float value = add_warps<MT>(partial, sums[r]);
-        if (r == 0 && a.norm && mine) norm = norm_of<MT>(a, squares, m);
+        if (r == 0 && a.norm && mine) norm = norm_factor<MT>(a, squares, m);
         value *= finish.scale[r] * norm;
         if (a.mode == 1 && r == 0) {
             gate = value;
@@ -299,9 +259,9 @@ template <int MT, int RT, int STAGES> DEVICE void product(const CodesArguments &
     ahead.slots = shared + warp * STAGES * SLOT;
     ahead.open_tile(a, blockIdx.x);
     // A warp that k has no columns for has no steps.
-    Walk asked = {(int)blockIdx.x, (l.n + span - 1) / span, first_column, (int)gridDim.x, l.k};
+    Walk<STEP> asked = {(int)blockIdx.x, (l.n + span - 1) / span, first_column, (int)gridDim.x, l.k};
     if (first_column >= l.k) asked.tile = asked.tiles;
-    Walk done = asked;
+    Walk<STEP> done = asked;
     release_next();
 #pragma unroll
     for (int stage = 0; stage < STAGES; ++stage) {

@@ -8,7 +8,7 @@
 // nobody else reads them; the weights of the first steps are asked for before the previous launch has ended. The norm's
 // scale is a factor of the whole sum, which its lanes find on the way. Wants: k a multiple of 8, weight and norm 16-byte
 // aligned, rows of x likewise.
-#include "linear.cuh"
+#include "few.cuh"
 
 #if PHOTONC_TYPE == 0
 #error "tensor cores take bf16 and f16"
@@ -19,26 +19,8 @@
 
 // Columns of one tensor-core step, twice: what a 16-byte load of four lanes covers.
 #define STEP 32
-// Bytes of a piece: 16 of each lane.
-#define PIECE 512
 // Bytes of the norm's weights of a step.
 #define NORM_PIECE 64
-// Floats from one row of partial sums to the next: 16 and a gap that keeps the stores off each other's banks.
-#define PARTIAL_STRIDE 20
-
-// The steps of a warp: tiles of weight rows, and in each every eighth stretch of 32 columns.
-struct Walk {
-    int tile, tiles, column, stride, k;
-
-    DEVICE bool present() const { return tile < tiles; }
-    DEVICE void next(int first_column) {
-        column += LINEAR_WARPS * STEP;
-        if (column >= k) {
-            column = first_column;
-            tile += stride;
-        }
-    }
-};
 
 // What a lane copies ahead, and where to. A slot holds the pieces of one step: weights, x, norm.
 template <int MT, int RT> struct Ahead {
@@ -67,7 +49,7 @@ template <int MT, int RT> struct Ahead {
         for (int mt = 0; mt < MT; ++mt)
             x[mt] = row_of(a.x, row0 + min(g + 8 * mt, rows - 1)) + 8 * (lane & 3);
     }
-    DEVICE void bring_weights(const LinearArguments &a, const Walk &walk, int slot) {
+    DEVICE void bring_weights(const LinearArguments &a, const Walk<STEP> &walk, int slot) {
         if (!walk.present()) return;
         if (walk.tile != weight_tile) open_tile(a, walk.tile);
         int lane = threadIdx.x & 31;
@@ -82,7 +64,7 @@ template <int MT, int RT> struct Ahead {
             copy16_later(to + (2 * RT + MT) * PIECE, (const T *)a.norm + column + 8 * lane, within);
     }
     // Rows that are not there keep what the slot holds: their columns of the product are not stored.
-    DEVICE void bring_x(const LinearArguments &a, const Walk &walk, int slot, int rows) {
+    DEVICE void bring_x(const LinearArguments &a, const Walk<STEP> &walk, int slot, int rows) {
         if (!walk.present()) return;
         int lane = threadIdx.x & 31, g = lane >> 2;
         bool within = walk.column + 8 * (lane & 3) < a.k;
@@ -93,19 +75,6 @@ template <int MT, int RT> struct Ahead {
             if (g + 8 * mt < rows) copy16_later(to + (2 * RT + mt) * PIECE, x[mt] + column, within);
     }
 };
-
-// x * norm of a lane's eight columns; adds the squares of x.
-DEVICE Wide normed(const Wide &x, const Wide &norm, float &squares) {
-    float values[8], weights[8];
-    unpack(values, x, T());
-    unpack(weights, norm, T());
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-        squares += values[i] * values[i];
-        values[i] *= weights[i] * NORM_SHIFT;
-    }
-    return packed(values, T());
-}
 
 // One step's products of the slot that the lane filled itself.
 template <int MT, int RT>
@@ -168,14 +137,6 @@ DEVICE void add_warps(float *partial, const float (&sums)[MT][4], int first, flo
     }
 }
 
-// The norm's factor of a row, from the warps' sums of squares.
-template <int MT> DEVICE float scale_of(const LinearArguments &a, const float *squares, int row) {
-    float sum = 0.0f;
-#pragma unroll
-    for (int w = 0; w < LINEAR_WARPS; ++w) sum += squares[w * 8 * MT + row];
-    return fast_rsqrt(sum / (float)a.k + a.eps) * (1.0f / NORM_SHIFT);
-}
-
 // What is added to the outputs of the thread in tile after tile of 16 weight rows, where it has one output of each.
 template <int MT, int RT>
 DEVICE void load_residuals(T (&residuals)[RT], const LinearArguments &a, int tile, int row0, int rows) {
@@ -206,7 +167,7 @@ DEVICE void store_tile(const LinearArguments &a, float *partial, const float *sq
             for (int e = 0; e < OUTPUTS; ++e) {
                 int q = threadIdx.x + LINEAR_THREADS * e, m = 8 * first + q / 16, column = column0 + q % 16;
                 bool mine = q < 128 * Group<MT>::TILES && m < rows;
-                if (r == 0) scale[e] = a.norm && mine ? scale_of<MT>(a, squares, m) : 1.0f;
+                if (r == 0) scale[e] = a.norm && mine ? norm_factor<MT>(a, squares, m) : 1.0f;
                 value[e] *= scale[e];
                 if (a.mode == 1 && r == 0) {
                     gate[e] = value[e];
@@ -233,9 +194,9 @@ template <int MT, int RT, int STAGES> DEVICE void skinny(const LinearArguments &
     ahead.slots = shared + warp * STAGES * Ahead<MT, RT>::SLOT;
     ahead.open_tile(a, blockIdx.x);
     // A warp that k has no columns for has no steps.
-    Walk asked = {(int)blockIdx.x, (a.n + span - 1) / span, first_column, (int)gridDim.x, a.k};
+    Walk<STEP> asked = {(int)blockIdx.x, (a.n + span - 1) / span, first_column, (int)gridDim.x, a.k};
     if (first_column >= a.k) asked.tile = asked.tiles;
-    Walk done = asked;
+    Walk<STEP> done = asked;
     release_next();
 #pragma unroll
     for (int stage = 0; stage < STAGES; ++stage) {
