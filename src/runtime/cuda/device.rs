@@ -42,6 +42,19 @@ pub struct Properties {
 }
 
 impl Properties {
+    /// An H100 with so much shared memory in a block.
+    #[cfg(test)]
+    pub(super) fn h100(shared_bytes: usize) -> Self {
+        Properties {
+            name: "test".to_owned(),
+            sm: 90,
+            multiprocessors: 132,
+            memory_bytes: 0,
+            shared_bytes,
+            allocation_bytes: 256,
+        }
+    }
+
     /// Device memory in bytes that allocations of these sizes take at most.
     pub fn taken_bytes(&self, sizes: impl IntoIterator<Item = usize>) -> usize {
         sizes.into_iter().map(|bytes| bytes.max(1).next_multiple_of(self.allocation_bytes.max(1))).sum()

@@ -335,24 +335,13 @@ mod tests {
     use crate::runtime::cuda::arguments::{LinearArguments, NormArguments, SampleArguments};
     use crate::runtime::cuda::device::{Properties, Source};
 
-    fn device(shared_bytes: usize) -> Properties {
-        Properties {
-            name: "test".to_owned(),
-            sm: 90,
-            multiprocessors: 132,
-            memory_bytes: 0,
-            shared_bytes,
-            allocation_bytes: 256,
-        }
-    }
-
     fn product(rows: i32, k: i32, n: i32, mode: i32) -> LinearArguments {
         let x = Rows { base: 512, outer: 0, inner: i64::from(k), split: 1, unused: 0 };
         LinearArguments { x, weight: 256, rows, k, n, mode, ..LinearArguments::default() }
     }
 
     fn chosen(a: LinearArguments, dtype: Dtype) -> &'static str {
-        linear(&a, dtype, &device(232_448)).expect("a launch").name
+        linear(&a, dtype, &Properties::h100(232_448)).expect("a launch").name
     }
 
     #[test]
@@ -394,11 +383,12 @@ mod tests {
             (3, "linear_rows_m4", [104, 1, 1]),
             (16, "linear_rows_m8", [104, 2, 1]),
         ] {
-            let shape =
-                linear(&product(rows, 1664, 1664, 0), Dtype::F32, &device(232_448)).expect("a launch");
+            let shape = linear(&product(rows, 1664, 1664, 0), Dtype::F32, &Properties::h100(232_448))
+                .expect("a launch");
             assert_eq!((shape.name, shape.grid), (name, grid));
         }
-        let gated = linear(&product(1, 1664, 4096, 1), Dtype::F32, &device(232_448)).expect("a launch");
+        let gated =
+            linear(&product(1, 1664, 4096, 1), Dtype::F32, &Properties::h100(232_448)).expect("a launch");
         assert_eq!(gated.grid, [512, 1, 1]);
     }
 
@@ -416,9 +406,11 @@ mod tests {
     // Every block that runs at the same time has the same number of tiles.
     #[test]
     fn blocks_fill_the_device_once() {
-        let shape = linear(&product(1, 1664, 4992, 0), Dtype::Bf16, &device(232_448)).expect("a launch");
+        let shape =
+            linear(&product(1, 1664, 4992, 0), Dtype::Bf16, &Properties::h100(232_448)).expect("a launch");
         assert_eq!(shape.grid, [156, 1, 1]);
-        let shape = linear(&product(1, 1664, 1664, 0), Dtype::Bf16, &device(232_448)).expect("a launch");
+        let shape =
+            linear(&product(1, 1664, 1664, 0), Dtype::Bf16, &Properties::h100(232_448)).expect("a launch");
         assert_eq!(shape.grid, [104, 1, 1]);
     }
 
@@ -428,7 +420,7 @@ mod tests {
             for rows in [1, 8, 16, 32, 64, 65] {
                 for (k, n, mode) in [(8, 1, 0), (1664, 4992, 0), (6656, 1664, 0), (20_000, 4096, 1)] {
                     let a = product(rows, k, n, mode);
-                    let shape = linear(&a, Dtype::Bf16, &device(shared)).expect("a launch");
+                    let shape = linear(&a, Dtype::Bf16, &Properties::h100(shared)).expect("a launch");
                     assert!(shape.shared_bytes as usize <= shared, "{shape:?}");
                     assert!(shape.grid[1] <= 65_535);
                 }
@@ -438,10 +430,11 @@ mod tests {
 
     #[test]
     fn sizes_without_a_launch_are_refused_by_name() {
-        let error = linear(&product(0, 8, 8, 0), Dtype::Bf16, &device(232_448)).expect_err("refused");
+        let error =
+            linear(&product(0, 8, 8, 0), Dtype::Bf16, &Properties::h100(232_448)).expect_err("refused");
         assert_eq!(error.to_string(), "linear: rows is 0, expected at least 1");
         let none = NormArguments { rows: 1, ..NormArguments::default() };
-        assert_eq!(rms_norm(&none, &device(0)).expect_err("refused").what, "width");
+        assert_eq!(rms_norm(&none, &Properties::h100(0)).expect_err("refused").what, "width");
         let none = SampleArguments { rows: 1, vocabulary: 1, ..SampleArguments::default() };
         assert_eq!(sample(&none).expect_err("refused").what, "rows_per_parameter");
     }

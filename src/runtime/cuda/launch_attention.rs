@@ -189,17 +189,6 @@ mod tests {
     use crate::runtime::cuda::arguments::AttendArguments;
     use crate::runtime::cuda::device::Properties;
 
-    fn device() -> Properties {
-        Properties {
-            name: "test".to_owned(),
-            sm: 90,
-            multiprocessors: 132,
-            memory_bytes: 0,
-            shared_bytes: 232_448,
-            allocation_bytes: 256,
-        }
-    }
-
     fn step(queries: i32, keys: i32, past_base: i32) -> AttendArguments {
         let base = AttendArguments {
             rows: 2,
@@ -212,7 +201,7 @@ mod tests {
     }
 
     fn chosen(a: &AttendArguments, head_dim: usize) -> &'static str {
-        attend(a, head_dim, Dtype::Bf16, &device()).expect("a launch").name
+        attend(a, head_dim, Dtype::Bf16, &Properties::h100(232_448)).expect("a launch").name
     }
 
     #[test]
@@ -231,24 +220,38 @@ mod tests {
 
     #[test]
     fn a_block_has_as_many_heads_as_its_lanes_hold() {
-        let shape = attend(&step(1, 1, 3), 52, Dtype::Bf16, &device()).expect("a launch");
+        let shape = attend(&step(1, 1, 3), 52, Dtype::Bf16, &Properties::h100(232_448)).expect("a launch");
         assert_eq!((shape.grid, shape.threads), ([16, 1, 1], 64));
         let shape = append_keys(&step(1, 3, 0), 128, Dtype::Bf16).expect("a launch");
         assert_eq!(shape.grid, [24, 1, 1]);
     }
 
     #[test]
+    fn more_windows_than_the_kernel_counts_are_refused() {
+        let a = AttendArguments { rows: i32::MAX, ..step(1, 1, 3) };
+        let error = attend(&a, 52, Dtype::Bf16, &Properties::h100(232_448)).expect_err("refused");
+        assert_eq!(error.what, "rows times kv_heads");
+        assert_eq!(error.found, i64::from(i32::MAX) * 32);
+    }
+
+    #[test]
     fn layouts_that_cannot_be_read_are_refused() {
-        let error = attend(&step(1, 1, 0), 51, Dtype::Bf16, &device()).expect_err("refused");
+        let error = attend(&step(1, 1, 0), 51, Dtype::Bf16, &Properties::h100(232_448)).expect_err("refused");
         assert_eq!(error.to_string(), "attend: head_dim is 51, expected an even number up to 256");
         let mut odd = step(1, 1, 0);
         odd.q.head = 51;
-        assert_eq!(attend(&odd, 52, Dtype::Bf16, &device()).expect_err("refused").what, "q");
+        assert_eq!(attend(&odd, 52, Dtype::Bf16, &Properties::h100(232_448)).expect_err("refused").what, "q");
         let mut odd = step(1, 1, 0);
         (odd.table, odd.table_positions) = (264, 1);
-        assert_eq!(attend(&odd, 52, Dtype::Bf16, &device()).expect_err("refused").what, "table");
+        assert_eq!(
+            attend(&odd, 52, Dtype::Bf16, &Properties::h100(232_448)).expect_err("refused").what,
+            "table"
+        );
         let mut odd = step(1, 1, 0);
         odd.heads = 33;
-        assert_eq!(attend(&odd, 52, Dtype::Bf16, &device()).expect_err("refused").what, "heads");
+        assert_eq!(
+            attend(&odd, 52, Dtype::Bf16, &Properties::h100(232_448)).expect_err("refused").what,
+            "heads"
+        );
     }
 }

@@ -113,17 +113,6 @@ mod tests {
     use crate::runtime::cuda::arguments::{CodesArguments, DequantizeArguments, LinearArguments, Rows};
     use crate::runtime::cuda::device::Source;
 
-    fn device(shared_bytes: usize) -> Properties {
-        Properties {
-            name: "test".to_owned(),
-            sm: 90,
-            multiprocessors: 132,
-            memory_bytes: 0,
-            shared_bytes,
-            allocation_bytes: 256,
-        }
-    }
-
     fn arguments(rows: i32, k: i32, n: i32, scheme: i32) -> CodesArguments {
         let x = Rows { base: 512, outer: 0, inner: i64::from(k), split: 1, unused: 0 };
         let linear = LinearArguments { x, weight: 256, rows, k, n, ..LinearArguments::default() };
@@ -131,7 +120,7 @@ mod tests {
     }
 
     fn chosen(a: CodesArguments, dtype: Dtype) -> &'static str {
-        product(&a, dtype, &device(232_448)).expect("a launch").name
+        product(&a, dtype, &Properties::h100(232_448)).expect("a launch").name
     }
 
     #[test]
@@ -176,7 +165,8 @@ mod tests {
         }
         for shared in [49_152, 101_376, 166_912, 232_448] {
             for (rows, scheme) in [(1, 0), (16, 0), (1, 1), (16, 1), (16, 2)] {
-                let shape = product(&arguments(rows, 6656, 1664, scheme), Dtype::Bf16, &device(shared));
+                let shape =
+                    product(&arguments(rows, 6656, 1664, scheme), Dtype::Bf16, &Properties::h100(shared));
                 assert!(shape.expect("a launch").shared_bytes as usize <= shared);
             }
         }
@@ -190,16 +180,17 @@ mod tests {
         {
             let mut a = arguments(rows, 1664, 4096, scheme);
             a.linear.mode = mode;
-            let shape = product(&a, Dtype::Bf16, &device(101_376)).expect("a launch");
+            let shape = product(&a, Dtype::Bf16, &Properties::h100(101_376)).expect("a launch");
             assert_ne!(shape.name, "codes_any", "scheme {scheme}, {rows} rows, mode {mode}");
         }
     }
 
     #[test]
     fn sizes_without_a_launch_are_refused_by_name() {
-        let error = product(&arguments(0, 8, 8, 0), Dtype::Bf16, &device(232_448)).expect_err("refused");
+        let error =
+            product(&arguments(0, 8, 8, 0), Dtype::Bf16, &Properties::h100(232_448)).expect_err("refused");
         assert_eq!(error.to_string(), "codes: rows is 0, expected at least 1");
         let none = DequantizeArguments { rows: 1, ..DequantizeArguments::default() };
-        assert_eq!(dequantize(&none, &device(0)).expect_err("refused").what, "k");
+        assert_eq!(dequantize(&none, &Properties::h100(0)).expect_err("refused").what, "k");
     }
 }
