@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Version of the bundle format written and read.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1 + 1;
 
 /// Everything known about a bundle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -190,6 +190,7 @@ fn meaning(name: &str) -> &'static str {
         "reconstruction" => "decoder outputs that condition the level below",
         "conditions" => "prefix vectors of the level-1 windows",
         "uniforms" => "uniform numbers in [0, 1), one per token",
+        "forced" => "tokens to take in place of drawn ones; negative where one is drawn",
         "temperature" => "divides the logits; 0 is greedy",
         "top_k" => "candidates kept, 1 or more",
         "top_p" => "mass kept, above 0 and up to 1",

@@ -225,8 +225,10 @@ impl BackendArgs {
     }
 
     /// Whether many prompts are shared out: over several GPUs, or over the rows of one.
-    pub fn shares_out(&self, prompts: usize) -> bool {
-        self.name == BackendName::Cuda && (prompts > 1 || self.devices.len() > 1)
+    pub fn shares_out(&self, requests: &[Request]) -> bool {
+        self.name == BackendName::Cuda
+            && (requests.len() > 1 || self.devices.len() > 1)
+            && !requests.iter().any(Request::needs_graphs)
     }
 }
 

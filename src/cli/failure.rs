@@ -13,6 +13,7 @@ use crate::passes::compile::CompileError;
 use crate::passes::pipeline::Fault;
 use crate::runtime::backend::BackendError;
 use crate::runtime::error::RuntimeError;
+use crate::runtime::schedule::Refusal;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use serde_json::json;
 use std::fmt;
@@ -306,9 +307,11 @@ impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Self {
         let title = match &error {
             RuntimeError::Bundle(_) | RuntimeError::Signature { .. } => "the bundle cannot be used",
-            RuntimeError::Prompt(_) | RuntimeError::Capacity { .. } => "the prompt cannot be used",
+            RuntimeError::Prompt(_)
+            | RuntimeError::Refused(Refusal::Prompt(_) | Refusal::TooLong { .. }) => "the prompt cannot be used",
             RuntimeError::ShortText { .. } => "the text cannot be used",
             RuntimeError::Sampling(_)
+            | RuntimeError::Refused(Refusal::Sampling(_) | Refusal::Empty { .. } | Refusal::Logprobs { .. })
             | RuntimeError::Empty { .. }
             | RuntimeError::GraphSamplerOnly { .. } => {
                 return Failure::usage(&error);
@@ -322,7 +325,8 @@ impl From<RuntimeError> for Failure {
                 | BackendError::Load { .. },
             ) => "the backend cannot run this",
             RuntimeError::Refused(_) => "the request cannot be met",
-            RuntimeError::Backend(_) | RuntimeError::NotInTrajectory { .. } | RuntimeError::Given { .. } => {
+            RuntimeError::Lost { .. } => "the backend cannot run this",
+            RuntimeError::Backend(_) | RuntimeError::NotInTrajectory { .. } => {
                 return Failure::bug(&error);
             }
         };

@@ -1,73 +1,92 @@
-//! Many prompts on GPUs: every prompt a request, a replica of the model on each GPU, rows that take the next request as
-//! soon as they are free. Owns the way from a request of many prompts to a queue and back.
+//! Requests on what the user chose to run them: one backend, or a replica of the model on each GPU, whose rows take the next
+//! request as soon as they are free.
 
-use super::backends::BackendArgs;
+use super::backends::{BackendArgs, load_graphs};
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
 use crate::runtime::cuda::replicas::{RowCount, serve_on};
 use crate::runtime::error::RuntimeError;
+use crate::runtime::generator::{Generator, setup_of};
 use crate::runtime::plan::Program;
-use crate::runtime::request::{Cancel, Generation, Request};
-use crate::runtime::schedule::{Job, Limits};
+use crate::runtime::request::{Batch, Burst, Cancel};
+use crate::runtime::schedule::Finished;
 use crate::runtime::timing::Timing;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Generates every prompt of `request`. `rows` gives the rows of a replica, of which it can use no more than its argument.
-pub fn generate(
-    backend: &BackendArgs,
-    bundle: &Bundle,
-    request: &Request,
-    rows: &dyn Fn(usize) -> RowCount,
-    reporter: &Reporter,
-) -> Result<Generation, Failure> {
-    let program = Program::from_bundle(bundle)?;
-    let devices = backend.gpus()?;
-    let rows = rows(request.prompts.len().div_ceil(devices.len().max(1)));
-    let setup = request.decoder_setup(&program, 1);
-    let started = Instant::now();
-    let first: Mutex<Option<Duration>> = Mutex::new(None);
-    let jobs: Vec<Job<'_>> =
-        request.prompts.iter().map(|prompt| job(request, prompt, started, &first)).collect();
-    for (number, job) in jobs.iter().enumerate() {
-        Limits::of(&program).check(number, job, setup).map_err(RuntimeError::from)?;
-    }
-    let load = |device| backend.load_cuda(bundle, device);
-    let replicas = serve_on(&devices, &load, &program, setup, rows, jobs).map_err(|error| {
-        // One replica is the whole; of several, the number tells which GPU it was.
-        if devices.len() > 1 {
-            reporter.note(&format!("GPU {} of --devices failed first", error.replica));
-        }
-        Failure::from(error.source)
-    })?;
-    let wasted: usize = replicas.served.totals.iter().map(|totals| totals.wasted_tokens).sum();
-    reporter.detail(&format!("rows of the replicas: {:?}; {wasted} tokens past an end", replicas.rows));
-    let mut sequences = Vec::new();
-    for finished in replicas.served.finished {
-        sequences.extend(finished.result?);
-    }
-    let first_token = first.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let timing = Timing { first_token, total: started.elapsed(), ..Timing::default() };
-    Ok(Generation { sequences, states: Vec::new(), trajectory: None, host_sampled: false, timing })
+/// What runs requests.
+pub struct Runner<'a> {
+    pub backend: &'a BackendArgs,
+    pub bundle: &'a Bundle,
+    /// The rows of a replica, of which it can use no more than the argument.
+    pub rows: &'a dyn Fn(usize) -> RowCount,
+    pub reporter: &'a Reporter,
 }
 
-fn job<'j>(
-    request: &'j Request,
-    prompt: &[i64],
-    started: Instant,
-    first: &'j Mutex<Option<Duration>>,
-) -> Job<'j> {
-    Job {
-        prompt: prompt.to_vec(),
-        max_new_tokens: request.max_new_tokens,
-        sampling: request.sampling,
-        first_sample: 0,
-        stop: request.stop.clone(),
-        eos: request.eos.clone(),
-        watch: request.watch.clone(),
-        cancel: Cancel::default(),
-        on_burst: Box::new(move |_| {
+/// Who is told of what happens.
+pub struct Listeners<'a> {
+    /// New tokens, as soon as they are known.
+    pub on_burst: &'a (dyn Fn(&Burst<'_>) + Sync),
+    /// The end of a request.
+    pub on_finished: &'a (dyn Fn(Finished) + Sync),
+}
+
+impl Runner<'_> {
+    /// Runs the requests of a batch to their ends.
+    pub fn run(&self, batch: &Batch, listeners: &Listeners<'_>) -> Result<Timing, Failure> {
+        if self.backend.shares_out(&batch.requests) {
+            return self.on_replicas(batch, listeners);
+        }
+        let started = Instant::now();
+        let mut generator = self.backend.generator(self.bundle, self.reporter)?;
+        let mut on_host = false;
+        for request in &batch.requests {
+            on_host |= load_graphs(&mut generator, request)?;
+        }
+        self.reporter.detail(&format!("graphs loaded in {:.1?}", started.elapsed()));
+        if on_host {
+            self.reporter.note("these sampling parameters are drawn outside the graphs, which is slower; --top-k up to 64 without --min-p and penalties stays inside");
+        }
+        self.on_one(&mut generator, batch, listeners)
+    }
+
+    fn on_one(
+        &self,
+        generator: &mut Generator,
+        batch: &Batch,
+        listeners: &Listeners<'_>,
+    ) -> Result<Timing, Failure> {
+        let mut on_burst = |burst: &Burst<'_>| (listeners.on_burst)(burst);
+        let mut on_finished = |finished| (listeners.on_finished)(finished);
+        Ok(generator.run(batch, &mut on_burst, &mut on_finished, &Cancel::default())?)
+    }
+
+    fn on_replicas(&self, batch: &Batch, listeners: &Listeners<'_>) -> Result<Timing, Failure> {
+        let program = Program::from_bundle(self.bundle)?;
+        let devices = self.backend.gpus()?;
+        let rows = (self.rows)(batch.requests.len().div_ceil(devices.len()));
+        let setup = setup_of(&program, &Batch { rows: Some(1), ..batch.clone() })?;
+        let started = Instant::now();
+        let first = Mutex::new(None);
+        let on_burst = |burst: &Burst<'_>| {
             first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| started.elapsed());
-        }),
+            (listeners.on_burst)(burst);
+        };
+        let load = |device| self.backend.load_cuda(self.bundle, device);
+        let requests = batch.requests.clone();
+        let listeners = (&on_burst as _, listeners.on_finished);
+        let replicas = serve_on(&devices, &load, &program, setup, rows, requests, listeners);
+        let replicas = replicas.map_err(|error| {
+            // One replica is the whole; of several, the number tells which GPU it was.
+            if devices.len() > 1 {
+                self.reporter.note(&format!("GPU {} of --devices failed first", error.replica));
+            }
+            Failure::from(RuntimeError::from(error.source))
+        })?;
+        let wasted: usize = replicas.totals.iter().map(|totals| totals.wasted_tokens).sum();
+        self.reporter
+            .detail(&format!("rows of the replicas: {:?}; {wasted} tokens past an end", replicas.rows));
+        let first_token = first.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Timing { first_token, total: started.elapsed(), ..Timing::default() })
     }
 }

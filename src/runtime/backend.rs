@@ -130,12 +130,18 @@ pub enum BackendError {
         message: String,
     },
     /// A decoder was asked for what it cannot do.
-    #[error("decoder of {rows} rows, {samples} samples each: {message}")]
+    #[error("decoder of {rows} rows and {sequences} sequences: {message}")]
     Decoder {
         /// Its rows.
         rows: usize,
-        /// Sequences of a row.
-        samples: usize,
+        /// Its sequences.
+        sequences: usize,
+        /// What was found and expected.
+        message: String,
+    },
+    /// Graphs that do not go together, or cannot do what was asked.
+    #[error("{message}")]
+    Graphs {
         /// What was found and expected.
         message: String,
     },
@@ -246,6 +252,11 @@ pub trait Backend {
     /// # Errors
     /// No such graph, or it cannot be loaded.
     fn prepare(&mut self, graph: &str) -> Result<(), BackendError>;
+
+    /// Whether it has decoders of its own, which keep generation on its device.
+    fn decodes(&self) -> bool {
+        false
+    }
 
     /// A decoder of that shape, if the backend can keep generation on its device; `None` if it runs graphs only.
     fn decoder<'b>(

@@ -13,7 +13,7 @@ use super::backend::{Backend, Buffer};
 use super::error::RuntimeError;
 use super::generator::Generator;
 use super::prompt::pad_right;
-use super::request::{Cancel, Generation, Keep, Request};
+use super::request::{Batch, Cancel, Generation, Keep, Request, RunAhead};
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
 use crate::passes::choose_protocol::Protocol;
@@ -123,12 +123,13 @@ pub fn measure(
         let prompts: Vec<Vec<i64>> = batch.iter().map(|window| window[..prompt_tokens].to_vec()).collect();
         let given: Vec<Vec<i64>> = batch.iter().map(|window| window[prompt_tokens..].to_vec()).collect();
         let forward = states.run(batch, (meta_tokens, vocab_size))?;
-        let request = Request {
-            given: Some(given.clone()),
-            keep: Keep { logits: true, states: true, ..Keep::default() },
-            ..Request::greedy(Protocol::Recgen, prompts.clone(), new_tokens)
+        let keep = Keep { logits: true, states: true, ..Keep::default() };
+        let forced = |(prompt, forced): (&Vec<i64>, &Vec<i64>)| Request {
+            forced: forced.clone(),
+            keep,
+            ..Request::greedy(Protocol::Recgen, prompt.clone(), new_tokens)
         };
-        let recgen = run(generator, &request)?;
+        let recgen = run(generator, &Batch::new(prompts.iter().zip(&given).map(forced).collect()))?;
         for (row, given) in given.iter().enumerate() {
             let skip = prompt_tokens * vocab_size;
             let hiergen = &forward.logits[row * forward.row_logits + skip..(row + 1) * forward.row_logits];
@@ -137,7 +138,8 @@ pub fn measure(
             sums.add_states(&states.levels, prompt_tokens / meta_tokens, &forward.states(row), &open_loop);
         }
         if options.free_running {
-            let free = |protocol| Request::greedy(protocol, prompts.clone(), new_tokens);
+            let one = RunAhead::MetaContexts(1);
+            let free = |protocol| Batch::alike(&Request::greedy(protocol, vec![], new_tokens), &prompts, one);
             let recgen = run(generator, &free(Protocol::Recgen))?;
             let hiergen = run(generator, &free(Protocol::Hiergen))?;
             for (ours, theirs) in recgen.sequences.iter().zip(&hiergen.sequences) {
@@ -148,8 +150,8 @@ pub fn measure(
     Ok(Drift { prompts: windows.len(), prompt_tokens, new_tokens, meta_tokens, sums })
 }
 
-fn run(generator: &mut Generator, request: &Request) -> Result<Generation, RuntimeError> {
-    generator.generate(request, &mut |_| {}, &Cancel::default())
+fn run(generator: &mut Generator, batch: &Batch) -> Result<Generation, RuntimeError> {
+    generator.generate(batch, &mut |_| {}, &Cancel::default())
 }
 
 /// What the teacher-forced forward gives for a batch.
@@ -173,7 +175,7 @@ impl Forward {
 impl States<'_> {
     fn run(&mut self, rows: &[&[i64]], sizes: (usize, usize)) -> Result<Forward, RuntimeError> {
         let (meta_tokens, vocab_size) = sizes;
-        let (longest, ids) = pad_right(rows);
+        let (longest, ids) = pad_right(rows, 0);
         let length = i64::try_from(longest / meta_tokens).unwrap_or(i64::MAX);
         let ids = Tensor { shape: vec![rows.len(), longest], data: Data::int(ids) };
         let lengths = Tensor { shape: vec![rows.len()], data: Data::int(vec![length; rows.len()]) };

@@ -29,16 +29,6 @@ pub enum RuntimeError {
         /// What is zero: prompts, samples, ...
         what: &'static str,
     },
-    /// Tokens to take in place of drawn ones that are too few or too many.
-    #[error("prompt {row}: {found} tokens are given to go on with, expected {expected}")]
-    Given {
-        /// Place among the prompts, from 0.
-        row: usize,
-        /// Tokens given.
-        found: usize,
-        /// Tokens expected.
-        expected: usize,
-    },
     /// A text of fewer tokens than a measurement takes.
     #[error(
         "the text has {found} tokens, expected at least {expected}: a prompt and what follows it; use a longer text or shorter prompts"
@@ -59,27 +49,11 @@ pub enum RuntimeError {
         /// Those there.
         found: String,
     },
-    /// Prompt and new tokens do not fit the caches.
-    #[error(
-        "prompt {row}: {prompt_tokens} tokens and {new_tokens} new ones exceed the bundle's {max_tokens}; ask for fewer or export with a larger --max-tokens"
-    )]
-    Capacity {
-        /// Place among the prompts, from 0.
-        row: usize,
-        /// Aligned tokens of the prompt.
-        prompt_tokens: usize,
-        /// New tokens, in whole meta-contexts.
-        new_tokens: usize,
-        /// The bound.
-        max_tokens: usize,
-    },
     /// The model's samples feed its state inside the graph, so that no other sampler can stand in.
     #[error(
-        "protocol `{protocol}` of this model draws tokens inside the graph only; use greedy, or top-k from 1 to {max_top_k} without min-p"
+        "this protocol of the model draws tokens inside the graph only; use greedy, or top-k from 1 to {max_top_k} without min-p, bias and penalties"
     )]
     GraphSamplerOnly {
-        /// The protocol.
-        protocol: String,
         /// Largest top-k.
         max_top_k: usize,
     },
@@ -102,12 +76,18 @@ pub enum RuntimeError {
         message: String,
     },
     /// A place outside a stored trajectory.
-    #[error("meta-context {meta} of prompt {prompt} is not in the stored trajectory")]
+    #[error("meta-context {meta} is not in the stored trajectory, which has {meta_contexts}")]
     NotInTrajectory {
-        /// The prompt.
-        prompt: usize,
-        /// The meta-context, from 0 after the prompt.
+        /// The meta-context, from 0 after the encoded part of the prompt.
         meta: usize,
+        /// How many are stored.
+        meta_contexts: usize,
+    },
+    /// The replica that ran a request failed.
+    #[error("the replica that ran the request failed: {message}")]
+    Lost {
+        /// Why.
+        message: String,
     },
 }
 

@@ -1,45 +1,28 @@
-//! From prompts to tokens on any backend. Owns the order of a generation: checks, prefill, then steps by the plan of
-//! the protocol. Knows graphs only by the plan and values only by signatures.
+//! From prompts to tokens on any backend: batches of requests on one decoder, and stored trajectories expanded again. Owns the
+//! backend; the scheduler owns the order of a generation.
 
 use super::backend::Backend;
-use super::batch::Batch;
-use super::draw::{Drawing, Route, Wanted, draw};
+use super::decoder::{Decoder, DecoderSetup};
+use super::draws::{Draws, SequenceDraws};
 use super::error::RuntimeError;
-use super::penalties::{Penalties, Seen};
+use super::graphs::{self, Drawing, GraphDecoder, Route, Wanted};
 use super::plan::{ENCODE, Program};
-use super::prompt::{Prompt, pad_right};
-use super::request::{Burst, Cancel, Generation, Request, StateRecord};
-use super::sampler::{MAX_GRAPH_CANDIDATES, Sampling};
-use super::session::{Results, Session, State};
-use super::timing::Phase;
+use super::request::{Batch, Burst, Cancel, Generation, Keep, Request};
+use super::sampler::Sampling;
+use super::schedule::{Completion, Finished, Limits, Scheduler};
+use super::session::Session;
+use super::timing::{Phase, Timing};
 use super::trajectory::Trajectory;
 use crate::bundle::Bundle;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::Plan;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// Generates with one model on one backend.
 pub struct Generator {
     pub(super) program: Program,
     pub(super) backend: Box<dyn Backend>,
-}
-
-/// A generation under way.
-pub(super) struct Run<'r> {
-    pub session: Session<'r>,
-    pub request: &'r Request,
-    pub cancel: &'r Cancel,
-    pub on_burst: &'r mut dyn FnMut(&Burst<'_>),
-    pub batch: Batch,
-    pub prompts: &'r [Prompt],
-    pub route: Route,
-    /// Meta-contexts of each prompt.
-    pub lengths: Vec<usize>,
-    /// Meta-contexts to generate.
-    pub steps: usize,
-    /// Slots of the caches, in meta-contexts.
-    pub capacity: usize,
-    pub states: Vec<StateRecord>,
-    pub trajectory: Option<Trajectory>,
 }
 
 impl Generator {
@@ -68,14 +51,45 @@ impl Generator {
         &mut *self.backend
     }
 
+    /// The shape of a decoder for these requests.
+    ///
+    /// # Errors
+    /// As [`setup_of`].
+    pub fn setup(&self, batch: &Batch) -> Result<DecoderSetup, RuntimeError> {
+        setup_of(&self.program, batch)
+    }
+
+    /// Gives an empty decoder of that shape to `work`: the backend's own, or one that runs its graphs.
+    ///
+    /// # Errors
+    /// The decoder cannot be made, or what `work` says.
+    pub fn with_decoder<T>(
+        &mut self,
+        setup: DecoderSetup,
+        profile: bool,
+        needs_graphs: bool,
+        work: &mut dyn FnMut(&mut dyn Decoder) -> Result<T, RuntimeError>,
+    ) -> Result<T, RuntimeError> {
+        let Generator { program, backend } = self;
+        if !needs_graphs && let Some(decoder) = backend.decoder(program, setup) {
+            let mut decoder = decoder?;
+            if profile {
+                decoder.measure();
+            }
+            return work(&mut *decoder);
+        }
+        work(&mut GraphDecoder::new(&mut **backend, program, setup, profile)?)
+    }
+
     /// Whether a request is drawn outside the graphs, which is slower.
     ///
     /// # Errors
-    /// The bundle lacks the protocol, or nothing can draw so.
-    pub fn draws_on_host(&self, request: &Request) -> Result<bool, RuntimeError> {
-        let drawing = drawing(self.program.plan(request.protocol)?);
-        let route = self.route(request.protocol, &drawing, &request.sampling, request.needs_host())?;
-        Ok(route != Route::Graph)
+    /// It can never run, or nothing can draw so.
+    pub fn draws_on_host(&mut self, request: &Request) -> Result<bool, RuntimeError> {
+        let setup = self.setup(&Batch::new(vec![request.clone()]))?;
+        let draws = Limits::of(&self.program).draws(request)?;
+        let plan = self.program.plan(setup.protocol)?;
+        Ok(!self.backend.decodes() && Route::choose(&self.program, plan, &draws)? != Route::Graph)
     }
 
     /// Generates. `on_burst` is told new tokens as soon as they are known.
@@ -84,52 +98,62 @@ impl Generator {
     /// A request that cannot be met, or a failure of the backend.
     pub fn generate(
         &mut self,
-        request: &Request,
-        on_burst: &mut dyn FnMut(&Burst<'_>),
+        batch: &Batch,
+        on_burst: &mut (dyn FnMut(&Burst<'_>) + Send),
         cancel: &Cancel,
     ) -> Result<Generation, RuntimeError> {
-        let prompts = self.check(request)?;
-        let plan = self.program.plan(request.protocol)?.clone();
-        let meta_tokens = self.program.meta_tokens;
-        let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.meta_contexts(meta_tokens)).collect();
-        let steps = request.max_new_tokens.div_ceil(meta_tokens);
-        if let Some(generation) = self.on_device(request, &prompts, steps, on_burst, cancel)? {
-            return Ok(generation);
+        let mut finished: Vec<Finished> = Vec::new();
+        let timing = self.run(batch, on_burst, &mut |one| finished.push(one), cancel)?;
+        finished.sort_by_key(|finished| finished.number);
+        let mut generation = Generation::empty(timing);
+        for finished in finished {
+            generation.add(finished.result?);
         }
-        let route = self.route(request.protocol, &drawing(&plan), &request.sampling, request.needs_host())?;
-        let session = Session::new(&mut *self.backend, &self.program, request.profile);
-        let mut run = Run {
-            session,
-            request,
-            cancel,
-            on_burst,
-            batch: Batch::new(request, &prompts),
-            prompts: &prompts,
-            route,
-            steps,
-            capacity: lengths.iter().max().copied().unwrap_or(0) + steps,
-            lengths,
-            states: Vec::new(),
-            trajectory: None,
-        };
-        let prefill = run.prefill(&prompts)?;
-        match &plan {
-            Plan::Distributed { coarse, .. } => run.distributed(coarse, &drawing(&plan), prefill)?,
-            Plan::Undistributed { reencode, .. } => {
-                run.undistributed(&drawing(&plan), reencode.as_deref(), prefill)?;
+        Ok(generation)
+    }
+
+    /// Generates, and tells the end of each request as it comes.
+    ///
+    /// # Errors
+    /// A request that cannot be met, before anything is done, or a failure of the backend.
+    pub fn run(
+        &mut self,
+        batch: &Batch,
+        on_burst: &mut (dyn FnMut(&Burst<'_>) + Send),
+        on_finished: &mut dyn FnMut(Finished),
+        cancel: &Cancel,
+    ) -> Result<Timing, RuntimeError> {
+        let started = Instant::now();
+        let setup = self.setup(batch)?;
+        let limits = Limits::of(&self.program);
+        let needs_graphs = batch.requests.iter().any(Request::needs_graphs);
+        let plan = self.program.plan(setup.protocol)?.clone();
+        let heard = Mutex::new((None, on_burst));
+        let lock = || heard.lock().unwrap_or_else(PoisonError::into_inner);
+        self.with_decoder(setup, batch.profile, needs_graphs, &mut |decoder| {
+            let mut scheduler = Scheduler::new(decoder, limits);
+            for (number, request) in batch.requests.iter().enumerate() {
+                let tell = |burst: &Burst<'_>| {
+                    let (first, on_burst) = &mut *lock();
+                    first.get_or_insert_with(|| started.elapsed());
+                    on_burst(burst);
+                };
+                scheduler.submit(number, request.clone(), Box::new(tell))?;
             }
-        }
-        run.session.timing.total = run.session.started.elapsed();
-        Ok(Generation {
-            sequences: run.batch.finish(),
-            states: run.states,
-            trajectory: run.trajectory,
-            host_sampled: route != Route::Graph,
-            timing: run.session.timing,
+            while !scheduler.is_idle() {
+                if cancel.is_cancelled() {
+                    scheduler.cancel();
+                }
+                scheduler.turn()?;
+                scheduler.take_finished().into_iter().for_each(&mut *on_finished);
+            }
+            drop(scheduler);
+            let timing = Timing { first_token: lock().0, total: started.elapsed(), ..decoder.take_times() };
+            Ok(timing.in_phases(|graph| phase_of(&plan, graph)))
         })
     }
 
-    /// The tokens of meta-context `meta` (from 0 after the prompt) of `prompt` in a stored trajectory, drawn anew as
+    /// The tokens of meta-context `meta` (from 0 after the encoded part of the prompt) of a stored trajectory, drawn anew as
     /// sample number `sample` under `sampling`. With the request's own sampling these are the request's tokens.
     ///
     /// # Errors
@@ -137,185 +161,68 @@ impl Generator {
     pub fn expand_again(
         &mut self,
         trajectory: &Trajectory,
-        prompt: usize,
         meta: usize,
-        sample: usize,
+        sample: u64,
         sampling: &Sampling,
     ) -> Result<Vec<i64>, RuntimeError> {
-        sampling.check()?;
+        let draws = Arc::new(Draws::of(*sampling));
+        draws.check()?;
         let plan = self.program.plan(Protocol::Recgen)?.clone();
-        let drawing = drawing(&plan);
-        let route = self.route(Protocol::Recgen, &drawing, sampling, false)?;
-        let mut part = trajectory.part(&mut *self.backend, prompt, meta)?;
+        let route = Route::choose(&self.program, &plan, &draws)?;
+        let mut part = trajectory.part(&mut *self.backend, meta)?;
         let tokens = self.program.meta_tokens;
         let mut session = Session::new(&mut *self.backend, &self.program, false);
-        let wanted = Wanted {
-            sampling,
-            samples: vec![sample],
-            first_token: part.first * tokens,
-            tokens: part.count * tokens,
-            keep_logits: false,
-            penalties: Penalties::default(),
-            seen: Vec::new(),
-            given: None,
-        };
+        let sequence = SequenceDraws::at(&draws, sample, trajectory.encoded + part.first * tokens);
+        let wanted = Wanted { sequences: &[&sequence], tokens: part.count * tokens, logits: false };
         let given = [("reconstruction", &part.reconstruction)];
-        let mut drawn = draw(&mut session, route, &drawing, &mut part.state, &given, &wanted)?;
+        let drawing = Drawing::of(&plan);
+        let mut drawn = graphs::draw(&mut session, route, &drawing, &mut part.state, &given, &wanted)?;
         Ok(drawn.ids.split_off((part.count - 1) * tokens))
     }
+}
 
-    fn route(
-        &self,
-        protocol: Protocol,
-        drawing: &Drawing<'_>,
-        sampling: &Sampling,
-        host: bool,
-    ) -> Result<Route, RuntimeError> {
-        Route::choose(&self.program, drawing, sampling, host)?.ok_or_else(|| RuntimeError::GraphSamplerOnly {
-            protocol: protocol.to_string(),
-            max_top_k: MAX_GRAPH_CANDIDATES.min(self.program.vocab_size),
-        })
+/// The shape of a decoder for these requests, of one protocol.
+///
+/// # Errors
+/// The first request that can never run, or there is none.
+pub fn setup_of(program: &Program, batch: &Batch) -> Result<DecoderSetup, RuntimeError> {
+    let limits = Limits::of(program);
+    let first = batch.requests.first().ok_or(RuntimeError::Empty { what: "the number of prompts" })?;
+    let run_ahead = limits.run_ahead(&batch.requests, batch.run_ahead);
+    let capacity = limits.capacity(&batch.requests, run_ahead)?;
+    let rows = batch.rows.unwrap_or(batch.requests.len()).clamp(1, batch.requests.len());
+    let widest = batch.requests.iter().map(|request| request.samples).fold(1, usize::max);
+    Ok(DecoderSetup { protocol: first.protocol, rows, sequences: rows * widest, capacity, run_ahead })
+}
+
+impl Generation {
+    fn empty(timing: Timing) -> Self {
+        Generation {
+            sequences: Vec::new(),
+            prompt_logprobs: Vec::new(),
+            states: Vec::new(),
+            trajectories: Vec::new(),
+            host_sampled: false,
+            timing,
+        }
     }
 
-    fn check(&self, request: &Request) -> Result<Vec<Prompt>, RuntimeError> {
-        let counts = [
-            ("the number of prompts", request.prompts.len()),
-            ("the number of samples", request.samples),
-            ("the number of new tokens", request.max_new_tokens),
-        ];
-        if let Some((what, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
-            return Err(RuntimeError::Empty { what });
-        }
-        request.sampling.check()?;
-        request.penalties.check()?;
-        self.check_given(request)?;
-        let Program { meta_tokens, vocab_size, max_tokens, .. } = self.program;
-        let new_tokens = request.max_new_tokens.div_ceil(meta_tokens).saturating_mul(meta_tokens);
-        let mut prompts = Vec::with_capacity(request.prompts.len());
-        for (row, tokens) in request.prompts.iter().enumerate() {
-            let prompt = Prompt::align(row, tokens, meta_tokens, vocab_size)?;
-            let prompt_tokens = prompt.tokens.len();
-            if prompt_tokens.saturating_add(new_tokens) > max_tokens {
-                return Err(RuntimeError::Capacity { row, prompt_tokens, new_tokens, max_tokens });
-            }
-            prompts.push(prompt);
-        }
-        Ok(prompts)
+    /// Takes what the next request gave.
+    fn add(&mut self, completion: Completion) {
+        self.sequences.extend(completion.sequences);
+        self.prompt_logprobs.push(completion.prompt_logprobs);
+        self.states.extend(completion.states);
+        self.trajectories.push(completion.trajectory);
+        self.host_sampled |= completion.host_sampled;
     }
 }
 
-impl Generator {
-    /// Tokens to take must be there for every prompt and known to the model.
-    fn check_given(&self, request: &Request) -> Result<(), RuntimeError> {
-        let Some(given) = &request.given else { return Ok(()) };
-        let vocab_size = self.program.vocab_size;
-        let known = |id: &i64| usize::try_from(*id).is_ok_and(|id| id < vocab_size);
-        for row in 0..request.prompts.len() {
-            let found = given.get(row).map_or(0, Vec::len);
-            if found != request.max_new_tokens {
-                return Err(RuntimeError::Given { row, found, expected: request.max_new_tokens });
-            }
-            if let Some(index) = given[row].iter().position(|id| !known(id)) {
-                let id = given[row][index];
-                return Err(super::prompt::PromptError::OutOfVocabulary { row, index, id, vocab_size }.into());
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Run<'_> {
-    /// Encodes the prompts, one row each.
-    fn prefill(&mut self, prompts: &[Prompt]) -> Result<Results, RuntimeError> {
-        let rows: Vec<&[i64]> = prompts.iter().map(|prompt| &prompt.tokens[..]).collect();
-        let (longest, ids) = pad_right(&rows);
-        let ids = self.session.upload_ints(&[rows.len(), longest], ids)?;
-        let state = State { lengths: self.lengths.clone(), ..State::default() };
-        self.session.run(ENCODE, Phase::Prefill, &state, &[("ids", &ids)])
-    }
-
-    /// What to draw for `count` meta-contexts from the `first` after the prompt.
-    pub(super) fn wanted(&self, first: usize, count: usize) -> Wanted<'_> {
-        let meta_tokens = self.session.program.meta_tokens;
-        Wanted {
-            sampling: &self.request.sampling,
-            samples: self.batch.samples(),
-            first_token: first * meta_tokens,
-            tokens: count * meta_tokens,
-            keep_logits: self.request.keep.logits,
-            penalties: self.request.penalties,
-            seen: self.seen(),
-            given: self.given(first * meta_tokens, count * meta_tokens),
-        }
-    }
-
-    /// The tokens of each row on the device so far, where penalties count them.
-    fn seen(&self) -> Vec<Seen> {
-        if self.request.penalties.are_none() {
-            return Vec::new();
-        }
-        let prompts = self.batch.prompts().into_iter();
-        let of = |(prompt, new): (usize, &[i64])| Seen::new(&self.prompts[prompt].tokens, new);
-        prompts.zip(self.batch.tokens()).map(of).collect()
-    }
-
-    /// The tokens that each row takes; past the end of the last, in its meta-context, whatever.
-    fn given(&self, first: usize, tokens: usize) -> Option<Vec<i64>> {
-        let given = self.request.given.as_ref()?;
-        let row = |prompt: usize| {
-            let rest = given.get(prompt).and_then(|given| given.get(first..)).unwrap_or_default();
-            rest.iter().copied().chain(std::iter::repeat(0)).take(tokens).collect::<Vec<_>>()
-        };
-        Some(self.batch.prompts().into_iter().flat_map(row).collect())
-    }
-
-    /// Notes the states, caches left out, that condition meta-context `meta` of each row.
-    pub(super) fn record(
-        &mut self,
-        state: &State,
-        rows: &[(usize, usize)],
-        meta: usize,
-    ) -> Result<(), RuntimeError> {
-        if !self.request.keep.states {
-            return Ok(());
-        }
-        for (name, buffer) in state.buffers.iter().filter(|(name, _)| !state.caches.contains_key(*name)) {
-            let values = self.session.download_floats(buffer)?;
-            self.note(name, &values, rows, meta);
-        }
-        Ok(())
-    }
-
-    /// Notes `values`, one part per row.
-    pub(super) fn note(&mut self, name: &str, values: &[f64], rows: &[(usize, usize)], meta: usize) {
-        for (part, (prompt, sample)) in values.chunks_exact(values.len() / rows.len().max(1)).zip(rows) {
-            self.states.push(StateRecord {
-                prompt: *prompt,
-                sample: *sample,
-                meta,
-                name: name.to_owned(),
-                values: part.to_vec(),
-            });
-        }
-    }
-
-    /// Hands the drawn tokens out and returns the device rows that go on.
-    pub(super) fn deliver(&mut self, ids: &[i64], logits: Option<&[f64]>) -> Vec<usize> {
-        let going_on = self.batch.deliver(self.request, ids, logits, self.on_burst);
-        let elapsed = self.session.started.elapsed();
-        self.session.timing.first_token.get_or_insert(elapsed);
-        going_on
-    }
-}
-
-/// The graphs of a plan that yield tokens.
-pub(super) fn drawing(plan: &Plan) -> Drawing<'_> {
+/// What a decoder's graph is for.
+fn phase_of(plan: &Plan, graph: &str) -> Phase {
     match plan {
-        Plan::Distributed { expand, logits, prepare, .. } => {
-            Drawing { graph: expand, logits, prepare: Some(prepare), phase: Phase::Expand }
-        }
-        Plan::Undistributed { decode, logits, prepare, .. } => {
-            Drawing { graph: decode, logits, prepare: prepare.as_deref(), phase: Phase::Decode }
-        }
+        _ if graph == ENCODE => Phase::Prefill,
+        Plan::Distributed { coarse, .. } if graph == coarse => Phase::Coarse,
+        Plan::Distributed { .. } => Phase::Expand,
+        Plan::Undistributed { .. } => Phase::Decode,
     }
 }

@@ -1,10 +1,11 @@
 //! Speed of a decoder: every row has a prompt, all tokens are drawn to the end, nothing ends early. Owns what counts as the
 //! first token, as steady generation and as the whole; the caller owns how often and with which sizes.
 
-use super::backend::BackendError;
-use super::decoder::{Admission, Decoder, DecoderSetup};
+use super::decoder::{Decoder, DecoderSetup};
+use super::error::RuntimeError;
 use super::random::uniform;
-use super::sampler::Sampling;
+use super::request::Request;
+use super::schedule::{Limits, Scheduler};
 use super::timing::GraphTime;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -87,45 +88,33 @@ impl Speed {
 pub fn once(
     decoder: &mut dyn Decoder,
     regime: Regime,
-    meta_tokens: usize,
+    limits: Limits,
     prompts: &[Vec<i64>],
-) -> Result<Speed, BackendError> {
+) -> Result<Speed, RuntimeError> {
     let setup = decoder.setup();
-    let aligned = regime.prompt_meta_contexts(meta_tokens) * meta_tokens;
-    let sampling = Sampling::greedy();
-    let admissions: Vec<Admission<'_>> = prompts
-        .iter()
-        .take(setup.rows)
-        .enumerate()
-        .map(|(row, prompt)| Admission {
-            row,
-            tokens: &prompt[prompt.len().saturating_sub(aligned)..],
-            sampling: &sampling,
-            first_sample: 0,
-        })
-        .collect();
-    let bursts = regime.bursts(meta_tokens, setup.run_ahead);
+    let rows = prompts.len().min(setup.rows);
     decoder.take_times();
     let began = Instant::now();
-    decoder.admit(&admissions)?;
-    let (mut started, mut arrivals) = (0, Vec::with_capacity(bursts));
-    for _ in 0..bursts {
-        while decoder.pending() < 2 && started < bursts {
-            decoder.start()?;
-            started += 1;
-        }
-        decoder.collect()?;
-        arrivals.push(began.elapsed());
+    let mut scheduler = Scheduler::new(decoder, limits);
+    for (number, prompt) in prompts.iter().take(rows).enumerate() {
+        let request = Request::greedy(setup.protocol, prompt.clone(), regime.new_tokens);
+        scheduler.submit(number, request, Box::new(|_| {}))?;
     }
-    let total = began.elapsed();
-    (0..admissions.len()).for_each(|row| decoder.retire(row));
-    let first_token = arrivals.first().copied().unwrap_or(total);
+    let mut arrivals = Vec::new();
+    let mut bursts = 0;
+    while scheduler.turn()? {
+        if scheduler.totals().bursts > bursts {
+            bursts = scheduler.totals().bursts;
+            arrivals.push(began.elapsed());
+        }
+    }
+    let total = arrivals.last().copied().unwrap_or_else(|| began.elapsed());
     Ok(Speed {
-        tokens: admissions.len() * setup.samples * regime.new_tokens,
-        first_token,
+        tokens: rows * regime.new_tokens,
+        first_token: arrivals.first().copied().unwrap_or(total),
         total,
-        steady_tokens_per_s: steady(setup, meta_tokens, &arrivals),
-        graphs: decoder.take_times(),
+        steady_tokens_per_s: steady(setup, limits.meta_tokens, &arrivals),
+        graphs: decoder.take_times().graphs,
     })
 }
 
@@ -133,7 +122,7 @@ pub fn once(
 fn steady(setup: DecoderSetup, meta_tokens: usize, arrivals: &[Duration]) -> Option<f64> {
     let [first, between @ .., _] = arrivals else { return None };
     let spent = between.last()?.saturating_sub(*first);
-    let tokens = between.len() * setup.run_ahead * meta_tokens * setup.sequences();
+    let tokens = between.len() * setup.run_ahead * meta_tokens * setup.sequences;
     (tokens > 0 && !spent.is_zero()).then(|| tokens as f64 / spent.as_secs_f64())
 }
 
@@ -144,14 +133,14 @@ fn steady(setup: DecoderSetup, meta_tokens: usize, arrivals: &[Duration]) -> Opt
 pub fn repeat(
     decoder: &mut dyn Decoder,
     regime: Regime,
-    meta_tokens: usize,
+    limits: Limits,
     prompts: &[Vec<i64>],
     repetitions: usize,
-) -> Result<Vec<Speed>, BackendError> {
-    let two_bursts = 2 * decoder.setup().run_ahead * meta_tokens;
+) -> Result<Vec<Speed>, RuntimeError> {
+    let two_bursts = 2 * decoder.setup().run_ahead * limits.meta_tokens;
     let warm_up = Regime { new_tokens: regime.new_tokens.min(two_bursts), ..regime };
-    once(decoder, warm_up, meta_tokens, prompts)?;
-    let runs = (0..repetitions).map(|_| once(decoder, regime, meta_tokens, prompts));
+    once(decoder, warm_up, limits, prompts)?;
+    let runs = (0..repetitions).map(|_| once(decoder, regime, limits, prompts));
     let mut speeds = runs.collect::<Result<Vec<Speed>, _>>()?;
     speeds.sort_by_key(|speed| speed.total);
     Ok(speeds)
@@ -167,7 +156,7 @@ mod tests {
     #[test]
     fn neither_the_first_burst_nor_the_last_is_steady() {
         let setup =
-            DecoderSetup { protocol: Protocol::Recgen, rows: 2, samples: 1, capacity: 12, run_ahead: 3 };
+            DecoderSetup { protocol: Protocol::Recgen, rows: 2, sequences: 2, capacity: 12, run_ahead: 3 };
         let arrivals = [4, 5, 6, 20].map(Duration::from_secs);
         // Two bursts of 3 meta-contexts of 4 tokens in 2 rows, within 2 s.
         assert_eq!(steady(setup, 4, &arrivals), Some(24.0));

@@ -1,13 +1,14 @@
 //! From a bundle to tokens: backends that run graphs, and the generator that drives them.
 
 pub mod backend;
-mod batch;
 pub mod cuda;
 pub mod decoder;
-mod draw;
+pub mod draws;
 pub mod drift;
 pub mod error;
 pub mod generator;
+mod graphs;
+pub mod logprobs;
 pub mod measure;
 #[cfg(feature = "ort")]
 pub mod ort;
@@ -24,11 +25,8 @@ pub mod schedule;
 pub mod score;
 mod session;
 pub mod simulated;
-mod steps;
-mod stream;
 pub mod tensorrt;
 pub mod timing;
 pub mod tract;
 pub mod trajectory;
 pub mod verify;
-mod window;

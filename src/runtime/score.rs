@@ -3,17 +3,15 @@
 use super::error::RuntimeError;
 use super::generator::Generator;
 use super::plan::SCORE;
-use super::prompt::{Prompt, pad_right};
+use super::prompt::{check_ids, pad_right};
 use super::session::{Session, State};
 use super::timing::{Phase, Timing};
 
 /// Score of one text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scored {
-    /// Tokens scored: all that alignment left.
+    /// Tokens scored, the first included.
     pub tokens: Vec<i64>,
-    /// Oldest tokens that alignment dropped.
-    pub dropped_left: usize,
     /// Logits `[tokens, V]`, row-major; those at place `j` predict token `j`.
     pub logits: Vec<f64>,
     /// Sum of `-ln p(token)` over the tokens.
@@ -47,10 +45,8 @@ pub struct Windows {
 /// Score of a text that may be longer than a window.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LongScore {
-    /// Tokens scored: all that alignment left.
+    /// Tokens scored, the first included.
     pub tokens: usize,
-    /// Oldest tokens that alignment dropped.
-    pub dropped_left: usize,
     /// Sum of `-ln p(token)` over the tokens.
     pub negative_log_likelihood: f64,
     /// Windows read.
@@ -87,8 +83,8 @@ impl Generator {
         let whole = |tokens: usize| tokens.div_ceil(meta_tokens).max(1) * meta_tokens;
         let window = whole(windows.tokens);
         let stride = whole(windows.stride).min(window);
-        let prompt = Prompt::align(0, tokens, meta_tokens, vocab_size)?;
-        let all = &prompt.tokens;
+        check_ids(0, tokens, vocab_size)?;
+        let all = tokens;
         let mut timing = Timing::default();
         let (mut done, mut likelihood, mut count) = (0, 0.0, 0);
         while done < all.len() {
@@ -104,7 +100,6 @@ impl Generator {
         }
         let score = LongScore {
             tokens: all.len(),
-            dropped_left: prompt.dropped_left,
             negative_log_likelihood: likelihood,
             windows: count,
         };
@@ -114,43 +109,34 @@ impl Generator {
     /// Scores texts given as token ids, one row each.
     ///
     /// # Errors
-    /// A text shorter than a meta-context or with unknown ids, or a failure of the backend.
+    /// A text with unknown ids, or a failure of the backend.
     pub fn score(&mut self, texts: &[Vec<i64>]) -> Result<(Vec<Scored>, Timing), RuntimeError> {
         if texts.is_empty() {
             return Err(RuntimeError::Empty { what: "the number of texts" });
         }
         let (meta_tokens, vocab_size) = (self.program.meta_tokens, self.program.vocab_size);
-        let aligned = texts.iter().enumerate();
-        let aligned: Vec<Prompt> = aligned
-            .map(|(row, tokens)| Prompt::align(row, tokens, meta_tokens, vocab_size))
-            .collect::<Result<_, _>>()?;
-        let rows: Vec<&[i64]> = aligned.iter().map(|prompt| &prompt.tokens[..]).collect();
-        let (longest, ids) = pad_right(&rows);
+        for (row, tokens) in texts.iter().enumerate() {
+            check_ids(row, tokens, vocab_size)?;
+        }
+        // Nothing reads to its right: padding to whole meta-contexts changes no logits of what stands before it.
+        let rows: Vec<&[i64]> = texts.iter().map(|tokens| &tokens[..]).collect();
+        let longest = rows.iter().map(|tokens| tokens.len()).fold(1, usize::max);
+        let (longest, ids) = pad_right(&rows, longest.next_multiple_of(meta_tokens));
         let mut session = Session::new(&mut *self.backend, &self.program, false);
         let ids = session.upload_ints(&[rows.len(), longest], ids)?;
-        let lengths = aligned.iter().map(|prompt| prompt.meta_contexts(meta_tokens)).collect();
+        let lengths = rows.iter().map(|tokens| tokens.len().div_ceil(meta_tokens)).collect();
         let state = State { lengths, ..State::default() };
         let mut results = session.run(SCORE, Phase::Score, &state, &[("ids", &ids)])?;
         let logits = results.take("logits")?;
         let logits = session.download_floats(&logits)?;
         session.timing.total = session.started.elapsed();
         let timing = session.timing;
-        let scored =
-            aligned.into_iter().zip(logits.chunks_exact(longest * vocab_size)).map(|(prompt, all)| {
-                let logits = all[..prompt.tokens.len() * vocab_size].to_vec();
-                let negative_log_likelihood = prompt
-                    .tokens
-                    .iter()
-                    .zip(logits.chunks_exact(vocab_size))
-                    .map(|(token, logits)| negative_log(*token, logits))
-                    .sum();
-                Scored {
-                    tokens: prompt.tokens,
-                    dropped_left: prompt.dropped_left,
-                    logits,
-                    negative_log_likelihood,
-                }
-            });
+        let scored = texts.iter().zip(logits.chunks_exact(longest * vocab_size)).map(|(tokens, all)| {
+            let logits = all[..tokens.len() * vocab_size].to_vec();
+            let places = tokens.iter().zip(logits.chunks_exact(vocab_size));
+            let negative_log_likelihood = places.map(|(token, logits)| negative_log(*token, logits)).sum();
+            Scored { tokens: tokens.clone(), logits, negative_log_likelihood }
+        });
         Ok((scored.collect(), timing))
     }
 }

@@ -148,6 +148,25 @@ impl<'g> Session<'g> {
         Ok(state)
     }
 
+    /// The rows of two states that the same graphs read, those of `first` before those of `second`.
+    pub(super) fn concat(&mut self, mut first: State, mut second: State) -> Result<State, RuntimeError> {
+        let (above, below) = (first.lengths.len(), second.lengths.len());
+        for (name, buffer) in std::mem::take(&mut first.buffers) {
+            let other = second.buffers.remove(&name);
+            let other = other.expect("invariant: the same graphs read the same values");
+            let shape = [&[above + below], &buffer.shape()[1..]].concat();
+            // Rows are written along an axis of slots: those of all rows are slots of one.
+            let slots = |rows: usize| [&[1, rows], &shape[1..]].concat();
+            let joined = self.backend.allocate(buffer.dtype(), &shape)?;
+            let mut joined = joined.reshaped(&slots(above + below))?;
+            self.backend.write(&mut joined, &buffer.reshaped(&slots(above))?, 1, &[0])?;
+            self.backend.write(&mut joined, &other.reshaped(&slots(below))?, 1, &[above])?;
+            first.buffers.insert(name, joined.reshaped(&shape)?);
+        }
+        first.lengths.extend(second.lengths);
+        Ok(first)
+    }
+
     /// Keeps only rows `rows` of a state.
     pub(super) fn select(&mut self, state: &mut State, rows: &[usize]) -> Result<(), RuntimeError> {
         for buffer in state.buffers.values_mut() {

@@ -52,6 +52,17 @@ impl Timing {
         self.phases.get(&phase).copied().unwrap_or_default()
     }
 
+    /// The same with the times of graphs summed in phases, where there are none yet.
+    #[must_use]
+    pub(super) fn in_phases(mut self, phase_of: impl Fn(&str) -> Phase) -> Self {
+        if self.phases.is_empty() {
+            for (graph, time) in &self.graphs {
+                *self.phases.entry(phase_of(graph)).or_insert(Duration::ZERO) += time.total;
+            }
+        }
+        self
+    }
+
     pub(super) fn add(&mut self, phase: Phase, graph: &str, spent: Duration) {
         *self.phases.entry(phase).or_default() += spent;
         let entry = self.graphs.entry(graph.to_owned()).or_default();

@@ -4,7 +4,7 @@
 use super::TextError;
 use super::stream::CharStream;
 use super::tokenizer::Tokenizer;
-use crate::runtime::request::{Watch, Watcher};
+use crate::runtime::request::{StopCondition, StopState};
 use std::sync::Arc;
 
 /// Text that grows with the tokens of one sequence. Nothing of a stop string, nor after it, comes out.
@@ -104,13 +104,13 @@ pub struct StopStrings {
     pub stops: Arc<[String]>,
 }
 
-impl Watch for StopStrings {
-    fn watcher(&self) -> Box<dyn Watcher> {
+impl StopCondition for StopStrings {
+    fn start(&self) -> Box<dyn StopState> {
         Box::new(Speech::new(Arc::clone(&self.tokenizer), Arc::clone(&self.stops)))
     }
 }
 
-impl Watcher for Speech {
+impl StopState for Speech {
     fn ends_with(&mut self, token: i64) -> bool {
         // A decoder that fails here fails again where the text is made, and is reported there.
         self.push(token).is_ok() && self.over

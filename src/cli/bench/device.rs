@@ -13,7 +13,8 @@ use crate::runtime::cuda::ceilings::{CeilingSizes, Ceilings};
 use crate::runtime::cuda::replicas::RowCount;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::plan::Program;
-use crate::runtime::request::RunAhead;
+use crate::runtime::request::{Request, RunAhead};
+use crate::runtime::schedule::Limits;
 use serde_json::{Value, json};
 
 /// Most rows that `--batch max` tries: more than kernels count in a grid's rows at one meta-context each.
@@ -77,10 +78,7 @@ fn setting(args: &Args, program: &Program, batch: Batch, protocol: Protocol) -> 
 fn check_length(args: &Args, program: &Program) -> Result<(), RuntimeError> {
     let meta_tokens = program.meta_tokens.max(1);
     let prompt_tokens = args.regime.prompt_tokens / meta_tokens * meta_tokens;
-    let new_tokens = args.regime.new_tokens.div_ceil(meta_tokens) * meta_tokens;
-    let max_tokens = program.max_tokens;
-    if prompt_tokens + new_tokens > max_tokens {
-        return Err(RuntimeError::Capacity { row: 0, prompt_tokens, new_tokens, max_tokens });
-    }
+    let request = Request::greedy(Protocol::Recgen, vec![0; prompt_tokens], args.regime.new_tokens);
+    Limits::of(program).meta_contexts(0, &request, 1)?;
     Ok(())
 }

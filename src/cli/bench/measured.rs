@@ -174,7 +174,7 @@ fn shown(shares: Shares) -> String {
 fn sizes(point: &BenchPoint, encodes: bool, dtype: Dtype) -> Setting {
     let on_the_way = point.prompt_meta_contexts + point.new_meta_contexts.div_ceil(2);
     Setting {
-        batch: point.setup.sequences(),
+        batch: point.setup.sequences,
         run_ahead: point.setup.run_ahead,
         capacity: if encodes { point.prompt_meta_contexts } else { on_the_way },
         precision: Some(dtype),

@@ -13,7 +13,7 @@ use crate::bundle::Bundle;
 use crate::inspect::plot::Plot;
 use crate::runtime::generator::Generator;
 use crate::runtime::measure::Regime;
-use crate::runtime::request::{Cancel, Request};
+use crate::runtime::request::{Batch as Requests, Cancel, Request};
 use crate::runtime::timing::Timing;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -138,16 +138,11 @@ fn batch_on_host(
     reporter: &Reporter,
 ) -> Result<Told, Failure> {
     let Regime { prompt_tokens, new_tokens } = args.regime;
-    let request = Request {
-        run_ahead: args.run.run_ahead(),
-        profile: true,
-        ..Request::greedy(
-            args.run.protocol(bundle),
-            args.regime.prompts(batch, bundle.manifest().model.vocab_size),
-            new_tokens,
-        )
-    };
-    let timings = measure(generator, &request, args.repetitions, reporter)?;
+    let protocol = args.run.protocol(bundle);
+    let prompts = args.regime.prompts(batch, bundle.manifest().model.vocab_size);
+    let request = Request::greedy(protocol, Vec::new(), new_tokens);
+    let work = Requests { profile: true, ..Requests::alike(&request, &prompts, args.run.run_ahead()) };
+    let timings = measure(generator, &work, args.repetitions, reporter)?;
     let tokens = batch * new_tokens;
     let median = timings.get(timings.len() / 2).ok_or_else(|| Failure::bug(&"no measurements"))?;
     let peak_memory_bytes = peak_memory_bytes();
@@ -162,7 +157,7 @@ fn batch_on_host(
     });
     let mut text = format!(
         "{} on {}, batch {batch}, {prompt_tokens} tokens in, {new_tokens} out, median of {}\n",
-        request.protocol,
+        protocol,
         args.backend.name.name(),
         args.repetitions
     );
@@ -182,11 +177,11 @@ fn batch_on_host(
 /// Times of the repetitions after a warm-up, fastest first.
 fn measure(
     generator: &mut Generator,
-    request: &Request,
+    work: &Requests,
     repetitions: u16,
     reporter: &Reporter,
 ) -> Result<Vec<Timing>, Failure> {
-    let mut once = || generator.generate(request, &mut |_| {}, &Cancel::default());
+    let mut once = || generator.generate(work, &mut |_| {}, &Cancel::default());
     let warm = once()?;
     reporter.detail(&format!("warm-up: {:.1?}", warm.timing.total));
     let mut timings = Vec::with_capacity(usize::from(repetitions));

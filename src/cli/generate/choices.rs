@@ -4,7 +4,7 @@ use crate::cli::language::Language;
 use crate::cli::prompts::{Ids, ids};
 use crate::cli::{Failure, Reporter};
 use crate::runtime::penalties::Penalties;
-use crate::runtime::request::Watch;
+use crate::runtime::request::StopCondition;
 use crate::runtime::sampler::Sampling;
 use crate::text::defaults::GenerationDefaults;
 use crate::text::speech::StopStrings;
@@ -167,7 +167,7 @@ impl EndArgs {
     }
 
     /// What ends sequences at stop strings; `None` without any.
-    pub fn watch(&self, language: &Language) -> Result<Option<Arc<dyn Watch>>, Failure> {
+    pub fn stop_condition(&self, language: &Language) -> Result<Option<Arc<dyn StopCondition>>, Failure> {
         if !self.need_text() {
             return Ok(None);
         }

@@ -1,5 +1,6 @@
 //! Prefill: encode a batch of right-padded prompts once and decode only the windows that end them. Work of the
-//! decoders does not grow with the prompt; how many windows each level needs is worked out from the chunk sizes.
+//! decoders does not grow with the prompt; how many windows each level needs is worked out from the chunk sizes. A row
+//! without a whole meta-context starts from the start latents at every level.
 
 use super::KeptCaches;
 use super::modules::level_scope;
@@ -94,9 +95,6 @@ impl Builder<'_> {
         let zero = self.ints(&[1], &[0], &scope)?;
         let clamped = self.binary(BinaryFn::Max, index, zero, &scope)?;
         let rows = self.graph.add(Op::GatherRows, &[stream, clamped], &scope)?;
-        if count == 1 {
-            return Ok(rows);
-        }
         self.or_start(l, rows, index, &scope)
     }
 
@@ -116,9 +114,6 @@ impl Builder<'_> {
         let stream = self.window_stream(l, elements, &batch(1))?;
         let made = windows * self.config.level(l).chunk_size;
         let last = self.slice(stream, 1, made - count, count, &scope)?;
-        if count == 1 {
-            return Ok(last);
-        }
         let offsets: Vec<i64> = (0..count).map(|i| i as i64 - count as i64).collect();
         let index = self.unit_index(lengths, self.config.units(l - 1), &offsets, &scope)?;
         self.or_start(l - 1, last, index, &scope)

@@ -14,6 +14,8 @@ use crate::model::config::Feedback;
 
 struct Sampling {
     uniforms: NodeId,
+    /// Tokens to take in place of drawn ones; negative where one is drawn.
+    forced: NodeId,
     temperature: NodeId,
     top_k: NodeId,
     top_p: NodeId,
@@ -84,19 +86,25 @@ impl Builder<'_> {
 
     fn sampling(&mut self) -> Result<Sampling, BuildError> {
         let scope = Scope::new("sampling");
-        let uniforms = [batch(1), Dim::from(self.config.meta_tokens())];
+        let tokens = [batch(1), Dim::from(self.config.meta_tokens())];
         Ok(Sampling {
-            uniforms: self.input("uniforms", Dtype::F32, &uniforms, Role::PerStep, &scope)?,
+            uniforms: self.input("uniforms", Dtype::F32, &tokens, Role::PerStep, &scope)?,
+            forced: self.input("forced", Dtype::I64, &tokens, Role::PerStep, &scope)?,
             temperature: self.input("temperature", Dtype::F32, &[batch(1)], Role::Invariant, &scope)?,
             top_k: self.input("top_k", Dtype::I64, &[batch(1)], Role::Invariant, &scope)?,
             top_p: self.input("top_p", Dtype::F32, &[batch(1)], Role::Invariant, &scope)?,
         })
     }
 
-    fn sample(&mut self, sampling: &Sampling, logits: NodeId, uniforms: NodeId) -> Built {
+    /// The token of each place: the forced one where there is one, otherwise drawn.
+    fn sample(&mut self, sampling: &Sampling, logits: NodeId, [uniforms, forced]: [NodeId; 2]) -> Built {
+        let scope = Scope::new("sampling");
         let candidates = self.config.vocab_size.min(MAX_CANDIDATES);
         let operands = [logits, uniforms, sampling.temperature, sampling.top_k, sampling.top_p];
-        self.graph.add(Op::Sample { candidates }, &operands, &Scope::new("sampling"))
+        let drawn = self.graph.add(Op::Sample { candidates }, &operands, &scope)?;
+        let zero = self.ints(&[1], &[0], &scope)?;
+        let is_drawn = self.less(forced, zero, &scope)?;
+        self.select(is_drawn, drawn, forced, &scope)
     }
 
     /// The level-1 windows, their logits and draws.
@@ -112,7 +120,7 @@ impl Builder<'_> {
         let elements = self.window(1, prefix, |_, _, element| Ok(element))?;
         let reconstruction = self.window_stream(1, elements, &batch(1))?;
         let logits = self.head(reconstruction)?;
-        let ids = self.sample(sampling, logits, sampling.uniforms)?;
+        let ids = self.sample(sampling, logits, [sampling.uniforms, sampling.forced])?;
         Ok(Drawn { ids, logits, reconstruction })
     }
 
@@ -121,14 +129,20 @@ impl Builder<'_> {
         let (units, chunk) = (self.config.units(1), self.config.level(1).chunk_size);
         let (vocab, width) = (self.config.vocab_size, self.config.level(1).decoder_dim);
         let cells = [batch(1), Dim::from(units), Dim::from(chunk)];
-        let uniforms = self.reshape(sampling.uniforms, &cells, &scope)?;
+        let places = [
+            self.reshape(sampling.uniforms, &cells, &scope)?,
+            self.reshape(sampling.forced, &cells, &scope)?,
+        ];
         let (mut ids, mut logits) = (Vec::new(), Vec::new());
         let elements = self.window(1, prefix, |b, j, element| {
             let scores = b.head(element)?;
             let scores = b.reshape(scores, &[batch(1), Dim::from(units), Dim::from(vocab)], &scope)?;
-            let uniform = b.slice(uniforms, 2, j, 1, &scope)?;
-            let uniform = b.reshape(uniform, &[batch(1), Dim::from(units)], &scope)?;
-            let drawn = b.sample(sampling, scores, uniform)?;
+            let mut place = places;
+            for value in &mut place {
+                let column = b.slice(*value, 2, j, 1, &scope)?;
+                *value = b.reshape(column, &[batch(1), Dim::from(units)], &scope)?;
+            }
+            let drawn = b.sample(sampling, scores, place)?;
             let column = [batch(1), Dim::from(units), Dim::from(1)];
             ids.push(b.reshape(drawn, &column, &scope)?);
             let column = [batch(1), Dim::from(units), Dim::from(1), Dim::from(vocab)];

@@ -345,6 +345,10 @@ impl Backend for Cuda {
         self.machine.graph(graph).map(|_| ()).map_err(|error| failed_in(graph, error))
     }
 
+    fn decodes(&self) -> bool {
+        true
+    }
+
     fn decoder<'b>(
         &'b mut self,
         program: &Program,

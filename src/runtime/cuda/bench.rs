@@ -5,10 +5,11 @@ use super::backend::Cuda;
 use super::decode::{CudaDecoder, KvBytes, Layout};
 use super::replicas::RowCount;
 use crate::passes::choose_protocol::Protocol;
-use crate::runtime::backend::BackendError;
+use crate::runtime::error::RuntimeError;
 use crate::runtime::decoder::{Decoder as _, DecoderSetup};
 use crate::runtime::measure::{Regime, Speed, repeat};
 use crate::runtime::plan::Program;
+use crate::runtime::schedule::Limits;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,20 +58,19 @@ impl Cuda {
     ///
     /// # Errors
     /// The rows do not fit, the regime has no whole meta-context, or the device failed.
-    pub fn bench(&mut self, program: &Program, setting: BenchSetting) -> Result<BenchPoint, BackendError> {
+    pub fn bench(&mut self, program: &Program, setting: BenchSetting) -> Result<BenchPoint, RuntimeError> {
         let BenchSetting { protocol, regime, .. } = setting;
         let meta_tokens = program.meta_tokens;
         let steps = regime.new_tokens.div_ceil(meta_tokens.max(1));
         let run_ahead = setting.run_ahead.clamp(1, steps.max(1));
         let capacity = regime.capacity(meta_tokens, run_ahead);
-        let one = DecoderSetup { protocol, rows: 1, samples: 1, capacity, run_ahead };
-        let setup = DecoderSetup { rows: self.rows(program, one, setting.rows)?, ..one };
+        let one = DecoderSetup { protocol, rows: 1, sequences: 1, capacity, run_ahead };
+        let rows = self.rows(program, one, setting.rows)?;
+        let setup = DecoderSetup { rows, sequences: rows, ..one };
         let prompt = regime.prompt_meta_contexts(meta_tokens);
         if prompt == 0 {
-            return Err(setup.refuses(format!(
-                "prompts of {} tokens fill no meta-context of {meta_tokens}",
-                regime.prompt_tokens
-            )));
+            let message = format!("prompts of {} tokens fill no meta-context of {meta_tokens}", regime.prompt_tokens);
+            return Err(setup.refuses(message).into());
         }
         let new = regime.bursts(meta_tokens, run_ahead) * run_ahead;
         let machine = self.machine();
@@ -80,10 +80,12 @@ impl Cuda {
             layout.weight_bytes(machine),
             layout.own_bytes(machine),
         );
-        let prompts = regime.prompts(setup.rows, program.vocab_size);
+        let mut prompts = regime.prompts(setup.rows, program.vocab_size);
+        prompts.iter_mut().for_each(|tokens| tokens.truncate(prompt * meta_tokens));
         let mut decoder = CudaDecoder::new(machine, program, setup)?;
         decoder.measure();
-        let speeds = repeat(&mut decoder, regime, meta_tokens, &prompts, setting.repetitions)?;
+        let limits = Limits { max_tokens: usize::MAX, ..Limits::of(program) };
+        let speeds = repeat(&mut decoder, regime, limits, &prompts, setting.repetitions)?;
         Ok(BenchPoint {
             setup,
             prompt_meta_contexts: prompt,

@@ -1,6 +1,6 @@
 //! From a call of a plan to a launch: which kernel of which unit, with how many blocks and threads.
 
-use super::arguments::{ElementArguments, Plain as _, ReadArguments, UniformArguments};
+use super::arguments::{ElementArguments, GatherArguments, Plain as _, ReadArguments, UniformArguments};
 use super::device::{Device, DeviceError, Launch, Properties, Source, Stream, Unit};
 use super::launch::{self, Shape};
 use super::launch_attention;
@@ -106,6 +106,21 @@ pub fn element(
 ) -> Result<(), DeviceError> {
     let unit = Unit { source: Source::Rows, dtype, size: 0 };
     let shape = launch::elementwise(arguments, device.properties()).map_err(refused)?;
+    start(device, stream, unit, &shape, &arguments.bytes())
+}
+
+/// Gathers rows of a value by their indices.
+///
+/// # Errors
+/// The device failed.
+pub fn gather_rows(
+    device: &dyn Device,
+    stream: Stream,
+    dtype: Dtype,
+    arguments: &GatherArguments,
+) -> Result<(), DeviceError> {
+    let unit = Unit { source: Source::Rows, dtype, size: 0 };
+    let shape = launch::gather_rows(arguments, device.properties()).map_err(refused)?;
     start(device, stream, unit, &shape, &arguments.bytes())
 }
 

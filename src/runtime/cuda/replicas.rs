@@ -7,7 +7,8 @@ use crate::runtime::backend::BackendError;
 use crate::runtime::decoder::DecoderSetup;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::plan::Program;
-use crate::runtime::schedule::{Job, Limits, ServeError, Served, serve};
+use crate::runtime::request::Request;
+use crate::runtime::schedule::{Limits, QueueLimits, ServeError, Told, Totals, serve};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Rows of a replica.
@@ -55,37 +56,42 @@ impl Cuda {
     }
 }
 
-/// Runs `jobs` on one replica a device. `setup` has the shape of each replica's decoder but for its rows.
+/// Runs `requests` on one replica a device. `setup` has the shape of each replica's decoder but for its rows and sequences,
+/// of which it says how many a row has. `told` hears of bursts and ends.
 ///
 /// # Errors
 /// A replica failed or does not fit.
-pub fn serve_on<'j>(
+pub fn serve_on(
     devices: &[Arc<dyn Device>],
     load: &Load<'_>,
     program: &Program,
     setup: DecoderSetup,
     rows: RowCount,
-    jobs: Vec<Job<'j>>,
+    requests: Vec<Request>,
+    told: Told<'_>,
 ) -> Result<Replicas, ServeError> {
     let chosen = Mutex::new(vec![0; devices.len()]);
-    let served = serve(devices.len(), Limits::of(program), jobs, &|replica, work| {
+    let DecoderSetup { capacity, run_ahead, .. } = setup;
+    let limits = QueueLimits { model: Limits::of(program), capacity, run_ahead, waiting: usize::MAX };
+    let totals = serve(devices.len(), limits, requests, told, &|replica, protocol, work| {
         let Some(device) = devices.get(replica) else { return Ok(()) };
         let mut cuda = load(Arc::clone(device)).map_err(RuntimeError::from)?;
         let rows = cuda.rows(program, setup, rows)?;
         if let Some(chosen) = chosen.lock().unwrap_or_else(PoisonError::into_inner).get_mut(replica) {
             *chosen = rows;
         }
-        let mut decoder = CudaDecoder::new(cuda.machine(), program, DecoderSetup { rows, ..setup })?;
-        work(&mut decoder)
+        let sequences = rows * setup.sequences / setup.rows;
+        let setup = DecoderSetup { protocol, rows, sequences, ..setup };
+        work(&mut CudaDecoder::new(cuda.machine(), program, setup)?)
     })?;
-    Ok(Replicas { served, rows: chosen.into_inner().unwrap_or_else(PoisonError::into_inner) })
+    Ok(Replicas { totals, rows: chosen.into_inner().unwrap_or_else(PoisonError::into_inner) })
 }
 
 /// What became of the requests of `serve_on`.
 #[derive(Debug)]
 pub struct Replicas {
-    /// Results and totals.
-    pub served: Served,
+    /// What each has done.
+    pub totals: Vec<Totals>,
     /// Rows of each replica.
     pub rows: Vec<usize>,
 }

@@ -1,28 +1,83 @@
-//! One queue of requests for several replicas of a model, a thread each. Owns the sharing out, the order of results and
-//! the end of all when one fails.
+//! An open queue of requests for one or several replicas of a model, a thread each: requests are submitted and cancelled from
+//! other threads while others run. Owns the bound of the queue, its order, the sharing out and the end of all requests of a
+//! replica that fails.
+//!
+//! Invariant: every request that was taken is told its end exactly once.
 
-use super::job::{Finished, Job, Limits};
+use super::active::{Finished, Sink};
+use super::fit::{Limits, Refusal};
 use super::{Scheduler, Totals};
+use crate::passes::choose_protocol::Protocol;
 use crate::runtime::decoder::Decoder;
 use crate::runtime::error::RuntimeError;
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::runtime::request::{Burst, Cancel, Finish, Request};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often a replica with nothing to do looks for requests that are late or cancelled.
+const IDLE_LOOK: Duration = Duration::from_millis(50);
 
 /// What a replica does with its decoder.
 pub type Work<'w> = dyn FnMut(&mut dyn Decoder) -> Result<(), RuntimeError> + 'w;
 
-/// Opens the replica of a number on the thread that calls, makes its decoder, empty, and gives it to the work.
-pub type Open<'o> = dyn Fn(usize, &mut Work<'_>) -> Result<(), RuntimeError> + Sync + 'o;
+/// Opens the replica of a number on the thread that calls, makes its decoder for the protocol, empty, and gives it to the work.
+pub type Open<'o> = dyn Fn(usize, Protocol, &mut Work<'_>) -> Result<(), RuntimeError> + Sync + 'o;
 
-/// What became of the requests of `serve`.
-#[derive(Debug)]
-pub struct Served {
-    /// The requests in the order in which they were given.
-    pub finished: Vec<Finished>,
-    /// What each replica has done.
-    pub totals: Vec<Totals>,
+/// Told the end of a request.
+pub type Done<'r> = Box<dyn FnOnce(Finished) + Send + 'r>;
+
+/// What a queue takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// What the model allows.
+    pub model: Limits,
+    /// Meta-contexts that a row of every replica has room for.
+    pub capacity: usize,
+    /// Meta-contexts of a burst.
+    pub run_ahead: usize,
+    /// Requests that wait at most; those that run are not counted.
+    pub waiting: usize,
 }
+
+/// A request that was taken.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// Its number, as bursts and results have it.
+    pub number: usize,
+    /// Ends it early.
+    pub cancel: Cancel,
+}
+
+struct Submission<'r> {
+    number: usize,
+    request: Request,
+    sink: Sink<'r>,
+    done: Done<'r>,
+}
+
+#[derive(Default)]
+struct State<'r> {
+    /// By priority, highest first, then in the order in which they came.
+    waiting: BTreeMap<(i64, usize), Submission<'r>>,
+    came: usize,
+    running: usize,
+    closed: bool,
+    /// Replicas that are there or may come.
+    replicas: usize,
+    failure: Option<ServeError>,
+    totals: Vec<Totals>,
+}
+
+/// The queue. Its requests may borrow for `'r`.
+pub struct Queue<'r> {
+    limits: QueueLimits,
+    state: Mutex<State<'r>>,
+    changed: Condvar,
+}
+
+/// Who is told of bursts and of the ends of requests, on the threads of replicas.
+pub type Told<'t> = (&'t (dyn Fn(&Burst<'_>) + Sync), &'t (dyn Fn(Finished) + Sync));
 
 /// A replica failed, and with it the whole.
 #[derive(Debug, thiserror::Error)]
@@ -34,80 +89,256 @@ pub struct ServeError {
     pub source: RuntimeError,
 }
 
-/// State shared by the replicas.
-struct Shared<'j> {
-    waiting: Mutex<VecDeque<(usize, Job<'j>)>>,
-    finished: Mutex<Vec<Finished>>,
-    totals: Mutex<Vec<Totals>>,
-    failure: Mutex<Option<ServeError>>,
-    stopped: AtomicBool,
+impl<'r> Queue<'r> {
+    /// An empty queue for `replicas` replicas.
+    #[must_use]
+    pub fn new(limits: QueueLimits, replicas: usize) -> Self {
+        let totals = vec![Totals::default(); replicas];
+        Queue {
+            limits,
+            state: Mutex::new(State { replicas, totals, ..State::default() }),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<'r>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a request. `sink` is told its tokens, `done` its end, both on the thread of a replica.
+    ///
+    /// # Errors
+    /// It can never run, too many wait, or the queue is closed; nothing was taken, and neither is called.
+    pub fn submit(&self, request: Request, sink: Sink<'r>, done: Done<'r>) -> Result<Ticket, Refusal> {
+        let mut state = self.lock();
+        if state.closed || state.replicas == 0 {
+            return Err(Refusal::Closed);
+        }
+        if state.waiting.len() >= self.limits.waiting {
+            return Err(Refusal::QueueFull { waiting: state.waiting.len(), limit: self.limits.waiting });
+        }
+        let number = state.came;
+        self.limits.check(number, &request)?;
+        state.came += 1;
+        let ticket = Ticket { number, cancel: request.cancel.clone() };
+        let key = (-i64::from(request.priority), number);
+        state.waiting.insert(key, Submission { number, request, sink, done });
+        drop(state);
+        self.changed.notify_one();
+        Ok(ticket)
+    }
+
+    /// Takes nothing more; replicas end when all that was taken has ended.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Requests that wait, and those that run.
+    #[must_use]
+    pub fn load(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.waiting.len(), state.running)
+    }
+
+    /// What each replica has done so far.
+    #[must_use]
+    pub fn totals(&self) -> Vec<Totals> {
+        self.lock().totals.clone()
+    }
+
+    /// Runs requests on the replica of a number until the queue is closed and empty. A decoder runs one protocol: where the
+    /// next request has another, what runs is brought to its end and another decoder is opened.
+    ///
+    /// # Errors
+    /// The replica failed; its requests have been told, and where it was the last, those that wait too.
+    pub fn run_replica(&self, replica: usize, open: &Open<'_>) -> Result<(), RuntimeError> {
+        while let Some(protocol) = self.next_protocol() {
+            let mut told = None;
+            let served = open(replica, protocol, &mut |decoder| {
+                let served = self.work(replica, protocol, decoder);
+                told = served.as_ref().err().map(ToString::to_string);
+                served
+            });
+            if let Err(error) = served {
+                self.lose(told.unwrap_or_else(|| error.to_string()));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The protocol of the next request, once there is one; `None` once the queue is closed and empty.
+    fn next_protocol(&self) -> Option<Protocol> {
+        let mut state = self.lock();
+        loop {
+            state = self.drop_ended(state);
+            if let Some(next) = state.waiting.values().next() {
+                return Some(next.request.protocol);
+            }
+            if state.closed || state.failure.is_some() {
+                return None;
+            }
+            state = self.wait(state);
+        }
+    }
+
+    fn wait<'s>(&self, state: MutexGuard<'s, State<'r>>) -> MutexGuard<'s, State<'r>> {
+        self.changed.wait_timeout(state, IDLE_LOOK).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Tells the end to waiting requests that are cancelled or late.
+    fn drop_ended<'s>(&'s self, mut state: MutexGuard<'s, State<'r>>) -> MutexGuard<'s, State<'r>> {
+        let now = Instant::now();
+        let end = |request: &Request| match request.deadline {
+            _ if request.cancel.is_cancelled() => Some(Finish::Cancelled),
+            Some(deadline) if deadline <= now => Some(Finish::Deadline),
+            _ => None,
+        };
+        let ended: Vec<((i64, usize), Finish)> = state
+            .waiting
+            .iter()
+            .filter_map(|(key, submission)| Some((*key, end(&submission.request)?)))
+            .collect();
+        if ended.is_empty() {
+            return state;
+        }
+        let ended: Vec<(Submission<'r>, Finish)> =
+            ended.into_iter().filter_map(|(key, end)| Some((state.waiting.remove(&key)?, end))).collect();
+        drop(state);
+        for (submission, finish) in ended {
+            let Submission { number, request, mut sink, done } = submission;
+            let finished = Scheduler::ended(number, request, self.limits.model, finish, &mut sink);
+            done(finished);
+        }
+        self.lock()
+    }
+
+    fn work(&self, replica: usize, protocol: Protocol, decoder: &mut dyn Decoder) -> Result<(), RuntimeError> {
+        let mut scheduler: Scheduler<'_, 'r> = Scheduler::new(decoder, self.limits.model);
+        let before = self.lock().totals[replica];
+        let mut running: HashMap<usize, Done<'r>> = HashMap::new();
+        loop {
+            let leaves = self.feed(&mut scheduler, protocol, &mut running);
+            if leaves && scheduler.is_idle() {
+                return Ok(());
+            }
+            let turned = scheduler.turn();
+            let finished = match &turned {
+                Ok(_) => scheduler.take_finished(),
+                Err(error) => scheduler.fail(&error.to_string()),
+            };
+            {
+                let mut state = self.lock();
+                state.running -= finished.len();
+                state.totals[replica] = before + scheduler.totals();
+            }
+            for finished in finished {
+                if let Some(done) = running.remove(&finished.number) {
+                    done(finished);
+                }
+            }
+            turned?;
+        }
+    }
+
+    /// Gives the scheduler what it has rows for; waits where neither has anything. Whether the replica is to leave once
+    /// it is idle.
+    fn feed(
+        &self,
+        scheduler: &mut Scheduler<'_, 'r>,
+        protocol: Protocol,
+        running: &mut HashMap<usize, Done<'r>>,
+    ) -> bool {
+        let mut state = self.lock();
+        loop {
+            state = self.drop_ended(state);
+            let mut other = false;
+            while scheduler.waiting() < scheduler.free_rows() {
+                let Some(entry) = state.waiting.first_entry() else { break };
+                if entry.get().request.protocol != protocol {
+                    other = true;
+                    break;
+                }
+                let Submission { number, request, sink, done } = entry.remove();
+                match scheduler.submit(number, request, sink) {
+                    Ok(()) => {
+                        state.running += 1;
+                        running.insert(number, done);
+                    }
+                    Err(refusal) => {
+                        drop(state);
+                        done(Finished { number, result: Err(refusal.into()) });
+                        state = self.lock();
+                    }
+                }
+            }
+            let ends = state.failure.is_some() || (state.closed && state.waiting.is_empty());
+            if other || ends || !scheduler.is_idle() {
+                return other || ends;
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// A replica is gone; where it was the last, so are the requests that wait.
+    fn lose(&self, message: String) {
+        let mut state = self.lock();
+        state.replicas -= 1;
+        let waiting = if state.replicas == 0 { std::mem::take(&mut state.waiting) } else { BTreeMap::new() };
+        drop(state);
+        self.changed.notify_all();
+        for Submission { number, done, .. } in waiting.into_values() {
+            done(Finished { number, result: Err(RuntimeError::Lost { message: message.clone() }) });
+        }
+    }
 }
 
-/// Runs `jobs` on `replicas` replicas at once. A replica takes a request when it has a row for it. A request that can
-/// never run ends with its refusal; the others go on.
+impl QueueLimits {
+    fn check(self, number: usize, request: &Request) -> Result<(), Refusal> {
+        let meta_contexts = self.model.meta_contexts(number, request, self.run_ahead)?;
+        match meta_contexts > self.capacity {
+            true => Err(Refusal::NoRoom { number, meta_contexts, capacity: self.capacity }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Runs `requests` on `replicas` replicas at once, numbered by place. A replica takes a request when it has a row for it. A
+/// request that can never run ends with its refusal; the others go on. What each replica has done.
 ///
 /// # Errors
 /// The first replica that failed; the others stop at their next burst.
-pub fn serve<'j>(
+pub fn serve(
     replicas: usize,
-    limits: Limits,
-    jobs: Vec<Job<'j>>,
+    limits: QueueLimits,
+    requests: Vec<Request>,
+    (on_burst, on_finished): Told<'_>,
     open: &Open<'_>,
-) -> Result<Served, ServeError> {
-    let shared = Shared {
-        waiting: Mutex::new(jobs.into_iter().enumerate().collect()),
-        finished: Mutex::default(),
-        totals: Mutex::new(vec![Totals::default(); replicas]),
-        failure: Mutex::default(),
-        stopped: AtomicBool::new(false),
-    };
+) -> Result<Vec<Totals>, ServeError> {
+    let queue = Queue::new(QueueLimits { waiting: usize::MAX, ..limits }, replicas);
+    for (number, request) in requests.into_iter().enumerate() {
+        if let Err(refusal) = queue.submit(request, Box::new(on_burst), Box::new(on_finished)) {
+            // The numbers of those behind it are their places all the same.
+            queue.lock().came = number + 1;
+            on_finished(Finished { number, result: Err(refusal.into()) });
+        }
+    }
+    queue.close();
     std::thread::scope(|scope| {
         for replica in 0..replicas {
-            let shared = &shared;
+            let queue = &queue;
             scope.spawn(move || {
-                let served = open(replica, &mut |decoder| shared.work(replica, limits, decoder));
-                if let Err(source) = served {
-                    shared.stopped.store(true, Ordering::Relaxed);
-                    lock(&shared.failure).get_or_insert(ServeError { replica, source });
+                if let Err(source) = queue.run_replica(replica, open) {
+                    queue.lock().failure.get_or_insert(ServeError { replica, source });
+                    queue.changed.notify_all();
                 }
             });
         }
     });
-    if let Some(failure) = inner(shared.failure) {
-        return Err(failure);
+    let mut state = queue.lock();
+    match state.failure.take() {
+        Some(failure) => Err(failure),
+        None => Ok(std::mem::take(&mut state.totals)),
     }
-    let mut finished = inner(shared.finished);
-    finished.sort_by_key(|finished| finished.number);
-    Ok(Served { finished, totals: inner(shared.totals) })
-}
-
-impl Shared<'_> {
-    fn work(&self, replica: usize, limits: Limits, decoder: &mut dyn Decoder) -> Result<(), RuntimeError> {
-        let mut scheduler = Scheduler::new(decoder, limits);
-        while !self.stopped.load(Ordering::Relaxed) {
-            while scheduler.waiting() < scheduler.free_rows() {
-                let Some((number, job)) = lock(&self.waiting).pop_front() else { break };
-                if let Err(refusal) = scheduler.submit(number, job) {
-                    lock(&self.finished).push(Finished { number, result: Err(refusal.into()) });
-                }
-            }
-            let more = scheduler.turn()?;
-            lock(&self.finished).extend(scheduler.take_finished());
-            if !more && lock(&self.waiting).is_empty() {
-                break;
-            }
-        }
-        if let Some(totals) = lock(&self.totals).get_mut(replica) {
-            *totals = scheduler.totals();
-        }
-        Ok(())
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn inner<T>(mutex: Mutex<T>) -> T {
-    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

@@ -19,6 +19,13 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Tokens, padding included, that one prefill encodes at most; longer prompts go alone.
 const PREFILL_TOKENS: usize = 1 << 16;
 
+/// Forced tokens of one run of the sampler's graph, negative where one is drawn.
+pub(super) const FORCED: &str = "forced";
+/// Those of a whole burst, where it takes several runs.
+pub(super) const ALL_FORCED: &str = "forced of a burst";
+/// The row of each sequence, where rows have several.
+pub(super) const ROW_OF: &str = "row of a sequence";
+
 /// A value that the coarse graph hands to the expansion.
 #[derive(Clone, Debug)]
 pub(super) struct Cut {
@@ -59,9 +66,10 @@ impl Layout {
     /// # Errors
     /// The bundle lacks the protocol or a graph, a graph has no plan, or the setup has no room for any prompt.
     pub fn new(machine: &Machine, program: &Program, setup: DecoderSetup) -> Result<Self, BackendError> {
-        if [setup.rows, setup.samples, setup.run_ahead].contains(&0) || setup.capacity <= setup.run_ahead {
+        let counted = setup.rows > 0 && setup.run_ahead > 0 && setup.sequences >= setup.rows;
+        if !counted || setup.capacity <= setup.run_ahead {
             return Err(setup.refuses(format!(
-                "rows, samples and run-ahead count from 1 and the capacity exceeds the run-ahead; the capacity is {}, the run-ahead {}",
+                "rows and run-ahead count from 1, sequences are no fewer than rows, and the capacity exceeds the run-ahead; the capacity is {}, the run-ahead {}",
                 setup.capacity, setup.run_ahead
             )));
         }
@@ -72,7 +80,7 @@ impl Layout {
             let sizes = bindings(rows, meta, setup.capacity);
             machine.plan(graph, &sizes, options).map_err(|error| failed_in(graph, error))
         };
-        let sequences = setup.sequences();
+        let sequences = setup.sequences;
         let (ahead, expand, cuts) = match coarse {
             Some(coarse) => {
                 let cuts = cuts(program, coarse, setup)?;
@@ -117,7 +125,9 @@ impl Layout {
         room_bytes: usize,
         at_most: usize,
     ) -> Result<Option<usize>, BackendError> {
-        let of = |rows: usize| Layout::new(machine, program, DecoderSetup { rows, ..setup });
+        let each = setup.sequences.div_ceil(setup.rows.max(1));
+        let shape = |rows: usize| DecoderSetup { rows, sequences: rows * each, ..setup };
+        let of = |rows: usize| Layout::new(machine, program, shape(rows));
         if at_most == 0 || of(1)?.missing_bytes(machine) > room_bytes {
             return Ok(None);
         }
@@ -157,7 +167,7 @@ impl Layout {
     fn allocations(&self) -> impl Iterator<Item = usize> {
         let lane = self.cuts.iter().flat_map(|cut| {
             let bytes = cut.burst.elements() * self.element_bytes;
-            let wide = (self.setup.samples > 1).then_some(bytes * self.setup.samples);
+            let wide = self.setup.shares_rows().then_some(bytes / self.setup.rows * self.setup.sequences);
             [Some(bytes), wide].into_iter().flatten()
         });
         let lane: Vec<usize> = lane.chain([self.ids_bytes()]).collect();
@@ -187,7 +197,7 @@ impl Layout {
     /// Sequences side by side.
     #[must_use]
     pub fn sequences(&self) -> usize {
-        self.setup.sequences()
+        self.setup.sequences
     }
 
     /// Whether a coarse run-ahead and an expansion share the work.
@@ -216,7 +226,7 @@ impl Layout {
 
     fn size_state(&mut self, program: &Program) {
         let given: BTreeSet<&str> =
-            self.cuts.iter().map(|cut| cut.name.as_str()).chain(["uniforms", "ids"]).collect();
+            self.cuts.iter().map(|cut| cut.name.as_str()).chain(["uniforms", "forced", "ids"]).collect();
         let mut state = BTreeMap::new();
         for (name, buffer) in self.plans().flat_map(Plan::inputs).filter(|(name, _)| !given.contains(name)) {
             let bytes = state.entry(name.to_owned()).or_insert(0usize);
@@ -235,8 +245,13 @@ impl Layout {
         }
         state.insert("step".to_owned(), 8);
         state.insert("uniforms".to_owned(), sequences * self.drawn_tokens() * 4);
+        state.insert(FORCED.to_owned(), sequences * self.drawn_tokens() * 8);
         if !self.is_split() {
             state.insert("ids".to_owned(), sequences * self.drawn_tokens() * 8);
+            state.insert(ALL_FORCED.to_owned(), self.ids_bytes());
+        }
+        if self.is_split() && self.setup.shares_rows() {
+            state.insert(ROW_OF.to_owned(), sequences * 8);
         }
         let graphs: Vec<String> = self.plans().map(|plan| plan.graph.clone()).collect();
         for name in state.keys() {

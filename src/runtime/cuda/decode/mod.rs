@@ -12,10 +12,13 @@ use super::device::{Allocation, DeviceError, Event, HostMemory, Recording, Strea
 use super::machine::Machine;
 use crate::passes::compile::Plan as Split;
 use crate::runtime::backend::BackendError;
-use crate::runtime::decoder::{Admission, Decoder, DecoderSetup};
+use crate::runtime::decoder::{Admission, Collected, Decoder, DecoderSetup};
+use crate::runtime::draws::Draws;
 use crate::runtime::plan::Program;
-use crate::runtime::timing::GraphTime;
+use crate::runtime::request::Keep;
+use crate::runtime::timing::Timing;
 pub use kv::KvBytes;
+use layout::{ALL_FORCED, FORCED, ROW_OF};
 pub use layout::Layout;
 use parameters::Parameters;
 use prefill::Prefill;
@@ -49,6 +52,13 @@ struct Burst {
     spans: Vec<Span>,
 }
 
+/// A row that is taken.
+struct Taken {
+    /// Meta-contexts in its caches.
+    length: usize,
+    sequences: Vec<usize>,
+}
+
 /// Rows that generate on a device.
 pub struct CudaDecoder<'m> {
     /// Stream of the coarse run-ahead. Steps in a row are what a burst waits for: beside the expansion's wide products,
@@ -63,8 +73,8 @@ pub struct CudaDecoder<'m> {
     arenas: Vec<Allocation>,
     lanes: Vec<Lane>,
     parameters: Parameters,
-    /// Meta-contexts of each row; `None` where it is empty.
-    lengths: Vec<Option<usize>>,
+    /// Rows that are taken.
+    rows: Vec<Option<Taken>>,
     pending: VecDeque<Burst>,
     started: usize,
     collected: Vec<i64>,
@@ -121,7 +131,7 @@ impl<'m> CudaDecoder<'m> {
             arenas,
             lanes: Vec::new(),
             parameters: Parameters::new(layout.sequences()),
-            lengths: vec![None; setup.rows],
+            rows: (0..setup.rows).map(|_| None).collect(),
             step: layout.step_graphs(),
             pending: VecDeque::new(),
             started: 0,
@@ -157,19 +167,26 @@ impl<'m> CudaDecoder<'m> {
 
     /// Writes lengths and activity of all rows to the coarse stream, sampling parameters to the expansion's.
     fn upload_rows(&mut self) -> Result<(), BackendError> {
-        let per_row = self.layout.sequences() / self.lengths.len().max(1);
-        let repeat = if self.layout.is_split() { 1 } else { per_row };
-        let spread = |value: &dyn Fn(&Option<usize>) -> i64| -> Vec<u8> {
-            let rows = self.lengths.iter().flat_map(|row| std::iter::repeat_n(value(row), repeat));
-            rows.flat_map(i64::to_le_bytes).collect()
-        };
-        let lengths = spread(&|row| i64::try_from(row.unwrap_or(0)).unwrap_or(i64::MAX));
-        let active = spread(&|row| i64::from(row.is_some()));
-        let device = &*self.machine.device;
-        for (name, bytes) in [("lengths", lengths), ("active", active)] {
-            device.write(self.ahead, self.address(name)?, &bytes)?;
+        let split = self.layout.is_split();
+        let counters = if split { self.rows.len() } else { self.layout.sequences() };
+        let (mut lengths, mut active) = (vec![0i64; counters], vec![0i64; counters]);
+        let mut row_of = vec![0i64; self.layout.sequences()];
+        for (row, taken) in self.rows.iter().enumerate() {
+            let Some(Taken { length, sequences }) = taken else { continue };
+            for place in if split { std::slice::from_ref(&row) } else { &sequences[..] } {
+                (lengths[*place], active[*place]) = (*length as i64, 1);
+            }
+            sequences.iter().for_each(|sequence| row_of[*sequence] = row as i64);
         }
-        let stream = if self.layout.is_split() { EXPAND } else { self.ahead };
+        let bytes = |values: &[i64]| -> Vec<u8> { values.iter().copied().flat_map(i64::to_le_bytes).collect() };
+        let device = &*self.machine.device;
+        for (name, values) in [("lengths", &lengths), ("active", &active)] {
+            device.write(self.ahead, self.address(name)?, &bytes(values))?;
+        }
+        let stream = if split { EXPAND } else { self.ahead };
+        if self.state.contains_key(ROW_OF) {
+            device.write(stream, self.address(ROW_OF)?, &bytes(&row_of))?;
+        }
         for (name, bytes) in self.parameters.bytes() {
             device.write(stream, self.address(name)?, &bytes)?;
         }
@@ -189,17 +206,33 @@ impl Decoder for CudaDecoder<'_> {
         self.layout.setup
     }
 
+    fn depth(&self) -> usize {
+        IN_FLIGHT
+    }
+
+    fn draws_on_host(&self, draws: &Draws) -> Result<bool, BackendError> {
+        if draws.change_logits() || draws.logprobs.is_some() {
+            return Err(self.layout.setup.refuses("logits are not changed or told on the device yet"));
+        }
+        Ok(false)
+    }
+
     fn admit(&mut self, admissions: &[Admission<'_>]) -> Result<(), BackendError> {
         let meta_tokens = self.program.meta_tokens;
         for admission in admissions {
-            let length = admission.tokens.len() / meta_tokens.max(1);
-            let taken = self.lengths.get(admission.row).is_none_or(Option::is_some);
-            if taken || length == 0 || length * meta_tokens != admission.tokens.len() {
+            let length = admission.prompt.len() / meta_tokens;
+            let taken = self.rows.get(admission.row).is_none_or(Option::is_some);
+            let own = self.layout.setup.shares_rows() || *admission.sequences == [admission.row];
+            let known = admission.sequences.iter().all(|sequence| *sequence < self.layout.sequences());
+            if taken || !own || !known || length * meta_tokens != admission.prompt.len() {
                 return Err(self.layout.setup.refuses(format!(
-                    "row {} is taken or unknown, or its {} tokens are not whole meta-contexts",
+                    "row {} or its sequences are taken or unknown, or its {} tokens are not whole meta-contexts",
                     admission.row,
-                    admission.tokens.len()
+                    admission.prompt.len()
                 )));
+            }
+            if admission.keep != Keep::default() {
+                return Err(self.layout.setup.refuses("logits, states and trajectories stay on the device"));
             }
             if length + self.layout.setup.run_ahead > self.layout.setup.capacity {
                 return Err(self.past_capacity(admission.row, length + self.layout.setup.run_ahead));
@@ -209,21 +242,20 @@ impl Decoder for CudaDecoder<'_> {
     }
 
     fn retire(&mut self, row: usize) {
-        if let Some(length) = self.lengths.get_mut(row) {
-            *length = None;
+        if let Some(taken) = self.rows.get_mut(row) {
+            *taken = None;
             self.parameters.change();
         }
     }
 
-    fn start(&mut self) -> Result<(), BackendError> {
+    fn start(&mut self) -> Result<usize, BackendError> {
         let run_ahead = self.layout.setup.run_ahead;
-        let full = self.lengths.iter().enumerate().find_map(|(row, length)| {
-            length
-                .filter(|length| length + run_ahead > self.layout.setup.capacity)
-                .map(|length| (row, length))
+        let full = self.rows.iter().enumerate().find_map(|(row, taken)| {
+            let length = taken.as_ref()?.length + run_ahead;
+            (length > self.layout.setup.capacity).then_some((row, length))
         });
         if let Some((row, length)) = full {
-            return Err(self.past_capacity(row, length + run_ahead));
+            return Err(self.past_capacity(row, length));
         }
         if self.pending.len() >= IN_FLIGHT {
             return Err(self.layout.setup.refuses("two bursts are pending: collect one first"));
@@ -232,6 +264,11 @@ impl Decoder for CudaDecoder<'_> {
         let lane_index = self.started % IN_FLIGHT;
         if self.parameters.take_changed() {
             self.upload_rows()?;
+        }
+        if let Some(forced) = self.parameters.take_forced(self.layout.burst_tokens) {
+            let (name, stream) =
+                if self.layout.is_split() { (FORCED, EXPAND) } else { (ALL_FORCED, self.ahead) };
+            device.write(stream, self.address(name)?, &forced)?;
         }
         let lane = &mut self.lanes[lane_index];
         // The expansion that read this lane's trajectory last must be over before it is written anew.
@@ -258,18 +295,18 @@ impl Decoder for CudaDecoder<'_> {
         lane.expanded = Some(done);
         self.pending.push_back(Burst { lane: lane_index, done, spans: self.times.take_open() });
         self.started += 1;
-        for length in self.lengths.iter_mut().flatten() {
-            *length += run_ahead;
+        for taken in self.rows.iter_mut().flatten() {
+            taken.length += run_ahead;
         }
         self.parameters.advance(run_ahead * self.program.meta_tokens);
-        Ok(())
+        Ok(run_ahead)
     }
 
     fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    fn collect(&mut self) -> Result<&[i64], BackendError> {
+    fn collect(&mut self) -> Result<Collected<'_>, BackendError> {
         let Some(burst) = self.pending.pop_front() else {
             return Err(self.layout.setup.refuses("no burst is pending"));
         };
@@ -280,15 +317,21 @@ impl Decoder for CudaDecoder<'_> {
         let count = self.layout.sequences() * self.layout.burst_tokens;
         self.collected
             .extend(bytes.as_chunks::<8>().0.iter().take(count).map(|bytes| i64::from_le_bytes(*bytes)));
-        Ok(&self.collected)
+        Ok(Collected { ids: &self.collected, extras: BTreeMap::new() })
+    }
+
+    fn score(&mut self, tokens: &[i64]) -> Result<Vec<f64>, BackendError> {
+        let unreadable = |message: &str| self.layout.setup.refuses(message);
+        let _ = (tokens, unreadable("scores"));
+        Err(self.layout.setup.refuses("log-probabilities of a prompt are not computed here yet"))
     }
 
     fn measure(&mut self) {
         self.times.on = true;
     }
 
-    fn take_times(&mut self) -> BTreeMap<String, GraphTime> {
-        self.times.take()
+    fn take_times(&mut self) -> Timing {
+        Timing { graphs: self.times.take(), ..Timing::default() }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::ir::bytes::narrow;
 use crate::runtime::decoder::Admission;
+use std::collections::VecDeque;
 
 /// Sampling of every sequence.
 #[derive(Debug)]
@@ -12,9 +13,13 @@ pub(super) struct Parameters {
     min_p: Vec<f32>,
     seed: Vec<u64>,
     sample: Vec<u64>,
-    /// Place of the next token among the generated ones.
+    /// Position of the next token, prompt included.
     first: Vec<i64>,
     changed: bool,
+    /// Tokens to take in place of drawn ones, from the next on.
+    forced: Vec<VecDeque<i64>>,
+    /// Whether the device still has forced tokens of the burst before.
+    forces: bool,
 }
 
 impl Parameters {
@@ -28,20 +33,22 @@ impl Parameters {
             sample: vec![0; sequences],
             first: vec![0; sequences],
             changed: false,
+            forced: vec![VecDeque::new(); sequences],
+            forces: true,
         }
     }
 
-    pub(super) fn admit(&mut self, admission: &Admission<'_>, samples: usize) {
-        let sampling = admission.sampling;
-        for sample in 0..samples {
-            let at = admission.row * samples + sample;
+    pub(super) fn admit(&mut self, admission: &Admission<'_>) {
+        let sampling = admission.draws.sampling;
+        for (number, at) in admission.sequences.iter().copied().enumerate() {
             self.temperature[at] = narrow(sampling.temperature);
-            self.top_k[at] = i64::try_from(sampling.top_k).unwrap_or(0);
+            self.top_k[at] = i64::try_from(sampling.top_k).unwrap_or(i64::MAX);
             self.top_p[at] = narrow(sampling.top_p);
             self.min_p[at] = narrow(sampling.min_p);
             self.seed[at] = sampling.seed;
-            self.sample[at] = admission.first_sample + sample as u64;
-            self.first[at] = 0;
+            self.sample[at] = admission.first_sample + number as u64;
+            self.first[at] = admission.prompt.len() as i64;
+            self.forced[at] = admission.forced.iter().copied().collect();
         }
         self.changed = true;
     }
@@ -58,6 +65,22 @@ impl Parameters {
     pub(super) fn advance(&mut self, tokens: usize) {
         let tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
         self.first.iter_mut().for_each(|first| *first = first.saturating_add(tokens));
+    }
+
+    /// Forced tokens `[sequences, tokens]` of the next burst; nothing where the device has none and needs none.
+    pub(super) fn take_forced(&mut self, tokens: usize) -> Option<Vec<u8>> {
+        let any = self.forced.iter().any(|forced| !forced.is_empty());
+        if !any && !self.forces {
+            return None;
+        }
+        self.forces = any;
+        let mut bytes = Vec::with_capacity(self.forced.len() * tokens * 8);
+        for forced in &mut self.forced {
+            for _ in 0..tokens {
+                bytes.extend(forced.pop_front().unwrap_or(-1).to_le_bytes());
+            }
+        }
+        Some(bytes)
     }
 
     pub(super) fn bytes(&self) -> [(&'static str, Vec<u8>); 7] {

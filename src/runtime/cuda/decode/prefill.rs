@@ -7,7 +7,7 @@ use super::super::dispatch;
 use super::super::plan::view::{Element, View, row_major};
 use super::super::plan::{Contents, Plan};
 use super::layout::bindings;
-use super::{CudaDecoder, EXPAND};
+use super::{CudaDecoder, EXPAND, Taken};
 use crate::runtime::backend::BackendError;
 use crate::runtime::decoder::Admission;
 use crate::runtime::plan::ENCODE;
@@ -63,7 +63,7 @@ impl CudaDecoder<'_> {
     pub(super) fn prefill(&mut self, admissions: &[Admission<'_>]) -> Result<(), BackendError> {
         // Prompts of like lengths go together: padding is work.
         let mut order: Vec<&Admission<'_>> = admissions.iter().collect();
-        order.sort_by_key(|admission| (admission.tokens.len(), admission.row));
+        order.sort_by_key(|admission| (admission.prompt.len(), admission.row));
         let mut rest = order.as_slice();
         while !rest.is_empty() {
             let ready = self.ready(rest)?;
@@ -72,8 +72,9 @@ impl CudaDecoder<'_> {
             rest = others;
         }
         for admission in admissions {
-            self.lengths[admission.row] = Some(admission.tokens.len() / self.program.meta_tokens);
-            self.parameters.admit(admission, self.layout.setup.samples);
+            let length = admission.prompt.len() / self.program.meta_tokens;
+            self.rows[admission.row] = Some(Taken { length, sequences: admission.sequences.to_vec() });
+            self.parameters.admit(admission);
         }
         Ok(())
     }
@@ -90,13 +91,14 @@ impl CudaDecoder<'_> {
     /// The prefill for as many of the first of `order`, shortest first, as go together.
     fn ready(&mut self, order: &[&Admission<'_>]) -> Result<Arc<Prefill>, BackendError> {
         // The longest of a group sets its padding, so the group ends where the longest would no longer fit.
-        let meta = |rows: usize| order[rows - 1].tokens.len() / self.program.meta_tokens;
+        // A row without a meta-context has one of padding: the encoder reads nothing of it.
+        let meta = |rows: usize| (order[rows - 1].prompt.len() / self.program.meta_tokens).max(1);
         let mut rows = 1;
         while rows < order.len() && rows < self.layout.prefill_rows(&self.program, meta(rows + 1)) {
             rows += 1;
         }
         loop {
-            let size = (rows, order[rows - 1].tokens.len() / self.program.meta_tokens);
+            let size = (rows, (order[rows - 1].prompt.len() / self.program.meta_tokens).max(1));
             if let Some(ready) = self.size(size.0, size.1)? {
                 return Ok(ready);
             }
@@ -140,9 +142,9 @@ impl CudaDecoder<'_> {
         let mut ids = Vec::with_capacity(group.len() * tokens * 8);
         let mut lengths = Vec::with_capacity(group.len() * 8);
         for admission in group {
-            let padding = std::iter::repeat_n(0, tokens - admission.tokens.len());
-            ids.extend(admission.tokens.iter().copied().chain(padding).flat_map(i64::to_le_bytes));
-            let length = admission.tokens.len() / self.program.meta_tokens;
+            let padding = std::iter::repeat_n(0, tokens - admission.prompt.len());
+            ids.extend(admission.prompt.iter().copied().chain(padding).flat_map(i64::to_le_bytes));
+            let length = admission.prompt.len() / self.program.meta_tokens;
             lengths.extend(i64::try_from(length).unwrap_or(i64::MAX).to_le_bytes());
         }
         // The other stream may still read the results of the prefill before.
@@ -177,7 +179,6 @@ impl CudaDecoder<'_> {
     ) -> Result<(), BackendError> {
         let device = &*self.machine.device;
         let (source, target) = (self.result_dims(name, group.len(), meta)?, self.state_dims(name)?);
-        let samples = target[0] / self.layout.setup.rows;
         // A cache's axis of slots is longer than the prompt's.
         let mut dims = target.clone();
         dims.iter_mut().zip(&source).skip(1).for_each(|(into, from)| *into = (*into).min(*from));
@@ -188,29 +189,21 @@ impl CudaDecoder<'_> {
         } else {
             self.ahead
         };
-        let mut at = 0;
-        while at < group.len() {
-            let first = group[at].row;
-            // Neighbouring rows of one sequence each go in one copy.
-            let run = match samples {
-                1 => group[at..]
-                    .iter()
-                    .zip(first..)
-                    .take_while(|(admission, row)| admission.row == *row)
-                    .count(),
-                _ => 1,
-            };
-            let rows = if samples == 1 { run } else { samples };
-            let mut part = into.slice(0, first * samples, rows);
-            let mut given = whole.slice(0, at, run);
+        for Stretch { from: at, rows_from, to, rows_to } in stretches(group, self.is_of_rows(name)) {
+            let mut part = into.slice(0, to, rows_to);
+            let mut given = whole.slice(0, at, rows_from);
             for (axis, len) in dims.iter().enumerate().skip(1) {
                 part = part.slice(axis, 0, *len);
                 given = given.slice(axis, 0, *len);
             }
             dispatch::copy(device, stream, self.machine.dtype, (from, &given), (self.address(name)?, &part))?;
-            at += run;
         }
         Ok(())
+    }
+
+    /// Whether a state is one of rows, not of sequences.
+    fn is_of_rows(&self, name: &str) -> bool {
+        self.layout.is_split() && self.layout.ahead.input(name).is_some()
     }
 
     fn result_dims(&self, name: &str, rows: usize, meta: usize) -> Result<Vec<usize>, BackendError> {
@@ -223,8 +216,7 @@ impl CudaDecoder<'_> {
             message: format!("nothing reads its result `{name}`"),
         };
         let plan = self.layout.plans().find(|plan| plan.input(name).is_some()).ok_or_else(nobody)?;
-        let coarse = self.layout.is_split() && plan.graph == self.layout.ahead.graph;
-        let rows = if coarse { self.layout.setup.rows } else { self.layout.sequences() };
+        let rows = if self.is_of_rows(name) { self.layout.setup.rows } else { self.layout.sequences() };
         self.dims(&plan.graph, name, rows, 1, false)
     }
 
@@ -242,5 +234,67 @@ impl CudaDecoder<'_> {
         let ports = if output { &signature.outputs } else { &signature.inputs };
         let sizes = bindings(rows, meta, self.layout.setup.capacity);
         ports.get(name).and_then(|ty| ty.shape.eval(&sizes)).ok_or_else(unknown)
+    }
+}
+
+/// Neighbouring results that go to neighbouring places, or one result that goes to several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stretch {
+    from: usize,
+    rows_from: usize,
+    to: usize,
+    rows_to: usize,
+}
+
+/// Where the results of a group go, in as few copies as there can be.
+fn stretches(group: &[&Admission<'_>], of_rows: bool) -> Vec<Stretch> {
+    let mut stretches: Vec<Stretch> = Vec::new();
+    for (at, admission) in group.iter().enumerate() {
+        let places = if of_rows { std::slice::from_ref(&admission.row) } else { admission.sequences };
+        for to in places {
+            match stretches.last_mut() {
+                Some(last) if last.to + last.rows_to == *to && last.rows_from == last.rows_to && last.from + last.rows_from == at => {
+                    last.rows_from += 1;
+                    last.rows_to += 1;
+                }
+                Some(last) if last.to + last.rows_to == *to && last.rows_from == 1 && last.from == at => {
+                    last.rows_to += 1;
+                }
+                _ => stretches.push(Stretch { from: at, rows_from: 1, to: *to, rows_to: 1 }),
+            }
+        }
+    }
+    stretches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Stretch, stretches};
+    use crate::runtime::decoder::Admission;
+    use crate::runtime::draws::Draws;
+    use crate::runtime::request::Keep;
+    use std::sync::Arc;
+
+    #[test]
+    fn neighbours_go_in_one_copy() {
+        let draws = Arc::new(Draws::greedy());
+        let admission = |row, sequences| Admission {
+            row,
+            sequences,
+            prompt: &[],
+            forced: &[],
+            only_first: false,
+            meta_contexts: 1,
+            draws: &draws,
+            first_sample: 0,
+            keep: Keep::default(),
+        };
+        let (a, b, c) = (admission(4, &[0, 1]), admission(5, &[2]), admission(7, &[8]));
+        let found = |of_rows| -> Vec<[usize; 4]> {
+            let all = stretches(&[&a, &b, &c], of_rows).into_iter();
+            all.map(|Stretch { from, rows_from, to, rows_to }| [from, rows_from, to, rows_to]).collect()
+        };
+        assert_eq!(found(true), [[0, 2, 4, 2], [2, 1, 7, 1]]);
+        assert_eq!(found(false), [[0, 1, 0, 2], [1, 1, 2, 1], [2, 1, 8, 1]]);
     }
 }

@@ -1,6 +1,6 @@
 //! Recording what a burst does: the coarse run-ahead and the expansion, or whole steps where the protocol has no split.
 
-use super::super::arguments::{ElementArguments, UniformArguments};
+use super::super::arguments::{ElementArguments, GatherArguments, UniformArguments};
 use super::super::backend::failed_in;
 use super::super::bound::Bound;
 use super::super::device::{Device, Recording, Stream};
@@ -8,7 +8,7 @@ use super::super::dispatch;
 use super::super::machine::Machine;
 use super::super::plan::Plan;
 use super::super::plan::view::{Element, View};
-use super::{CudaDecoder, EXPAND, Lane};
+use super::{ALL_FORCED, CudaDecoder, EXPAND, FORCED, Lane, ROW_OF};
 use crate::runtime::backend::BackendError;
 use crate::runtime::plan::NEXT;
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ impl CudaDecoder<'_> {
             let mut values = self.state_addresses();
             for cut in &self.layout.cuts {
                 let offset = step * cut.step.dims[1..].iter().product::<usize>() * element_bytes;
-                let base = cuts.get(&cut.name).copied().unwrap_or(0);
+                let base = address_of(cuts, &cut.name);
                 values.insert(cut.name.clone(), base + offset as u64);
             }
             bound.push(bind(self.machine, &self.layout.ahead, arena, &values)?);
@@ -76,12 +76,13 @@ impl CudaDecoder<'_> {
         cuts: &BTreeMap<String, u64>,
         memory: &mut Vec<super::Allocation>,
     ) -> Result<BTreeMap<String, u64>, BackendError> {
-        if self.layout.setup.samples == 1 {
+        if !self.layout.setup.shares_rows() {
             return Ok(cuts.clone());
         }
         let mut wide = BTreeMap::new();
         for cut in &self.layout.cuts {
-            let bytes = cut.burst.elements() * self.layout.setup.samples * self.machine.dtype.size_bytes();
+            let each = cut.burst.elements() / self.layout.setup.rows * self.machine.dtype.size_bytes();
+            let bytes = each * self.layout.sequences();
             let allocation = self.machine.device.allocate(bytes)?;
             wide.insert(cut.name.clone(), allocation.address);
             memory.push(allocation);
@@ -105,7 +106,7 @@ impl CudaDecoder<'_> {
         self.prepare_helpers(&*device)?;
         device.begin_recording(EXPAND)?;
         self.draw_uniforms(&*device, EXPAND)?;
-        if self.layout.setup.samples > 1 {
+        if self.layout.setup.shares_rows() {
             self.spread_samples(&*device, cuts, wide)?;
         }
         bound.run(&*device, EXPAND)?;
@@ -120,11 +121,22 @@ impl CudaDecoder<'_> {
     ) -> Result<(), BackendError> {
         for cut in &self.layout.cuts {
             let each = cut.burst.elements() / self.layout.setup.rows;
-            let (rows, samples) = (self.layout.setup.rows, self.layout.setup.samples);
-            let from = View::whole(0, Element::Model, &[rows, 1, each]);
-            let to = View::whole(0, Element::Model, &[rows, samples, each]);
-            let address = |map: &BTreeMap<String, u64>| map.get(&cut.name).copied().unwrap_or(0);
-            dispatch::copy(device, EXPAND, self.machine.dtype, (address(cuts), &from), (address(wide), &to))?;
+            let too_large = |_| self.layout.setup.refuses("a trajectory larger than a kernel can count");
+            let size = |count: usize| i32::try_from(count).map_err(too_large);
+            let arguments = GatherArguments {
+                x: address_of(cuts, &cut.name),
+                index: self.address(ROW_OF)?,
+                out: address_of(wide, &cut.name),
+                x_row: 0,
+                x_position: each as i64,
+                index_row: 0,
+                index_inner: 1,
+                batch: 1,
+                length: size(self.layout.setup.rows)?,
+                count: size(self.layout.sequences())?,
+                width: size(each)?,
+            };
+            dispatch::gather_rows(device, EXPAND, self.machine.dtype, &arguments)?;
         }
         Ok(())
     }
@@ -145,8 +157,15 @@ impl CudaDecoder<'_> {
         device.begin_recording(self.ahead)?;
         for step in 0..self.layout.setup.run_ahead {
             self.draw_uniforms(&*device, self.ahead)?;
-            decode.run(&*device, self.ahead)?;
             let part = all.slice(1, step * tokens, tokens);
+            dispatch::copy(
+                &*device,
+                self.ahead,
+                self.machine.dtype,
+                (self.address(ALL_FORCED)?, &part),
+                (self.address(FORCED)?, &drawn),
+            )?;
+            decode.run(&*device, self.ahead)?;
             dispatch::copy(
                 &*device,
                 self.ahead,
@@ -212,6 +231,10 @@ impl CudaDecoder<'_> {
         }
         Ok(())
     }
+}
+
+fn address_of(cuts: &BTreeMap<String, u64>, name: &str) -> u64 {
+    *cuts.get(name).expect("invariant: every value on the cut has memory in every lane")
 }
 
 /// A plan with addresses, ready to be recorded: what its products need is loaded.

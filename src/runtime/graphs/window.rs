@@ -1,15 +1,15 @@
 //! Level-1 windows position by position, each token drawn on the host and fed back. Owns the order of positions:
 //! prefix vectors first, then the tokens drawn from the elements before (PHOTON.md section 4).
 
-use super::backend::Buffer;
-use super::draw::{Drawn, Wanted, host_token};
-use super::error::RuntimeError;
-use super::penalties::Seen;
-use super::plan::WINDOW;
-use super::session::{Session, State};
-use super::timing::Phase;
+use super::draw::{Drawn, Wanted, upload};
 use crate::ir::dim::{Bindings, Symbol};
 use crate::ir::tensor::Tensor;
+use crate::runtime::backend::Buffer;
+use crate::runtime::error::RuntimeError;
+use crate::runtime::penalties::Seen;
+use crate::runtime::plan::{CacheAxis, WINDOW};
+use crate::runtime::session::{Session, State};
+use crate::runtime::timing::Phase;
 
 /// Draws the tokens of windows whose prefix vectors are `conditions [rows * windows, R, W]`, rows outermost, or the same with
 /// windows and prefix in one axis (where a meta-context is one window, meta-contexts lie there). All at once,
@@ -21,27 +21,29 @@ pub(super) fn draw(
 ) -> Result<Drawn, RuntimeError> {
     let sizes = Sizes::of(session, &conditions, wanted)?;
     let conditions = conditions.reshaped(&[sizes.windows, sizes.prefix, sizes.width])?;
-    let ids = vec![0i64; wanted.rows() * wanted.tokens];
+    let rows = wanted.sequences.len();
+    let ids = vec![0i64; rows * wanted.tokens];
     let vocab_size = session.program.vocab_size;
-    let kept = if wanted.keep_logits { vec![0.0; ids.len() * vocab_size] } else { Vec::new() };
-    let mut drawing = Windows { wanted, sizes, seen: wanted.seen.clone(), ids, kept };
-    if wanted.penalties.are_none() {
+    let kept = if wanted.logits { vec![0.0; ids.len() * vocab_size] } else { Vec::new() };
+    let seen = wanted.sequences.iter().map(|sequence| sequence.seen.clone()).collect();
+    let mut drawing = Windows { wanted, sizes, seen, ids, kept };
+    if wanted.sequences.iter().all(|sequence| sequence.draws.penalties.are_none()) {
         let all: Vec<usize> = (0..drawing.sizes.windows).collect();
         drawing.draw(session, &conditions, &all)?;
     } else {
         let (per_row, step) =
             (wanted.tokens / drawing.sizes.chunk, session.program.meta_tokens / drawing.sizes.chunk);
-        for first in (0..per_row).step_by(step.max(1)) {
+        for first in (0..per_row).step_by(step) {
             let of_row = |row: usize| (first..first + step).map(move |window| row * per_row + window);
-            let windows: Vec<usize> = (0..wanted.rows()).flat_map(of_row).collect();
+            let windows: Vec<usize> = (0..rows).flat_map(of_row).collect();
             let part = session.backend.gather(&conditions, &windows)?;
             drawing.draw(session, &part, &windows)?;
             drawing.see(first * drawing.sizes.chunk, session.program.meta_tokens);
         }
     }
     let Windows { ids, kept, .. } = drawing;
-    let buffer = session.upload_ints(&[wanted.rows(), wanted.tokens], ids.clone())?;
-    Ok(Drawn { ids, buffer, logits: wanted.keep_logits.then_some(kept) })
+    let buffer = upload(session, wanted, &ids)?;
+    Ok(Drawn { ids, buffer, logits: wanted.logits.then_some(kept) })
 }
 
 /// Windows on their way to tokens.
@@ -50,7 +52,7 @@ struct Windows<'w> {
     sizes: Sizes,
     /// What penalties count, per row.
     seen: Vec<Seen>,
-    /// `[rows, tokens]`.
+    /// `[rows, tokens]`; negative where logits are no distribution.
     ids: Vec<i64>,
     /// Logits `[rows, tokens, V]`, if they are wanted.
     kept: Vec<f64>,
@@ -79,12 +81,13 @@ impl Windows<'_> {
             };
             // The element before this position; among the prefix vectors the id is not read.
             let fed: Vec<i64> = match position.checked_sub(prefix) {
-                Some(element) => windows.iter().map(|window| self.ids[window * chunk + element]).collect(),
+                Some(element) => {
+                    windows.iter().map(|window| self.ids[window * chunk + element].max(0)).collect()
+                }
                 None => vec![0; count],
             };
             let fed = session.upload_ints(&[count], fed)?;
-            let at = vec![i64::try_from(position).unwrap_or(i64::MAX); count];
-            let at = session.upload_ints(&[count], at)?;
+            let at = session.upload_ints(&[count], vec![position as i64; count])?;
             let given = [("vector", vector.as_ref().unwrap_or(&blank)), ("ids", &fed), ("position", &at)];
             let mut results = session.run(WINDOW, Phase::HostSampling, &state, &given)?;
             state.lengths = vec![position; count];
@@ -92,32 +95,33 @@ impl Windows<'_> {
             let Some(element) = (position + 1).checked_sub(prefix) else { continue };
             let logits = results.take("logits")?;
             let logits = session.download_floats(&logits)?;
-            self.take(windows, element, &logits)?;
+            self.take(windows, element, &logits);
         }
         Ok(())
     }
 
     /// Draws element `element` of these windows from logits `[windows, V]`.
-    fn take(&mut self, windows: &[usize], element: usize, logits: &[f64]) -> Result<(), RuntimeError> {
+    fn take(&mut self, windows: &[usize], element: usize, logits: &[f64]) {
         let (wanted, chunk) = (self.wanted, self.sizes.chunk);
-        let vocab_size = logits.len() / windows.len().max(1);
-        for (window, logits) in windows.iter().zip(logits.chunks_exact(vocab_size.max(1))) {
+        let vocab_size = logits.len() / windows.len();
+        for (window, logits) in windows.iter().zip(logits.chunks_exact(vocab_size)) {
             // Windows of a row follow each other, so a window's tokens do too.
             let token = window * chunk + element;
-            let place = (token / wanted.tokens, token % wanted.tokens);
+            let (row, at) = (token / wanted.tokens, token % wanted.tokens);
             let near = &self.ids[window * chunk..token];
-            self.ids[token] = host_token(wanted, self.seen.get(place.0), near, place, logits)?;
-            if let Some(kept) = self.kept.get_mut(token * vocab_size..(token + 1) * vocab_size) {
-                kept.copy_from_slice(logits);
+            let drawn = wanted.sequences[row].draw(&self.seen[row], near, at, logits);
+            self.ids[token] = drawn.unwrap_or(-1);
+            if wanted.logits {
+                self.kept[token * vocab_size..(token + 1) * vocab_size].copy_from_slice(logits);
             }
         }
-        Ok(())
     }
 
     /// Lets later windows see `tokens` tokens of each row from `first` on.
     fn see(&mut self, first: usize, tokens: usize) {
-        for (seen, ids) in self.seen.iter_mut().zip(self.ids.chunks_exact(self.wanted.tokens.max(1))) {
-            seen.add(&ids[first..first + tokens]);
+        let rows = self.ids.chunks_exact(self.wanted.tokens);
+        for ((sequence, seen), ids) in self.wanted.sequences.iter().zip(&mut self.seen).zip(rows) {
+            sequence.see(seen, first, &ids[first..first + tokens]);
         }
     }
 }
@@ -142,7 +146,7 @@ impl Sizes {
         };
         let caches = session.program.signature(WINDOW)?.inputs.iter().filter(|(name, _)| is_cache(name));
         let slots = caches.filter_map(|(_, ty)| ty.shape.0.get(2)?.as_const()).next();
-        let (tokens, vectors) = (wanted.rows() * wanted.tokens, outer * inner);
+        let (tokens, vectors) = (wanted.sequences.len() * wanted.tokens, outer * inner);
         let windows = match slots {
             // A window of `R + C - 1` slots has `R` vectors and `C` tokens.
             Some(slots) => (vectors + tokens) / (slots + 1),
@@ -174,7 +178,7 @@ fn window_caches(session: &mut Session<'_>, windows: usize) -> Result<State, Run
         let unbound = || RuntimeError::signature(WINDOW, format!("`{name}` has the type {ty}"));
         let shape = ty.shape.eval(&bindings).ok_or_else(unbound)?;
         state.buffers.insert(name.clone(), session.backend.allocate(ty.dtype, &shape)?);
-        state.caches.insert(name.clone(), super::plan::CacheAxis { axis: 2, units: 1 });
+        state.caches.insert(name.clone(), CacheAxis { axis: 2, units: 1 });
     }
     Ok(state)
 }

@@ -1,0 +1,364 @@
+//! Rows that go through the graphs together. Owns the order of graphs in a burst. Where the protocol is split, the coarse
+//! graph runs ahead over the rows and one wide expansion follows for the sequences of each lane; otherwise a lane decodes
+//! whole meta-contexts one after the other.
+
+use super::Burst;
+use super::draw::{self, Drawing, Drawn};
+use super::route::Route;
+use crate::passes::compile::Plan;
+use crate::runtime::backend::Buffer;
+use crate::runtime::decoder::{Admission, Extras, Kept};
+use crate::runtime::draws::SequenceDraws;
+use crate::runtime::error::RuntimeError;
+use crate::runtime::logprobs::TokenLogprobs;
+use crate::runtime::request::StateRecord;
+use crate::runtime::session::{Session, State};
+use crate::runtime::timing::Phase;
+use std::collections::BTreeMap;
+
+/// Rows with one batch of the coarse graph, if there is one.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// Its rows want one meta-context.
+    pub only_first: bool,
+    pub rows: Vec<usize>,
+    /// State of the coarse graph, one row each.
+    pub ahead: Option<State>,
+    pub lanes: Vec<Lane>,
+}
+
+/// Sequences that are drawn in the same way.
+#[derive(Debug)]
+pub(super) struct Lane {
+    route: Route,
+    /// Whether logits are wanted on the host besides.
+    logits: bool,
+    sequences: Vec<Member>,
+    /// State of the graphs that draw, one row each.
+    pub state: State,
+}
+
+#[derive(Debug)]
+pub(super) struct Member {
+    row: usize,
+    sequence: usize,
+    /// Number within the row.
+    number: usize,
+    keeps_logits: bool,
+    /// Meta-contexts drawn.
+    drawn: usize,
+    pub draws: SequenceDraws,
+}
+
+impl Group {
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Keeps the rows that `stays` says.
+    pub fn retain(
+        &mut self,
+        session: &mut Session<'_>,
+        stays: &dyn Fn(usize) -> bool,
+    ) -> Result<(), RuntimeError> {
+        if self.rows.iter().all(|row| stays(*row)) {
+            return Ok(());
+        }
+        let kept: Vec<usize> = (0..self.rows.len()).filter(|at| stays(self.rows[*at])).collect();
+        if let (Some(ahead), false) = (&mut self.ahead, kept.is_empty()) {
+            session.select(ahead, &kept)?;
+        }
+        self.rows = kept.iter().map(|at| self.rows[*at]).collect();
+        for lane in &mut self.lanes {
+            let kept: Vec<usize> =
+                (0..lane.sequences.len()).filter(|at| stays(lane.sequences[*at].row)).collect();
+            if kept.len() < lane.sequences.len() && !kept.is_empty() {
+                session.select(&mut lane.state, &kept)?;
+            }
+            lane.sequences.retain(|member| stays(member.row));
+        }
+        self.lanes.retain(|lane| !lane.sequences.is_empty());
+        Ok(())
+    }
+
+    /// Takes the rows of another group behind its own.
+    pub fn merge(&mut self, session: &mut Session<'_>, other: Group) -> Result<(), RuntimeError> {
+        self.rows.extend(other.rows);
+        self.ahead = match (self.ahead.take(), other.ahead) {
+            (Some(mine), Some(theirs)) => Some(session.concat(mine, theirs)?),
+            (mine, theirs) => mine.or(theirs),
+        };
+        for lane in other.lanes {
+            match self.lanes.iter_mut().find(|mine| mine.key() == lane.key()) {
+                Some(mine) => {
+                    let state = std::mem::take(&mut mine.state);
+                    mine.state = session.concat(state, lane.state)?;
+                    mine.sequences.extend(lane.sequences);
+                }
+                None => self.lanes.push(lane),
+            }
+        }
+        Ok(())
+    }
+
+    /// Generates `count` meta-contexts for every row.
+    pub fn burst(
+        &mut self,
+        session: &mut Session<'_>,
+        plan: &Plan,
+        count: usize,
+        kept: &mut BTreeMap<usize, Kept>,
+        burst: &mut Burst,
+    ) -> Result<(), RuntimeError> {
+        match plan {
+            Plan::Distributed { coarse, .. } => {
+                let reconstruction = self.run_ahead(session, coarse, count, kept)?;
+                for lane in &mut self.lanes {
+                    lane.expand(session, plan, (&self.rows, &reconstruction), count, kept, burst)?;
+                }
+                Ok(())
+            }
+            Plan::Undistributed { reencode, .. } => {
+                for lane in &mut self.lanes {
+                    lane.decode(session, plan, reencode.as_deref(), count, kept, burst)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Reconstructions `[rows, C_L * count, W_L]` of the next `count` meta-contexts.
+    fn run_ahead(
+        &mut self,
+        session: &mut Session<'_>,
+        coarse: &str,
+        count: usize,
+        kept: &mut BTreeMap<usize, Kept>,
+    ) -> Result<Buffer, RuntimeError> {
+        let state = self.ahead.as_mut().expect("invariant: the groups of a split protocol have a coarse state");
+        let labels: Vec<Label> = self.rows.iter().map(|row| Label { row: *row, number: 0 }).collect();
+        let done: Vec<usize> = self.rows.iter().map(|row| drawn(&self.lanes, *row)).collect();
+        let mut collected: Option<Buffer> = None;
+        for step in 0..count {
+            let metas: Vec<usize> = done.iter().map(|done| done + step).collect();
+            note_state(session, state, &labels, &metas, kept)?;
+            let mut results = session.run(coarse, Phase::Coarse, state, &[])?;
+            let part = results.take("reconstruction")?;
+            session.advance(&mut results, state)?;
+            state.lengths.iter_mut().for_each(|length| *length += 1);
+            if labels.iter().any(|label| keeps_states(kept, label.row)) {
+                let values = session.download_floats(&part)?;
+                note("reconstruction", &values, &labels, &metas, kept);
+            }
+            if count == 1 {
+                return Ok(part);
+            }
+            let units = part.shape()[1];
+            let mut target = match collected.take() {
+                Some(target) => target,
+                None => {
+                    let mut shape = part.shape().to_vec();
+                    shape[1] *= count;
+                    session.backend.allocate(part.dtype(), &shape)?
+                }
+            };
+            session.backend.write(&mut target, &part, 1, &vec![step * units; labels.len()])?;
+            collected = Some(target);
+        }
+        Ok(collected.expect("invariant: a burst has a meta-context"))
+    }
+}
+
+/// Meta-contexts that the sequences of a row have drawn.
+fn drawn(lanes: &[Lane], row: usize) -> usize {
+    let members = lanes.iter().flat_map(|lane| &lane.sequences);
+    let mut of_row = members.filter(|member| member.row == row).map(|member| member.drawn);
+    of_row.next().expect("invariant: every row has a sequence")
+}
+
+impl Lane {
+    pub fn new(route: Route, logits: bool) -> Self {
+        Lane { route, logits, sequences: Vec::new(), state: State::default() }
+    }
+
+    /// What sequences of one lane have in common.
+    pub fn key(&self) -> (Route, bool) {
+        (self.route, self.logits)
+    }
+
+    pub fn push(&mut self, admission: &Admission<'_>, sequence: usize, number: usize, draws: SequenceDraws) {
+        self.sequences.push(Member {
+            row: admission.row,
+            sequence,
+            number,
+            keeps_logits: admission.keep.logits,
+            drawn: 0,
+            draws,
+        });
+    }
+
+    /// One wide expansion of `reconstruction`, whose rows belong to `rows`.
+    fn expand(
+        &mut self,
+        session: &mut Session<'_>,
+        plan: &Plan,
+        (rows, reconstruction): (&[usize], &Buffer),
+        count: usize,
+        kept: &mut BTreeMap<usize, Kept>,
+        burst: &mut Burst,
+    ) -> Result<(), RuntimeError> {
+        let place = |member: &Member| {
+            let found = rows.iter().position(|row| *row == member.row);
+            found.expect("invariant: a sequence's row is in its group")
+        };
+        let places: Vec<usize> = self.sequences.iter().map(place).collect();
+        self.store(session, (&places, reconstruction), count, kept)?;
+        let own;
+        let wide = match places.iter().copied().eq(0..rows.len()) {
+            true => reconstruction,
+            false => {
+                own = session.backend.gather(reconstruction, &places)?;
+                &own
+            }
+        };
+        let metas: Vec<usize> = self.sequences.iter().map(|member| member.drawn).collect();
+        note_state(session, &self.state, &self.labels(), &metas, kept)?;
+        let given = [("reconstruction", wide)];
+        let drawn = self.draw(session, plan, &given, count)?;
+        self.deliver(session.program.vocab_size, &drawn, 0, burst);
+        self.state.lengths.iter_mut().for_each(|length| *length += count);
+        self.sequences.iter_mut().for_each(|member| member.drawn += count);
+        Ok(())
+    }
+
+    /// Whole meta-contexts one after the other.
+    fn decode(
+        &mut self,
+        session: &mut Session<'_>,
+        plan: &Plan,
+        reencode: Option<&str>,
+        count: usize,
+        kept: &mut BTreeMap<usize, Kept>,
+        burst: &mut Burst,
+    ) -> Result<(), RuntimeError> {
+        for step in 0..count {
+            let metas: Vec<usize> = self.sequences.iter().map(|member| member.drawn).collect();
+            note_state(session, &self.state, &self.labels(), &metas, kept)?;
+            let drawn = self.draw(session, plan, &[], 1)?;
+            self.deliver(session.program.vocab_size, &drawn, step, burst);
+            if let Some(reencode) = reencode {
+                let given = [("ids", &drawn.buffer)];
+                let mut results = session.run(reencode, Phase::Reencode, &self.state, &given)?;
+                session.advance(&mut results, &mut self.state)?;
+            }
+            self.state.lengths.iter_mut().for_each(|length| *length += 1);
+            self.sequences.iter_mut().for_each(|member| member.drawn += 1);
+        }
+        Ok(())
+    }
+
+    fn draw(
+        &mut self,
+        session: &mut Session<'_>,
+        plan: &Plan,
+        given: &[(&str, &Buffer)],
+        count: usize,
+    ) -> Result<Drawn, RuntimeError> {
+        let sequences: Vec<&SequenceDraws> = self.sequences.iter().map(|member| &member.draws).collect();
+        let drawing = Drawing::of(plan);
+        let wanted = draw::Wanted {
+            sequences: &sequences,
+            tokens: count * session.program.meta_tokens,
+            logits: self.logits,
+        };
+        let drawn = draw::draw(session, self.route, &drawing, &mut self.state, given, &wanted)?;
+        let tokens = count * session.program.meta_tokens;
+        for (member, ids) in self.sequences.iter_mut().zip(drawn.ids.chunks_exact(tokens)) {
+            member.draws.advance(ids);
+        }
+        Ok(drawn)
+    }
+
+    /// Hands over what was drawn for each sequence, from meta-context `step` of the burst on.
+    fn deliver(&self, vocab_size: usize, drawn: &Drawn, step: usize, burst: &mut Burst) {
+        let tokens = drawn.ids.len() / self.sequences.len();
+        for (at, member) in self.sequences.iter().enumerate() {
+            let ids = &drawn.ids[at * tokens..(at + 1) * tokens];
+            let logits = drawn.logits.as_ref();
+            let logits = logits.map(|all| &all[at * tokens * vocab_size..(at + 1) * tokens * vocab_size]);
+            let start = member.sequence * burst.tokens + step * tokens;
+            burst.ids[start..start + tokens].copy_from_slice(ids);
+            let Some(logits) = logits else { continue };
+            let extras = burst.extras.entry(member.sequence).or_insert_with(Extras::default);
+            if let Some(count) = member.draws.draws.logprobs {
+                // Behind a place without a distribution nothing is handed out.
+                let known = ids.iter().zip(logits.chunks_exact(vocab_size)).take_while(|(id, _)| **id >= 0);
+                extras.logprobs.extend(known.map(|(id, logits)| TokenLogprobs::of(logits, *id, count)));
+            }
+            if member.keeps_logits {
+                extras.logits.extend_from_slice(logits);
+            }
+        }
+    }
+
+    fn labels(&self) -> Vec<Label> {
+        let label = |member: &Member| Label { row: member.row, number: member.number };
+        self.sequences.iter().map(label).collect()
+    }
+
+    /// Keeps what expanding these meta-contexts again takes, once for each row.
+    fn store(
+        &self,
+        session: &mut Session<'_>,
+        (places, reconstruction): (&[usize], &Buffer),
+        count: usize,
+        kept: &mut BTreeMap<usize, Kept>,
+    ) -> Result<(), RuntimeError> {
+        for (at, member) in self.sequences.iter().enumerate().filter(|(_, member)| member.number == 0) {
+            let Some(kept) = kept.get_mut(&member.row) else { continue };
+            let Some(trajectory) = &mut kept.trajectory else { continue };
+            // Carries are the same for all samples of a row: those of the first serve.
+            trajectory.push(session, count, (reconstruction, places[at]), (&self.state, at))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whose state a row of a batch is.
+#[derive(Clone, Copy, Debug)]
+struct Label {
+    row: usize,
+    number: usize,
+}
+
+fn keeps_states(kept: &BTreeMap<usize, Kept>, row: usize) -> bool {
+    kept.get(&row).is_some_and(|kept| kept.states.is_some())
+}
+
+/// Notes the states, caches left out, that condition meta-context `metas[i]` of each row.
+fn note_state(
+    session: &mut Session<'_>,
+    state: &State,
+    labels: &[Label],
+    metas: &[usize],
+    kept: &mut BTreeMap<usize, Kept>,
+) -> Result<(), RuntimeError> {
+    if !labels.iter().any(|label| keeps_states(kept, label.row)) {
+        return Ok(());
+    }
+    for (name, buffer) in state.buffers.iter().filter(|(name, _)| !state.caches.contains_key(*name)) {
+        let values = session.download_floats(buffer)?;
+        note(name, &values, labels, metas, kept);
+    }
+    Ok(())
+}
+
+/// Notes `values`, one part for each label.
+fn note(name: &str, values: &[f64], labels: &[Label], metas: &[usize], kept: &mut BTreeMap<usize, Kept>) {
+    let parts = values.chunks_exact(values.len() / labels.len());
+    for (part, (label, meta)) in parts.zip(labels.iter().zip(metas)) {
+        let Some(states) = kept.get_mut(&label.row).and_then(|kept| kept.states.as_mut()) else { continue };
+        let (name, values) = (name.to_owned(), part.to_vec());
+        states.push(StateRecord { prompt: 0, sample: label.number, meta: *meta, name, values });
+    }
+}

@@ -1,0 +1,45 @@
+//! Where the tokens of a request are drawn: by the graphs' sampler, or on the host.
+
+use crate::passes::compile::Plan;
+use crate::runtime::draws::Draws;
+use crate::runtime::error::RuntimeError;
+use crate::runtime::plan::{Program, WINDOW};
+use crate::runtime::sampler::MAX_GRAPH_CANDIDATES;
+
+/// Where tokens are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::runtime) enum Route {
+    /// By the graphs' sampler.
+    Graph,
+    /// On the host from logits that no token feeds: one run.
+    Logits,
+    /// On the host, position by position, each token fed back.
+    Window,
+}
+
+impl Route {
+    /// How tokens can be drawn so by the graphs of a plan: a function of the request alone.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub fn choose(program: &Program, plan: &Plan, draws: &Draws) -> Result<Self, RuntimeError> {
+        if !draws.change_logits() && draws.sampling.fits_graph(program.vocab_size) {
+            return Ok(Route::Graph);
+        }
+        // A window that reads no ids computes logits that no token changes.
+        if !program.signature(WINDOW)?.inputs.contains_key("ids") {
+            return Ok(Route::Logits);
+        }
+        let prepared = match plan {
+            Plan::Distributed { .. } => true,
+            Plan::Undistributed { prepare, .. } => prepare.is_some(),
+        };
+        match prepared {
+            true => Ok(Route::Window),
+            false => {
+                let max_top_k = MAX_GRAPH_CANDIDATES.min(program.vocab_size);
+                Err(RuntimeError::GraphSamplerOnly { max_top_k })
+            }
+        }
+    }
+}
