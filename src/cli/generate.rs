@@ -2,11 +2,13 @@
 
 mod choices;
 mod file;
+mod lines;
 mod print;
 mod results;
 
 use super::backends::{BackendArgs, load_graphs};
 use super::language::Language;
+use super::memory::check_request;
 use super::prompts::{ChatArgs, PromptArgs};
 use super::rows::{Batch, DEFAULT_RESERVE_MIB};
 use super::{Failure, Reporter, replicas};
@@ -109,6 +111,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let needs_text = args.prompts.are_text() || args.ends.need_text() || form == Form::Text;
     let language = Language::of(&bundle, needs_text, reporter)?;
     let request = args.request(&bundle, &language, reporter)?;
+    check_request(&bundle, &request, args.backend.name)?;
     let printer = Printer { form, tokenizer: language.tokenizer().cloned(), stops: args.ends.stops()? };
     if args.backend.shares_out(request.prompts.len()) && !request.needs_host() {
         let rows = |at_most: usize| args.batch.rows(args.reserve, at_most);

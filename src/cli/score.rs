@@ -3,7 +3,10 @@
 use super::backends::BackendArgs;
 use super::generate::dropped_left;
 use super::language::Language;
+use super::output::{Kind, Output};
 use super::prompts::{Ids, ids, lines, text_file};
+use super::report::path_text;
+use super::rows::count;
 use super::timing::as_json;
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
@@ -13,8 +16,10 @@ use crate::runtime::timing::Timing;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+/// What `--logits` writes, in errors.
+const LOGITS: &str = "the file of logits";
 
 /// Score a text or tokens: perplexity, bits per byte, and logits if asked for
 #[derive(Debug, clap::Args)]
@@ -26,10 +31,10 @@ pub struct Args {
     #[command(flatten)]
     backend: BackendArgs,
     /// Tokens that the model reads at once [default: the bundle's longest sequence]
-    #[arg(long, value_name = "N", conflicts_with = "logits")]
+    #[arg(long, value_name = "N", value_parser = count, conflicts_with = "logits")]
     window: Option<usize>,
     /// Tokens that each window after the first scores; those before them are its context [default: half a window]
-    #[arg(long, value_name = "N", conflicts_with = "logits")]
+    #[arg(long, value_name = "N", value_parser = count, conflicts_with = "logits")]
     stride: Option<usize>,
     /// Write the logits as f32 tensor `logits [tokens, vocabulary]` of a safetensors file; reads all tokens at once
     #[arg(long, value_name = "FILE")]
@@ -93,12 +98,18 @@ impl TextArgs {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
+    let logits = args.logits.as_deref().map(|file| Output::claim(file, Kind::Logits, LOGITS)).transpose()?;
     let (bundle, mut generator) = args.backend.open(&args.bundle, reporter)?;
+    let longest = bundle.manifest().model.max_tokens;
     let text = args.text.read(&bundle, reporter)?;
-    let (score, timing) = match &args.logits {
-        Some(file) => with_logits(&mut generator, &text.ids, file)?,
+    let (score, timing) = match logits {
+        Some(file) => {
+            refuse_longer(text.ids.len(), longest, "--logits reads all tokens of the text at once")?;
+            with_logits(&mut generator, &text.ids, file)?
+        }
         None => {
-            let tokens = args.window.unwrap_or(bundle.manifest().model.max_tokens);
+            let tokens = args.window.unwrap_or(longest);
+            refuse_longer(tokens, longest, "--window is how many the model reads at once")?;
             let windows = Windows { tokens, stride: args.stride.unwrap_or(tokens.div_ceil(2)) };
             let shown = reporter.steps("score", text.ids.len() as u64);
             let on_progress = |done: usize, all: usize| shown.set(done as u64, all as u64);
@@ -108,7 +119,16 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     tell(args, &text, &score, &timing, reporter)
 }
 
-fn with_logits(generator: &mut Generator, ids: &[i64], file: &Path) -> Result<(LongScore, Timing), Failure> {
+/// Refuses to read more tokens at once than the bundle was exported for.
+fn refuse_longer(tokens: usize, longest: usize, why: &str) -> Result<(), Failure> {
+    if tokens <= longest {
+        return Ok(());
+    }
+    let cause = format!("{tokens} tokens, and the bundle's longest sequence has {longest}: {why}");
+    Err(Failure::usage(&cause).help("read fewer at once, or export with a larger --max-tokens"))
+}
+
+fn with_logits(generator: &mut Generator, ids: &[i64], file: Output) -> Result<(LongScore, Timing), Failure> {
     let vocab_size = generator.program().vocab_size;
     let (scored, timing) = generator.score(&[ids.to_vec()])?;
     let scored = scored.first().ok_or_else(|| Failure::bug(&"a text without a score"))?;
@@ -139,7 +159,7 @@ fn tell(
             "bytes": bytes,
             "bits_per_byte": bytes.map(|bytes| score.bits_per_byte(bytes)),
             "windows": score.windows,
-            "logits": args.logits,
+            "logits": args.logits.as_deref().map(path_text),
             "backend": args.backend.name.name(),
             "timing": as_json(timing, score.tokens),
         }));
@@ -153,20 +173,11 @@ fn tell(
     reporter.text(&format!("{} tokens, perplexity {:.6}{bytes}\n", score.tokens, score.perplexity()))
 }
 
-/// Writes beside `file`, then renames: a failed write leaves what was there.
-fn write_logits(file: &Path, scored: &Scored, vocab_size: usize) -> Result<(), Failure> {
-    let failed = |cause: &dyn std::fmt::Display| {
-        Failure::input("the logits were not written", &format_args!("{}: {cause}", file.display()))
-            .help("make room or name another file; nothing was left behind")
-    };
+fn write_logits(file: Output, scored: &Scored, vocab_size: usize) -> Result<(), Failure> {
     #[expect(clippy::cast_possible_truncation, reason = "the file holds f32")]
     let bytes: Vec<u8> = scored.logits.iter().flat_map(|logit| (*logit as f32).to_le_bytes()).collect();
     let shape = vec![scored.tokens.len(), vocab_size];
     let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(|error| Failure::bug(&error))?;
     let bytes = safetensors::serialize([("logits", view)], None).map_err(|error| Failure::bug(&error))?;
-    let parent = file.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    let mut aside = tempfile::NamedTempFile::new_in(parent).map_err(|error| failed(&error))?;
-    aside.write_all(&bytes).map_err(|error| failed(&error))?;
-    aside.persist(file).map_err(|error| failed(&error))?;
-    Ok(())
+    file.write(&bytes, LOGITS)
 }

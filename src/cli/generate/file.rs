@@ -1,18 +1,19 @@
-//! Prompts from a file of JSON lines, results to another. Owns both forms, and going on where a killed run stopped: a
+//! Prompts from a file of JSON lines, results to another. Owns the form of a result, and going on where a killed run stopped: a
 //! result is a whole line with the key of what it answers, and what has one is not done again.
 
+use super::lines::{self, Line};
 use super::print::Printer;
-use super::results::{Found, Results};
+use super::results::{Found, Results, two_forms};
 use crate::bundle::{Blake3, Bundle};
 use crate::cli::language::Language;
-use crate::cli::prompts::{ChatArgs, text_file};
+use crate::cli::prompts::ChatArgs;
 use crate::cli::{Failure, Reporter};
 use crate::runtime::error::RuntimeError;
 use crate::runtime::generator::Generator;
 use crate::runtime::prompt::Prompt;
 use crate::runtime::request::{Cancel, Request, Sequence};
-use crate::text::chat::Message;
-use serde::Deserialize;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -27,27 +28,27 @@ pub struct FileArgs {
     out: Option<PathBuf>,
 }
 
-/// One line of a file of prompts.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    /// Whatever tells the caller which one it is.
-    id: Option<Value>,
-    prompt: Option<String>,
-    messages: Option<Vec<Message>>,
-    prompt_ids: Option<Vec<i64>>,
-    max_new_tokens: Option<usize>,
-    seed: Option<u64>,
-}
-
 /// A prompt on its way.
 struct Entry {
     index: usize,
-    id: Option<Value>,
+    id: Option<Box<RawValue>>,
     tokens: Vec<i64>,
+    /// Why the line has no tokens.
+    bad: Option<String>,
     max_new_tokens: usize,
     seed: u64,
     key: String,
+}
+
+/// A line of result, with the caller's `id` letter by letter.
+#[derive(Serialize)]
+struct ResultLine<'e> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'e RawValue>,
+    key: &'e str,
+    #[serde(flatten)]
+    result: Map<String, Value>,
 }
 
 /// What a run over a file has done.
@@ -78,14 +79,11 @@ impl Job<'_> {
     /// Answers every prompt of `file` that has no result yet.
     pub fn run(&mut self, file: &Path, args: &FileArgs, reporter: &Reporter) -> Result<(), Failure> {
         if reporter.json() && args.out.is_none() {
-            return Err(Failure::usage(
-                &"--json prints one document, and the results are lines of standard output",
-            )
-            .help("name a file for the results with --out"));
+            return Err(two_forms());
         }
         let started = Instant::now();
         let entries = self.entries(file)?;
-        let (mut results, found) = Results::open(args.out.as_deref(), *reporter)?;
+        let (mut results, found) = Results::open(args.out.as_deref(), file, *reporter)?;
         let mut totals = Totals::default();
         let left = left(&entries, &found, args.out.as_deref())?;
         totals.before = entries.len() - left.len();
@@ -106,31 +104,27 @@ impl Job<'_> {
     }
 
     fn entries(&self, file: &Path) -> Result<Vec<Entry>, Failure> {
-        let text = text_file(file)?;
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let common = self.common_key()?;
-        lines.enumerate().map(|(index, (number, line))| {
-            let failed = |cause: &dyn std::fmt::Display| {
-                let place = format_args!("{}: line {}: {cause}", file.display(), number + 1).to_string();
-                Failure::input("the prompts cannot be read", &place).help(
-                    "a line is {\"prompt\": TEXT}, {\"messages\": [..]} or {\"prompt_ids\": [..]}, with \"id\", \"max_new_tokens\" and \"seed\" if wanted",
-                )
-            };
-            let line: Line = serde_json::from_str(line).map_err(|error| failed(&error))?;
-            let tokens = match (&line.prompt, &line.messages, &line.prompt_ids) {
-                (Some(text), None, None) => self.chat.tokens(text, self.language)?,
-                (None, Some(messages), None) => self.language.encode_chat(messages)?.ids,
-                (None, None, Some(ids)) => ids.clone(),
-                _ => return Err(failed(&"expected one of prompt, messages and prompt_ids")),
-            };
-            let room = self.generator.program().max_tokens.saturating_sub(tokens.len()).max(1);
-            let default = if self.asked { usize::MAX } else { room }.min(self.request.max_new_tokens);
-            let max_new_tokens = line.max_new_tokens.unwrap_or(default);
-            let seed = line.seed.unwrap_or(self.request.sampling.seed);
-            let key = json!([common, tokens, max_new_tokens, seed]).to_string();
-            let key = Blake3::of(key.as_bytes()).as_str()[..16].to_owned();
-            Ok(Entry { index, id: line.id, tokens, max_new_tokens, seed, key })
-        }).collect()
+        let lines = lines::read(file, self.chat, self.language)?;
+        Ok(lines.into_iter().enumerate().map(|(index, line)| self.entry(index, line, &common)).collect())
+    }
+
+    fn entry(&self, index: usize, line: Line, common: &str) -> Entry {
+        let Line { id, tokens, max_new_tokens, seed, text } = line;
+        let (tokens, bad) = match tokens {
+            Ok(tokens) => (tokens, None),
+            Err(cause) => (Vec::new(), Some(cause)),
+        };
+        let room = self.generator.program().max_tokens.saturating_sub(tokens.len()).max(1);
+        let default = if self.asked { usize::MAX } else { room }.min(self.request.max_new_tokens);
+        let max_new_tokens = max_new_tokens.unwrap_or(default);
+        let seed = seed.unwrap_or(self.request.sampling.seed);
+        let key = match &bad {
+            None => json!([common, tokens, max_new_tokens, seed]).to_string(),
+            Some(_) => format!("{common} {}", Blake3::of(&text)),
+        };
+        let key = Blake3::of(key.as_bytes()).as_str()[..16].to_owned();
+        Entry { index, id, tokens, bad, max_new_tokens, seed, key }
     }
 
     /// What, beside a prompt, its result depends on.
@@ -146,7 +140,8 @@ impl Job<'_> {
 
     /// One line of result for each entry.
     fn batch(&mut self, entries: &[&Entry], totals: &mut Totals) -> Result<String, Failure> {
-        let refused: Vec<Option<RuntimeError>> = entries.iter().map(|entry| self.refusal(entry)).collect();
+        let refusal = |entry: &&Entry| entry.bad.clone().or_else(|| Some(self.refusal(entry)?.to_string()));
+        let refused: Vec<Option<String>> = entries.iter().map(refusal).collect();
         let fit = entries.iter().zip(&refused).filter(|(_, refused)| refused.is_none());
         let prompts: Vec<Vec<i64>> = fit.map(|(entry, _)| entry.tokens.clone()).collect();
         let mut sequences = Vec::new();
@@ -162,12 +157,12 @@ impl Job<'_> {
             let result = match refused {
                 Some(error) => {
                     totals.failed += 1;
-                    json!({"error": error.to_string()})
+                    json!({"error": error})
                 }
                 None => self.result(samples.next().unwrap_or_default(), totals)?,
             };
             totals.prompts += 1;
-            lines.push_str(&format!("{}\n", entry.line(result)));
+            lines.push_str(&entry.line(result)?);
         }
         Ok(lines)
     }
@@ -204,17 +199,12 @@ impl Job<'_> {
 }
 
 impl Entry {
-    fn line(&self, result: Value) -> Value {
-        let mut line = Map::new();
-        line.insert("index".into(), self.index.into());
-        if let Some(id) = &self.id {
-            line.insert("id".into(), id.clone());
-        }
-        line.insert("key".into(), self.key.clone().into());
-        if let Value::Object(result) = result {
-            line.extend(result);
-        }
-        Value::Object(line)
+    fn line(&self, result: Value) -> Result<String, Failure> {
+        let Value::Object(result) = result else { return Err(Failure::bug(&"a result that is no object")) };
+        let line = ResultLine { index: self.index, id: self.id.as_deref(), key: &self.key, result };
+        let mut line = serde_json::to_string(&line).map_err(|error| Failure::bug(&error))?;
+        line.push('\n');
+        Ok(line)
     }
 }
 
