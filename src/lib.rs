@@ -46,6 +46,7 @@ pub mod model;
 pub mod passes;
 pub mod places;
 pub mod runtime;
+pub mod staging;
 pub mod text;
 
 #[cfg(doctest)]

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: photonc::cli::ReportingAllocator = photonc::cli::ReportingAllocator;
+
 fn main() -> ExitCode {
     photonc::cli::main(std::env::args_os())
 }

@@ -1,5 +1,6 @@
 //! Errors of bundles. Each names the file, what was found and what to do.
 
+use crate::staging::StagingError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -92,6 +93,18 @@ impl BundleError {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BundleError::NoSpace { path },
             _ => BundleError::Io { path, action, source },
+        }
+    }
+}
+
+impl From<StagingError> for BundleError {
+    fn from(error: StagingError) -> Self {
+        match error {
+            StagingError::Exists { path } => BundleError::Exists { path },
+            StagingError::NoName { path } => {
+                BundleError::NotABundle { path, reason: "the root of the file system".to_owned() }
+            }
+            StagingError::Io { path, action, source } => BundleError::io(&path, action)(source),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What export writes and runtime reads: one directory with a manifest, graphs, weights and hashes. Owns its layout,
-//! its atomic replacement and its integrity; refuses to know how graphs are exported or run.
+//! what may be replaced and its integrity; refuses to know how graphs are exported or run.
 
 mod behind;
 mod error;
@@ -8,7 +8,6 @@ mod layout;
 mod manifest;
 mod part;
 mod read;
-mod staging;
 mod stream;
 mod weights;
 mod write;

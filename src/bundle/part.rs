@@ -3,10 +3,11 @@
 
 use super::behind::WriteBehind;
 use super::error::BundleError;
+use super::layout::Layout;
 use super::read::Bundle;
-use super::staging::Staging;
 use super::stream::FileWriter;
 use super::write::inside;
+use crate::staging::{Site, Staging, undisturbed};
 use std::path::{Path, PathBuf};
 
 /// A folder of a bundle being written. Dropping it without `publish` leaves the old one untouched and nothing behind.
@@ -23,7 +24,8 @@ impl PartWriter {
     /// The path leads out of the bundle, or the folder cannot be made.
     pub fn create(bundle: &Bundle, relative: &str) -> Result<Self, BundleError> {
         let target = inside(bundle.root(), relative)?;
-        Ok(PartWriter { staging: Staging::create(&target)?, target })
+        let site = Site::of(&target, Layout::ENGINE_RECORD)?;
+        Ok(PartWriter { staging: Staging::create(site, true)?, target })
     }
 
     /// Where the folder will stand.
@@ -37,7 +39,8 @@ impl PartWriter {
     /// # Errors
     /// The name leads out of the folder, the file is there already, or it cannot be made.
     pub fn file(&self, name: &str) -> Result<FileWriter, BundleError> {
-        FileWriter::create(inside(self.staging.directory(), name)?, name)
+        let path = inside(self.staging.directory(), name)?;
+        undisturbed(|| FileWriter::create(path, name))
     }
 
     /// Starts a file of the folder that is written behind, and that nobody reads soon.
@@ -53,6 +56,7 @@ impl PartWriter {
     /// # Errors
     /// The device fails; the old folder is as it was.
     pub fn publish(self) -> Result<(), BundleError> {
-        self.staging.publish()
+        // What cannot be removed of the old engines is tried again by the next build.
+        self.staging.publish().map(drop).map_err(BundleError::from)
     }
 }

@@ -34,12 +34,9 @@ impl Bundle {
     /// # Errors
     /// No bundle there, one of another format, or files that are missing or changed.
     pub fn open(root: &Path) -> Result<Self, BundleError> {
+        let root = &super::write::standing(root);
         let path = root.join(Layout::MANIFEST);
-        let missing = || BundleError::Missing {
-            path: root.to_owned(),
-            what: format!("{}, so it is not a bundle", Layout::MANIFEST),
-            action: "make one with `photonc export MODEL -o BUNDLE`",
-        };
+        let missing = || super::write::absent(root);
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing()),

@@ -4,14 +4,16 @@
 use super::error::BundleError;
 use super::layout::Layout;
 use super::manifest::{FileRecord, Manifest};
-use super::staging::Staging;
 use super::stream::FileWriter;
+use crate::staging::{self, Site, Staging, undisturbed};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 /// A bundle being written. Dropping it without `commit` leaves the target untouched and nothing behind.
 #[derive(Debug)]
 pub struct BundleWriter {
+    /// As the caller named it.
+    target: PathBuf,
     staging: Staging,
 }
 
@@ -21,16 +23,11 @@ impl BundleWriter {
     /// # Errors
     /// Something else is at `target`, a bundle without `replace`, or the directory cannot be made.
     pub fn create(target: &Path, replace: bool) -> Result<Self, BundleError> {
-        // A link to a bundle stays a link: what it points to is replaced.
-        let target = if target.is_symlink() {
-            target.canonicalize().map_err(BundleError::io(target, "follow"))?
-        } else {
-            target.to_owned()
-        };
-        if occupied_by_bundle(&target)? && !replace {
-            return Err(BundleError::Exists { path: target });
+        let site = Site::of(target, Layout::MANIFEST)?;
+        if occupied_by_bundle(target, &site)? && !replace {
+            return Err(BundleError::Exists { path: target.to_owned() });
         }
-        Ok(BundleWriter { staging: Staging::create(&target)? })
+        Ok(BundleWriter { target: target.to_owned(), staging: Staging::create(site, replace)? })
     }
 
     /// Starts a file at a path inside the bundle, with `/` between parts.
@@ -39,10 +36,12 @@ impl BundleWriter {
     /// The path leads out of the bundle, the file is there already, or it cannot be made.
     pub fn file(&self, relative: &str) -> Result<FileWriter, BundleError> {
         let path = inside(self.staging.directory(), relative)?;
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).map_err(BundleError::io(directory, "create"))?;
-        }
-        FileWriter::create(path, relative)
+        undisturbed(|| {
+            if let Some(directory) = path.parent() {
+                fs::create_dir_all(directory).map_err(BundleError::io(directory, "create"))?;
+            }
+            FileWriter::create(path, relative)
+        })
     }
 
     /// Writes a small file in one go.
@@ -63,18 +62,42 @@ impl BundleWriter {
         inside(self.staging.directory(), relative)
     }
 
-    /// Writes the manifest and puts the bundle in its place, durably.
+    /// Writes the manifest and puts the bundle in its place, durably. Returns sentences on what could not be removed of the old
+    /// bundle and of interrupted runs.
     ///
     /// # Errors
-    /// The device is full or fails; the target is as it was.
-    pub fn commit(self, manifest: &Manifest) -> Result<(), BundleError> {
+    /// Somebody else put a bundle there meanwhile and none was to be replaced, or the device is full or fails; the target is as
+    /// it was.
+    pub fn commit(self, manifest: &Manifest) -> Result<Vec<String>, BundleError> {
         let path = self.staging.directory().join(Layout::MANIFEST);
         let mut text = serde_json::to_string_pretty(manifest)
             .map_err(|error| BundleError::Manifest { path, message: error.to_string() })?;
         text.push('\n');
         self.put(Layout::MANIFEST, text.as_bytes())?;
-        self.staging.publish()
+        self.staging.publish().map_err(|error| match BundleError::from(error) {
+            BundleError::Exists { .. } => BundleError::Exists { path: self.target },
+            error => error,
+        })
     }
+}
+
+/// Where the bundle `root` is while it is being replaced by two renames: at its own place but for the instant between them.
+pub(super) fn standing(root: &Path) -> PathBuf {
+    let gone = || staging::standing(root, Layout::MANIFEST);
+    if root.exists() { root.to_owned() } else { gone().unwrap_or_else(|| root.to_owned()) }
+}
+
+/// Why there is no bundle at `root`.
+pub(super) fn absent(root: &Path) -> BundleError {
+    let what = Layout::MANIFEST;
+    let (what, action) = match staging::is_unfinished(root) {
+        true => (
+            format!("{what} yet, because it is being replaced"),
+            "try again; if that was interrupted, export again",
+        ),
+        false => (format!("{what}, so it is not a bundle"), "make one with `photonc export MODEL -o BUNDLE`"),
+    };
+    BundleError::Missing { path: root.to_owned(), what, action }
 }
 
 /// The path of a name inside `root`.
@@ -87,19 +110,17 @@ pub(super) fn inside(root: &Path, relative: &str) -> Result<PathBuf, BundleError
 }
 
 /// Whether a bundle stands at `target`; nothing or an empty directory is `false`.
-fn occupied_by_bundle(target: &Path) -> Result<bool, BundleError> {
-    if !target.exists() {
-        return Ok(false);
-    }
+fn occupied_by_bundle(target: &Path, site: &Site) -> Result<bool, BundleError> {
     let refuse =
         |reason: &str| Err(BundleError::NotABundle { path: target.to_owned(), reason: reason.to_owned() });
-    if !target.is_dir() {
-        return refuse("a file");
+    match site.contents() {
+        Ok(None) => return Ok(false),
+        Ok(Some(names)) if names.is_empty() => return Ok(false),
+        Ok(Some(_)) => {}
+        Err(_) if !site.path().is_dir() => return refuse("a file"),
+        Err(error) => return Err(BundleError::io(target, "list")(error)),
     }
-    if fs::read_dir(target).map_err(BundleError::io(target, "list"))?.next().is_none() {
-        return Ok(false);
-    }
-    let Ok(text) = fs::read(target.join(Layout::MANIFEST)) else {
+    let Ok(text) = fs::read(site.path().join(Layout::MANIFEST)) else {
         return refuse("a directory without photon.json");
     };
     match serde_json::from_slice::<serde_json::Value>(&text) {

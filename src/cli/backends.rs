@@ -1,5 +1,6 @@
 //! The backends that `--backend` offers and `doctor` lists. Owns their names and how each is loaded.
 
+use super::memory::check_weights;
 use super::ort_args::OrtArgs;
 use super::{Failure, Reporter, engine_args};
 use crate::bundle::Bundle;
@@ -74,6 +75,16 @@ impl BackendName {
         BackendName::Tensorrt,
     ];
 
+    /// Bytes of an element in the host's memory, where it is not as it is stored.
+    pub fn element_bytes(self) -> Option<u64> {
+        (self == BackendName::Reference).then_some(8)
+    }
+
+    /// Whether weights and caches are in the host's memory.
+    fn is_host(self) -> bool {
+        matches!(self, BackendName::Tract | BackendName::Reference)
+    }
+
     /// Name in options and output.
     pub fn name(self) -> &'static str {
         match self {
@@ -122,6 +133,9 @@ impl BackendArgs {
     /// Puts an opened bundle on the backend.
     pub fn generator(&self, bundle: &Bundle, reporter: &Reporter) -> Result<Generator, Failure> {
         self.check()?;
+        if self.name.is_host() {
+            check_weights(bundle, self.name.element_bytes())?;
+        }
         let backend: Box<dyn Backend> = match self.name {
             BackendName::Tract => Box::new(Tract::of_bundle(bundle.clone())),
             BackendName::Ort => self.ort(bundle, None)?,
@@ -224,7 +238,12 @@ impl BackendArgs {
             .map_err(|message| BackendError::Unavailable { backend: self.name.name(), message }.into())
     }
 
-    /// Whether many prompts are shared out: over several GPUs, or over the rows of one.
+    /// Whether it is the backend with rows on GPUs.
+    pub fn is_cuda(&self) -> bool {
+        self.name == BackendName::Cuda
+    }
+
+    /// Whether requests are shared out: over several GPUs, or over the rows of one.
     pub fn shares_out(&self, requests: &[Request]) -> bool {
         self.name == BackendName::Cuda
             && (requests.len() > 1 || self.devices.len() > 1)

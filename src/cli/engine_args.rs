@@ -1,6 +1,7 @@
 //! Arguments of engine builds, shared by `build` and `export`. Owns how a vendor's libraries are found and what is told of
 //! engines.
 
+use super::report::path_text;
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
 use crate::engine::{
@@ -204,7 +205,7 @@ pub fn as_json(report: &EngineReport) -> Value {
         (name.clone(), value)
     });
     json!({
-        "path": report.set.folder,
+        "path": path_text(&report.set.folder),
         "vendor": report.set.record.vendor,
         "version": report.set.record.version,
         "sms": report.set.record.sms,

@@ -4,6 +4,7 @@ use super::engine_args::{self, EngineArgs};
 use super::inspect::plan_line;
 use super::model_args::DialectArgs;
 use super::pass_args::PassArgs;
+use super::report::path_text;
 use super::target_arg::{Targets, targets};
 use super::{Failure, Reporter};
 use crate::bundle::{Bundle, Manifest};
@@ -142,7 +143,7 @@ fn tell(
     let manifest = &report.manifest;
     if reporter.json() {
         return reporter.document(&json!({
-            "path": args.out,
+            "path": path_text(&args.out),
             "notes": report.notes,
             "weights_bytes": weights_bytes(manifest),
             "nodes": report.nodes,

@@ -2,6 +2,8 @@
 //! errors and the net under our own bugs.
 
 use super::report::{Reporter, pretty, to_stderr};
+use super::visible::visible;
+use super::{memory, stdout};
 use crate::bundle::BundleError;
 use crate::export::ExportError;
 use crate::export::engines::EngineError;
@@ -17,12 +19,38 @@ use crate::runtime::schedule::Refusal;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use serde_json::json;
 use std::fmt;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 const BUG_HELP: &str =
     "this is a bug of photonc, not of your input; please report it with the command and this message";
+
+const PROMPT: &str = "the prompt cannot be used";
+
+/// How this run reports, for those who end it from other threads.
+static REPORTER: OnceLock<Reporter> = OnceLock::new();
+
+/// Has failures reported as the global options say.
+pub(super) fn report_by(reporter: Reporter) {
+    // There is one run in a process; a second, in a test, keeps the first one's form.
+    let _ = REPORTER.set(reporter);
+}
+
+/// Says in one line that a signal ended the run.
+pub(super) fn interrupted(signal: &str) {
+    let cause = format!("ended by {signal}; nothing that was begun is left");
+    match REPORTER.get() {
+        Some(reporter) if reporter.json() => {
+            to_stderr(&format!(
+                "{}\n",
+                json!({"error": {"blame": "signal", "title": "interrupted", "message": cause, "help": null}})
+            ));
+        }
+        _ => to_stderr(&format!("photonc: {cause}\n")),
+    }
+}
 
 /// Who is to blame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +124,8 @@ impl Diagnostic for Failure {
 impl Failure {
     /// The input is to blame. `cause` says where, what was found and what was expected.
     pub fn input(title: &str, cause: &dyn fmt::Display) -> Self {
-        Failure { blame: Blame::Input, title: title.to_owned(), cause: Cause(cause.to_string()), help: None }
+        let cause = Cause(visible(&cause.to_string()).into_owned());
+        Failure { blame: Blame::Input, title: title.to_owned(), cause, help: None }
     }
 
     /// The arguments, though they parse, do not fit together or the input.
@@ -107,6 +136,9 @@ impl Failure {
     /// We are to blame.
     pub fn bug(cause: &dyn fmt::Display) -> Self {
         let failure = Failure::input("photonc broke", cause);
+        if memory::is_shortage(&failure.cause.0) {
+            return memory::out_of_memory(&failure.cause);
+        }
         Failure { blame: Blame::Bug, help: Some(BUG_HELP.to_owned()), ..failure }
     }
 
@@ -115,10 +147,20 @@ impl Failure {
         Failure::input("the result could not be printed", error)
     }
 
+    /// A prompt that cannot be used, while others can.
+    pub fn prompt(cause: &dyn fmt::Display) -> Self {
+        Failure::input(PROMPT, cause)
+    }
+
+    /// Why a prompt cannot be used, if that is all.
+    pub fn into_prompt(self) -> Result<String, Self> {
+        if self.title == PROMPT { Ok(self.cause.0) } else { Err(self) }
+    }
+
     /// With what to do.
     #[must_use]
     pub fn help(self, help: &str) -> Self {
-        Failure { help: Some(help.to_owned()), ..self }
+        Failure { help: Some(visible(help).into_owned()), ..self }
     }
 
     /// With what to do, unless that was said already.
@@ -128,13 +170,17 @@ impl Failure {
     }
 
     /// Prints the failure on stderr.
-    pub fn report(&self, reporter: &Reporter) -> ExitCode {
-        if reporter.json() {
-            to_stderr(&self.to_json());
-        } else {
-            to_stderr(&self.to_text(reporter.terminal()));
-        }
+    pub fn report(&self) -> ExitCode {
+        self.say();
         ExitCode::from(self.blame.exit_code())
+    }
+
+    /// Prints the failure on stderr, in the form that was asked for.
+    pub fn say(&self) {
+        match REPORTER.get() {
+            Some(reporter) if reporter.json() => to_stderr(&self.to_json()),
+            reporter => to_stderr(&self.to_text(reporter.is_some_and(|reporter| reporter.terminal()))),
+        }
     }
 
     fn to_text(&self, coloured: bool) -> String {
@@ -164,15 +210,25 @@ impl Failure {
 
 /// Prints what clap has to say: help and version on stdout, anything else is a usage error.
 pub(super) fn usage(error: &clap::Error, json: bool) -> ExitCode {
-    if json && error.use_stderr() {
-        let text = error.to_string();
+    let text = error.to_string();
+    if !error.use_stderr() {
+        let printed =
+            stdout::check_open().and_then(|()| error.print()).and_then(|()| std::io::stdout().flush());
+        return match printed {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Failure::output(&error).report(),
+            _ => ExitCode::SUCCESS,
+        };
+    }
+    if json {
         let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
         to_stderr(&Failure { title: "the arguments do not parse".into(), ..Failure::usage(&text) }.to_json());
-        return ExitCode::from(Blame::Usage.exit_code());
+    } else if visible(&text) == text {
+        // Where it cannot be printed there is nobody to print it for.
+        let _unheard = error.print();
+    } else {
+        to_stderr(&visible(&text));
     }
-    // Where help cannot be printed there is nobody to print it for.
-    let _unheard = error.print();
-    if error.use_stderr() { ExitCode::from(Blame::Usage.exit_code()) } else { ExitCode::SUCCESS }
+    ExitCode::from(Blame::Usage.exit_code())
 }
 
 /// Runs `work`; a panic in it, or in a thread it waits for, becomes a [`Blame::Bug`].
@@ -236,7 +292,8 @@ impl From<SynthError> for Failure {
     fn from(error: SynthError) -> Self {
         let failure = Failure::input("no checkpoint was written", &error);
         match error {
-            SynthError::Config { .. } | SynthError::Dtype { .. } => Failure::bug(&error),
+            SynthError::Config { .. } => failure,
+            SynthError::Dtype { .. } => Failure::bug(&error),
             SynthError::Exists { .. } => {
                 failure.help("pass --force to replace a checkpoint, or name another directory")
             }

@@ -2,22 +2,25 @@
 
 mod choices;
 mod file;
+mod lines;
 mod print;
 mod results;
 
-use super::backends::{BackendArgs, load_graphs};
+use super::backends::BackendArgs;
 use super::language::Language;
+use super::memory::check_batch;
 use super::prompts::{ChatArgs, PromptArgs};
 use super::rows::{Batch, DEFAULT_RESERVE_MIB};
-use super::{Failure, Reporter, replicas};
+use super::replicas::{Listeners, Runner};
+use super::{Failure, Reporter};
 use crate::bundle::Bundle;
 use crate::passes::choose_protocol::Protocol;
-use crate::runtime::request::{Burst, Cancel, Generation, Keep, Request, RunAhead};
+use crate::runtime::request::{Align, Batch as Requests, Burst, Cancel, Generation, Request, RunAhead};
 use choices::{EndArgs, SamplingArgs};
 use file::{FileArgs, Job};
 use print::{Form, Printer};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
 
 /// Prompts of a file that generate side by side unless the user says.
 const FILE_BATCH: usize = 8;
@@ -42,6 +45,9 @@ pub struct Args {
     reserve: usize,
     #[command(flatten)]
     run: RunArgs,
+    /// What becomes of a prompt that does not fill whole meta-contexts
+    #[arg(long, value_enum, value_name = "RULE", default_value_t = AlignName::Force)]
+    align: AlignName,
     /// Sequences per prompt; under a split protocol they share one coarse trajectory
     #[arg(long, value_name = "N", default_value_t = 1)]
     samples: usize,
@@ -76,6 +82,24 @@ enum ProtocolName {
     Hiergen,
 }
 
+/// What becomes of a prompt that does not fill whole meta-contexts.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum AlignName {
+    /// Every token is used: the meta-context that the last ones begin is decoded with them forced
+    Force,
+    /// The oldest tokens are dropped, up to one fewer than a meta-context has
+    DropLeft,
+}
+
+impl From<AlignName> for Align {
+    fn from(name: AlignName) -> Self {
+        match name {
+            AlignName::Force => Align::Force,
+            AlignName::DropLeft => Align::DropLeft,
+        }
+    }
+}
+
 impl RunArgs {
     /// The protocol asked for, or the bundle's first.
     pub fn protocol(&self, bundle: &Bundle) -> Protocol {
@@ -108,46 +132,48 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let form = args.print.unwrap_or(if args.prompts.are_text() { Form::Text } else { Form::Ids });
     let needs_text = args.prompts.are_text() || args.ends.need_text() || form == Form::Text;
     let language = Language::of(&bundle, needs_text, reporter)?;
-    let request = args.request(&bundle, &language, reporter)?;
+    let (request, prompts) = args.request(&bundle, &language, reporter)?;
     let printer = Printer { form, tokenizer: language.tokenizer().cloned(), stops: args.ends.stops()? };
-    if args.backend.shares_out(request.prompts.len()) && !request.needs_host() {
-        let rows = |at_most: usize| args.batch.rows(args.reserve, at_most);
-        let generation = replicas::generate(&args.backend, &bundle, &request, &rows, reporter)?;
-        return args.tell(&printer, &request, &generation, false, reporter);
-    }
-    if args.batch != Batch::Max && args.prompts.prompts_file.is_none() {
+    let from_file = args.prompts.prompts_file.as_ref();
+    if args.batch != Batch::Max && from_file.is_none() && !args.backend.is_cuda() {
         return Err(Failure::usage(
             &"--batch shares several prompts out on GPUs: use it with --backend cuda",
         ));
     }
-    let started = Instant::now();
-    let mut generator = args.backend.generator(&bundle, reporter)?;
-    let on_host = load_graphs(&mut generator, &request)?;
-    reporter.detail(&format!("graphs loaded in {:.1?}", started.elapsed()));
-    if on_host {
-        reporter.note("these sampling parameters are drawn outside the graphs, which is slower; --top-k up to 64 without --min-p and penalties stays inside");
-    }
-    if let Some(file) = &args.prompts.prompts_file {
-        let (bundle, language, printer, chat) = (&bundle, &language, &printer, &args.chat);
-        let (generator, asked) = (&mut generator, args.ends.max_new_tokens.is_some());
-        let batch = match args.batch {
+    let rows = |at_most: usize| args.batch.rows(args.reserve, at_most);
+    let runner = Runner { backend: &args.backend, bundle: &bundle, rows: &rows, reporter };
+    let mut work =
+        Requests { profile: reporter.json(), ..Requests::alike(&request, &prompts, args.run.run_ahead) };
+    if let Some(file) = from_file {
+        work.rows = Some(match args.batch {
             Batch::Rows(rows) => rows,
             Batch::Max => FILE_BATCH,
-        };
-        let mut job = Job { bundle, language, generator, printer, chat, request, asked, batch };
+        });
+        let (bundle, language, printer, chat) = (&bundle, &language, &printer, &args.chat);
+        let asked = args.ends.max_new_tokens.is_some();
+        let job = Job { bundle, language, runner: &runner, printer, chat, request, asked, work };
         return job.run(file, &args.file, reporter);
     }
-    let streams = request.prompts.len() * request.samples == 1 && !reporter.json();
-    let mut printed = Ok(());
-    let mut stream = printer.stream();
-    let mut on_burst = |burst: &Burst<'_>| {
+    check_batch(&bundle, &work, args.backend.name)?;
+    let streams = prompts.len() * request.samples == 1 && !reporter.json();
+    let cancel = Cancel::default();
+    let printed = Mutex::new((printer.stream(), Ok(())));
+    let on_burst = |burst: &Burst<'_>| {
+        let (stream, printed) = &mut *printed.lock().unwrap_or_else(PoisonError::into_inner);
         if streams && printed.is_ok() {
-            printed = stream.print(burst, reporter);
+            *printed = stream.print(burst, reporter);
+            // Nobody reads what comes after.
+            if printed.is_err() {
+                cancel.cancel();
+            }
         }
     };
-    let generation = generator.generate(&request, &mut on_burst, &Cancel::default())?;
-    printed?;
-    args.tell(&printer, &request, &generation, streams, reporter)
+    let finished = Mutex::new(Vec::new());
+    let on_finished = |one| finished.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+    let timing = runner.run(&work, &Listeners { on_burst: &on_burst, on_finished: &on_finished }, &cancel)?;
+    printed.into_inner().unwrap_or_else(PoisonError::into_inner).1?;
+    let finished = finished.into_inner().unwrap_or_else(PoisonError::into_inner);
+    args.tell(&printer, &request, &Generation::of(finished, timing)?, streams, reporter)
 }
 
 impl Args {
@@ -169,25 +195,28 @@ impl Args {
         Ok(())
     }
 
-    fn request(&self, bundle: &Bundle, language: &Language, reporter: &Reporter) -> Result<Request, Failure> {
+    /// What is asked of every prompt, and the prompts.
+    fn request(
+        &self,
+        bundle: &Bundle,
+        language: &Language,
+        reporter: &Reporter,
+    ) -> Result<(Request, Vec<Vec<i64>>), Failure> {
         let prompts = self.prompts.read(&self.chat, language)?;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let room = bundle.manifest().model.max_tokens.saturating_sub(longest);
-        Ok(Request {
-            prompts,
+        let max_new_tokens = self.sampling.max_new_tokens(&self.ends, &language.defaults, room);
+        let request = Request {
             samples: self.samples,
-            max_new_tokens: self.sampling.max_new_tokens(&self.ends, &language.defaults, room),
-            protocol: self.run.protocol(bundle),
+            align: self.align.into(),
             sampling: self.sampling.told(language, reporter),
             penalties: self.sampling.penalties(&language.defaults),
-            given: None,
-            run_ahead: self.run.run_ahead,
             stop: self.ends.stop_ids(),
             eos: self.ends.eos(language),
-            watch: self.ends.watch(language)?,
-            keep: Keep::default(),
-            profile: reporter.json(),
-        })
+            stop_condition: self.ends.stop_condition(language)?,
+            ..Request::greedy(self.run.protocol(bundle), Vec::new(), max_new_tokens)
+        };
+        Ok((request, prompts))
     }
 }
 

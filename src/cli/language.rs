@@ -77,9 +77,7 @@ impl From<TextError> for Failure {
                 Failure::input("the bundle cannot be used", &error)
                     .help("mend the file in the checkpoint and export again")
             }
-            TextError::Encode { .. } | TextError::Refused { .. } => {
-                Failure::input("the prompt cannot be used", &error)
-            }
+            TextError::Encode { .. } | TextError::Refused { .. } => Failure::prompt(&error),
             TextError::Decode { .. } => {
                 Failure::input("the tokens have no text", &error).help("read them as ids: --print ids")
             }

@@ -1,7 +1,8 @@
 //! The command line. Owns arguments, printing, progress and exit codes; one file per subcommand. The only floor that
 //! prints, reads the clock for a user, or names clap.
 //!
-//! Exit codes: 0 ok, 1 the input or a check failed, 2 usage, 3 a bug of photonc.
+//! Exit codes: 0 ok, 1 the input or a check failed, 2 usage, 3 a bug of photonc, 128 and the number of the signal that ended
+//! the run.
 
 mod backends;
 mod bench;
@@ -16,8 +17,10 @@ mod failure;
 mod generate;
 mod inspect;
 mod language;
+mod memory;
 mod model_args;
 mod ort_args;
+mod output;
 mod pass_args;
 mod prompts;
 mod reduce;
@@ -26,16 +29,20 @@ mod replicas;
 mod report;
 mod rows;
 mod score;
+mod signals;
+mod stdout;
 mod synth;
 mod target_arg;
 mod timing;
 mod verify;
+mod visible;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use failure::Failure;
+pub use memory::ReportingAllocator;
 use report::Reporter;
 
 /// Arguments of `photonc`.
@@ -44,7 +51,7 @@ use report::Reporter;
     name = "photonc",
     version,
     about = "Compiler for PHOTON hierarchical language models",
-    long_about = "Compiler for PHOTON hierarchical language models: a checkpoint in; verified graphs, an ONNX bundle and generated tokens out.\n\nExit codes: 0 ok, 1 the input or a check failed, 2 usage, 3 a bug of photonc.",
+    long_about = "Compiler for PHOTON hierarchical language models: a checkpoint in; verified graphs, an ONNX bundle and generated tokens out.\n\nExit codes: 0 ok, 1 the input or a check failed, 2 usage, 3 a bug of photonc, 130 or 143 ended by a signal.",
     propagate_version = false,
     max_term_width = 100
 )]
@@ -95,9 +102,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return failure::usage(&error, json),
     };
     let reporter = Reporter::new(cli.global);
-    match failure::catching_bugs(|| run(&cli.command, &reporter)) {
+    failure::report_by(reporter);
+    signals::install();
+    memory::prepare();
+    let ended = failure::catching_bugs(|| run(&cli.command, &reporter));
+    signals::give_way();
+    match ended {
         Ok(code) => code,
-        Err(failure) => failure.report(&reporter),
+        Err(failure) => failure.report(),
     }
 }
 

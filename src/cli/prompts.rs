@@ -74,16 +74,16 @@ impl PromptArgs {
 }
 
 impl ChatArgs {
-    /// Token ids of a text, with the chat template around it if that was asked for.
+    /// Token ids of a text of the command line, where `-` is standard input.
     pub fn tokens(&self, text: &str, language: &Language) -> Result<Vec<i64>, Failure> {
-        let read;
-        let text = match text {
-            "-" => {
-                read = standard_input()?;
-                read.as_str()
-            }
-            text => text,
-        };
+        match text {
+            "-" => self.of_text(&standard_input()?, language),
+            text => self.of_text(text, language),
+        }
+    }
+
+    /// Token ids of a text, with the chat template around it if that was asked for.
+    pub fn of_text(&self, text: &str, language: &Language) -> Result<Vec<i64>, Failure> {
         if !self.chat {
             return Ok(language.encode(text)?.ids);
         }

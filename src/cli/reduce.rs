@@ -1,17 +1,23 @@
 //! `photonc reduce`: the smallest graph with which a command fails. Owns the command, the candidate's file and what is told;
 //! the search is the library's.
 
+use super::output::{Kind, Output};
+use super::report::path_text;
 use super::{Failure, Reporter};
 use crate::bundle::{Bundle, Layout};
 use crate::graph::{Graph, text};
 use crate::passes::opt_level::{OptLevel, TABLE};
 use crate::passes::pipeline::Runner;
 use crate::passes::reduce::{Culprit, Reduction, Stages, bisect, reduce};
+use crate::staging::Begun;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// What is written, in errors.
+const REDUCED: &str = "the graph";
 
 /// Shrink a graph with which a command fails, to the least that still fails
 #[derive(Debug, clap::Args)]
@@ -78,14 +84,17 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     if !args.command.iter().any(|word| word.to_string_lossy().contains("{}")) {
         return Err(Failure::usage(&"the command names no graph; put {} where its file belongs"));
     }
-    if args.out.exists() && !args.force {
+    if args.out.is_file() && !args.force {
         let found = format!("{} exists", args.out.display());
         return Err(Failure::input("nothing was reduced", &found)
             .help("pass --force to replace it, or name another file with --out"));
     }
     let stages = args.passes.as_deref().map(stages).transpose()?;
     let graph = open(args)?;
+    // Whether the file may go was asked above.
+    let out = Output::claim(&args.out, Kind::Anything, REDUCED)?;
     let folder = tempfile::tempdir().map_err(|error| unwritable(Path::new("a temporary folder"), &error))?;
+    let _begun = Begun::folder(folder.path().to_owned(), Vec::new());
     let mut predicate = Predicate { args, folder, shown: reporter.verbose(), runs: 0 };
     let culprit = match &stages {
         Some(stages) => Some(blame(&graph, stages, &mut predicate)?),
@@ -96,7 +105,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         Some(culprit) => shrink_before(culprit, &mut predicate)?,
         None => reduce(&graph, &mut |graph| predicate.fails(graph))?,
     };
-    write(args, &reduction, culprit.as_ref())?;
+    write(args, out, &reduction, culprit.as_ref())?;
     tell(args, &graph, &reduction, culprit.as_ref(), predicate.runs, reporter)
 }
 
@@ -177,7 +186,7 @@ fn rewritten(graph: &Graph, stages: &Stages) -> Option<Graph> {
     Some(after)
 }
 
-fn write(args: &Args, reduction: &Reduction, culprit: Option<&Culprit>) -> Result<(), Failure> {
+fn write(args: &Args, out: Output, reduction: &Reduction, culprit: Option<&Culprit>) -> Result<(), Failure> {
     let words: Vec<_> = args.command.iter().map(|word| word.to_string_lossy()).collect();
     let when = match culprit {
         Some(culprit) => format!("after the first rewrite of {}", culprit.pass),
@@ -185,7 +194,7 @@ fn write(args: &Args, reduction: &Reduction, culprit: Option<&Culprit>) -> Resul
     };
     let command = words.join(" ").replace('\n', " ");
     let text = format!("// Fails {when}: {command}\n{}", text::print(&reduction.graph));
-    std::fs::write(&args.out, text).map_err(|error| unwritable(&args.out, &error))
+    out.write(text.as_bytes(), REDUCED)
 }
 
 fn tell(
@@ -202,7 +211,7 @@ fn tell(
     }
     if reporter.json() {
         return reporter.document(&json!({
-            "path": args.out,
+            "path": path_text(&args.out),
             "nodes_before": graph.len(),
             "nodes": reduction.graph.len(),
             "operations": operations,

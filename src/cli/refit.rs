@@ -2,6 +2,7 @@
 
 use super::engine_args::{self, EngineArgs};
 use super::model_args::DialectArgs;
+use super::report::path_text;
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
 use crate::engine::{Capabilities, EngineSet, EngineTarget, sets};
@@ -62,7 +63,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let models: usize = manifest.onnx.values().map(std::collections::BTreeMap::len).sum();
     if reporter.json() {
         return reporter.document(&json!({
-            "path": args.bundle,
+            "path": path_text(&args.bundle),
             "weights": manifest.weights.len() + manifest.quantized.len(),
             "models": models,
             "models_kept": report.models_kept,

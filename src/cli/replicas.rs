@@ -5,10 +5,9 @@ use super::backends::{BackendArgs, load_graphs};
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
 use crate::runtime::cuda::replicas::{RowCount, serve_on};
-use crate::runtime::error::RuntimeError;
 use crate::runtime::generator::{Generator, setup_of};
 use crate::runtime::plan::Program;
-use crate::runtime::request::{Batch, Burst, Cancel};
+use crate::runtime::request::{Batch, Burst, Cancel, Request};
 use crate::runtime::schedule::Finished;
 use crate::runtime::timing::Timing;
 use std::sync::{Mutex, PoisonError};
@@ -19,7 +18,7 @@ pub struct Runner<'a> {
     pub backend: &'a BackendArgs,
     pub bundle: &'a Bundle,
     /// The rows of a replica, of which it can use no more than the argument.
-    pub rows: &'a dyn Fn(usize) -> RowCount,
+    pub rows: &'a (dyn Fn(usize) -> RowCount + Sync),
     pub reporter: &'a Reporter,
 }
 
@@ -33,9 +32,14 @@ pub struct Listeners<'a> {
 
 impl Runner<'_> {
     /// Runs the requests of a batch to their ends.
-    pub fn run(&self, batch: &Batch, listeners: &Listeners<'_>) -> Result<Timing, Failure> {
+    pub fn run(
+        &self,
+        batch: &Batch,
+        listeners: &Listeners<'_>,
+        cancel: &Cancel,
+    ) -> Result<Timing, Failure> {
         if self.backend.shares_out(&batch.requests) {
-            return self.on_replicas(batch, listeners);
+            return self.on_replicas(batch, listeners, cancel);
         }
         let started = Instant::now();
         let mut generator = self.backend.generator(self.bundle, self.reporter)?;
@@ -47,7 +51,7 @@ impl Runner<'_> {
         if on_host {
             self.reporter.note("these sampling parameters are drawn outside the graphs, which is slower; --top-k up to 64 without --min-p and penalties stays inside");
         }
-        self.on_one(&mut generator, batch, listeners)
+        self.on_one(&mut generator, batch, listeners, cancel)
     }
 
     fn on_one(
@@ -55,13 +59,19 @@ impl Runner<'_> {
         generator: &mut Generator,
         batch: &Batch,
         listeners: &Listeners<'_>,
+        cancel: &Cancel,
     ) -> Result<Timing, Failure> {
         let mut on_burst = |burst: &Burst<'_>| (listeners.on_burst)(burst);
         let mut on_finished = |finished| (listeners.on_finished)(finished);
-        Ok(generator.run(batch, &mut on_burst, &mut on_finished, &Cancel::default())?)
+        Ok(generator.run(batch, &mut on_burst, &mut on_finished, cancel)?)
     }
 
-    fn on_replicas(&self, batch: &Batch, listeners: &Listeners<'_>) -> Result<Timing, Failure> {
+    fn on_replicas(
+        &self,
+        batch: &Batch,
+        listeners: &Listeners<'_>,
+        cancel: &Cancel,
+    ) -> Result<Timing, Failure> {
         let program = Program::from_bundle(self.bundle)?;
         let devices = self.backend.gpus()?;
         let rows = (self.rows)(batch.requests.len().div_ceil(devices.len()));
@@ -73,7 +83,8 @@ impl Runner<'_> {
             (listeners.on_burst)(burst);
         };
         let load = |device| self.backend.load_cuda(self.bundle, device);
-        let requests = batch.requests.clone();
+        let with = |request: &Request| Request { cancel: cancel.clone(), ..request.clone() };
+        let requests = batch.requests.iter().map(with).collect();
         let listeners = (&on_burst as _, listeners.on_finished);
         let replicas = serve_on(&devices, &load, &program, setup, rows, requests, listeners);
         let replicas = replicas.map_err(|error| {
@@ -81,7 +92,7 @@ impl Runner<'_> {
             if devices.len() > 1 {
                 self.reporter.note(&format!("GPU {} of --devices failed first", error.replica));
             }
-            Failure::from(RuntimeError::from(error.source))
+            Failure::from(error.source)
         })?;
         let wasted: usize = replicas.totals.iter().map(|totals| totals.wasted_tokens).sum();
         self.reporter

@@ -1,11 +1,13 @@
 //! What reaches the user besides errors: results on stdout, notes and progress on stderr. Owns `--json`, `--quiet` and
 //! `--verbose`; refuses progress where stderr is no terminal.
 
-use super::{Failure, Global};
+use super::visible::visible;
+use super::{Failure, Global, stdout};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Prints as the global options say.
@@ -21,7 +23,7 @@ pub struct Progress(ProgressBar);
 
 impl Reporter {
     pub(super) fn new(global: Global) -> Self {
-        Reporter { global, terminal: std::io::stderr().is_terminal() }
+        Reporter { global, terminal: std::io::stderr().is_terminal() && !is_plain() }
     }
 
     /// Whether results are JSON.
@@ -34,7 +36,7 @@ impl Reporter {
         self.global.verbose
     }
 
-    /// Whether errors may be coloured.
+    /// Whether stderr is a terminal that takes colours and a line that changes.
     pub fn terminal(self) -> bool {
         self.terminal
     }
@@ -50,24 +52,25 @@ impl Reporter {
 
     /// Prints a result. A reader that went away (`photonc .. | head`) is no error.
     pub fn text(self, text: &str) -> Result<(), Failure> {
-        let mut stdout = std::io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::output(&error)),
-            _ => Ok(()),
-        }
+        stdout::print(text).map_err(|error| Failure::output(&error))
+    }
+
+    /// Prints what a model says, or a part of a result that is still being made. A reader that went away ends the run.
+    pub fn stream(self, text: &str) -> Result<(), Failure> {
+        stdout::stream(text).map_err(|error| Failure::output(&error))
     }
 
     /// Tells what the user should know and may ignore.
     pub fn note(self, note: &str) {
         if !self.global.quiet && !self.global.json {
-            to_stderr(&format!("note: {note}\n"));
+            to_stderr(&format!("note: {}\n", visible(note)));
         }
     }
 
     /// Tells more, for `--verbose`.
     pub fn detail(self, detail: &str) {
         if self.global.verbose {
-            to_stderr(&format!("{detail}\n"));
+            to_stderr(&format!("{}\n", visible(detail)));
         }
     }
 
@@ -133,6 +136,17 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
+}
+
+/// Whether the user wants neither colours nor lines that change: <https://no-color.org>, or a terminal that has neither.
+fn is_plain() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
+/// A path in JSON, which has no form for bytes that are no text.
+pub(super) fn path_text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 /// Indented JSON in which a list of plain values, such as token ids, takes one line.

@@ -15,6 +15,14 @@ pub enum Batch {
     Max,
 }
 
+/// For clap: a number of things of which there is at least one.
+pub fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("expected a number from 1".to_owned()),
+    }
+}
+
 impl std::str::FromStr for Batch {
     type Err = String;
 

@@ -1,9 +1,11 @@
 //! `photonc score`: perplexity of a text or of given tokens under the teacher-forced forward, and their logits.
 
 use super::backends::BackendArgs;
-use super::generate::dropped_left;
 use super::language::Language;
+use super::output::{Kind, Output};
 use super::prompts::{Ids, ids, lines, text_file};
+use super::report::path_text;
+use super::rows::count;
 use super::timing::as_json;
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
@@ -13,8 +15,10 @@ use crate::runtime::timing::Timing;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+/// What `--logits` writes, in errors.
+const LOGITS: &str = "the file of logits";
 
 /// Score a text or tokens: perplexity, bits per byte, and logits if asked for
 #[derive(Debug, clap::Args)]
@@ -26,10 +30,10 @@ pub struct Args {
     #[command(flatten)]
     backend: BackendArgs,
     /// Tokens that the model reads at once [default: the bundle's longest sequence]
-    #[arg(long, value_name = "N", conflicts_with = "logits")]
+    #[arg(long, value_name = "N", value_parser = count, conflicts_with = "logits")]
     window: Option<usize>,
     /// Tokens that each window after the first scores; those before them are its context [default: half a window]
-    #[arg(long, value_name = "N", conflicts_with = "logits")]
+    #[arg(long, value_name = "N", value_parser = count, conflicts_with = "logits")]
     stride: Option<usize>,
     /// Write the logits as f32 tensor `logits [tokens, vocabulary]` of a safetensors file; reads all tokens at once
     #[arg(long, value_name = "FILE")]
@@ -54,14 +58,14 @@ pub struct TextArgs {
 /// A text as tokens.
 pub struct TextTokens {
     pub ids: Vec<i64>,
-    /// Bytes from the beginning of each token to the end of the text, where there is a text.
-    bytes_left: Option<Vec<usize>>,
+    /// Bytes of the text that its tokens stand for, where there is a text.
+    bytes: Option<usize>,
 }
 
 impl TextTokens {
-    /// Bytes of the text without its first `dropped` tokens.
-    fn bytes(&self, dropped: usize) -> Option<usize> {
-        self.bytes_left.as_ref()?.get(dropped).copied()
+    /// Bytes of the text, where there is one.
+    fn bytes(&self) -> Option<usize> {
+        self.bytes
     }
 }
 
@@ -71,8 +75,8 @@ impl TextArgs {
         if let Some(file) = &self.text_file {
             let text = text_file(file)?;
             let encoded = Language::of(bundle, true, reporter)?.needed()?.encode(&text, false)?;
-            let bytes_left = encoded.starts.iter().map(|start| text.len() - start).collect();
-            return Ok(TextTokens { ids: encoded.ids, bytes_left: Some(bytes_left) });
+            let bytes = encoded.starts.first().map(|start| text.len() - start);
+            return Ok(TextTokens { ids: encoded.ids, bytes });
         }
         let mut texts = match (&self.ids, &self.ids_file) {
             (Some(ids), _) => vec![ids.0.clone()],
@@ -83,7 +87,7 @@ impl TextArgs {
             }
         };
         match (texts.pop(), texts.len()) {
-            (Some(ids), 0) => Ok(TextTokens { ids, bytes_left: None }),
+            (Some(ids), 0) => Ok(TextTokens { ids, bytes: None }),
             (_, more) => Err(Failure::input(
                 "the tokens cannot be read",
                 &format_args!("found {} lines, expected one", more + 1),
@@ -93,12 +97,18 @@ impl TextArgs {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
+    let logits = args.logits.as_deref().map(|file| Output::claim(file, Kind::Logits, LOGITS)).transpose()?;
     let (bundle, mut generator) = args.backend.open(&args.bundle, reporter)?;
+    let longest = bundle.manifest().model.max_tokens;
     let text = args.text.read(&bundle, reporter)?;
-    let (score, timing) = match &args.logits {
-        Some(file) => with_logits(&mut generator, &text.ids, file)?,
+    let (score, timing) = match logits {
+        Some(file) => {
+            refuse_longer(text.ids.len(), longest, "--logits reads all tokens of the text at once")?;
+            with_logits(&mut generator, &text.ids, file)?
+        }
         None => {
-            let tokens = args.window.unwrap_or(bundle.manifest().model.max_tokens);
+            let tokens = args.window.unwrap_or(longest);
+            refuse_longer(tokens, longest, "--window is how many the model reads at once")?;
             let windows = Windows { tokens, stride: args.stride.unwrap_or(tokens.div_ceil(2)) };
             let shown = reporter.steps("score", text.ids.len() as u64);
             let on_progress = |done: usize, all: usize| shown.set(done as u64, all as u64);
@@ -108,14 +118,22 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     tell(args, &text, &score, &timing, reporter)
 }
 
-fn with_logits(generator: &mut Generator, ids: &[i64], file: &Path) -> Result<(LongScore, Timing), Failure> {
+/// Refuses to read more tokens at once than the bundle was exported for.
+fn refuse_longer(tokens: usize, longest: usize, why: &str) -> Result<(), Failure> {
+    if tokens <= longest {
+        return Ok(());
+    }
+    let cause = format!("{tokens} tokens, and the bundle's longest sequence has {longest}: {why}");
+    Err(Failure::usage(&cause).help("read fewer at once, or export with a larger --max-tokens"))
+}
+
+fn with_logits(generator: &mut Generator, ids: &[i64], file: Output) -> Result<(LongScore, Timing), Failure> {
     let vocab_size = generator.program().vocab_size;
     let (scored, timing) = generator.score(&[ids.to_vec()])?;
     let scored = scored.first().ok_or_else(|| Failure::bug(&"a text without a score"))?;
     write_logits(file, scored, vocab_size)?;
     let score = LongScore {
         tokens: scored.tokens.len(),
-        dropped_left: scored.dropped_left,
         negative_log_likelihood: scored.negative_log_likelihood,
         windows: 1,
     };
@@ -129,23 +147,19 @@ fn tell(
     timing: &Timing,
     reporter: &Reporter,
 ) -> Result<(), Failure> {
-    let bytes = text.bytes(score.dropped_left);
+    let bytes = text.bytes();
     if reporter.json() {
         return reporter.document(&json!({
             "tokens": score.tokens,
-            "dropped_left": score.dropped_left,
             "negative_log_likelihood": score.negative_log_likelihood,
             "perplexity": score.perplexity(),
             "bytes": bytes,
             "bits_per_byte": bytes.map(|bytes| score.bits_per_byte(bytes)),
             "windows": score.windows,
-            "logits": args.logits,
+            "logits": args.logits.as_deref().map(path_text),
             "backend": args.backend.name.name(),
             "timing": as_json(timing, score.tokens),
         }));
-    }
-    if score.dropped_left > 0 {
-        reporter.note(&dropped_left(score.dropped_left));
     }
     let bytes = bytes.map_or_else(String::new, |bytes| {
         format!(", {:.6} bits per byte ({bytes} bytes)", score.bits_per_byte(bytes))
@@ -153,20 +167,11 @@ fn tell(
     reporter.text(&format!("{} tokens, perplexity {:.6}{bytes}\n", score.tokens, score.perplexity()))
 }
 
-/// Writes beside `file`, then renames: a failed write leaves what was there.
-fn write_logits(file: &Path, scored: &Scored, vocab_size: usize) -> Result<(), Failure> {
-    let failed = |cause: &dyn std::fmt::Display| {
-        Failure::input("the logits were not written", &format_args!("{}: {cause}", file.display()))
-            .help("make room or name another file; nothing was left behind")
-    };
+fn write_logits(file: Output, scored: &Scored, vocab_size: usize) -> Result<(), Failure> {
     #[expect(clippy::cast_possible_truncation, reason = "the file holds f32")]
     let bytes: Vec<u8> = scored.logits.iter().flat_map(|logit| (*logit as f32).to_le_bytes()).collect();
     let shape = vec![scored.tokens.len(), vocab_size];
     let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(|error| Failure::bug(&error))?;
     let bytes = safetensors::serialize([("logits", view)], None).map_err(|error| Failure::bug(&error))?;
-    let parent = file.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    let mut aside = tempfile::NamedTempFile::new_in(parent).map_err(|error| failed(&error))?;
-    aside.write_all(&bytes).map_err(|error| failed(&error))?;
-    aside.persist(file).map_err(|error| failed(&error))?;
-    Ok(())
+    file.write(&bytes, LOGITS)
 }

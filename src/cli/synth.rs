@@ -1,18 +1,13 @@
-//! `photonc synth`: random checkpoints in canonical format. Owns `--force`; the weights come from `model::synth`.
+//! `photonc synth`: random checkpoints in canonical format. Owns the options; the weights come from `model::synth`.
 
+use super::report::path_text;
 use super::{Failure, Reporter};
 use crate::ir::dtype::Dtype;
 use crate::model::parameter_table::{ParameterTable, grouped};
 use crate::model::preset::{PRESETS, preset};
-use crate::model::synth::{SynthError, synth};
+use crate::model::synth::{SynthError, synth_over};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use std::ffi::OsString;
-use std::fs;
-use std::path::{Path, PathBuf};
-
-/// Names of the files of a synthesised checkpoint.
-const FILES: [&str; 2] = ["config.json", "model.safetensors"];
+use std::path::PathBuf;
 
 /// Write a checkpoint with random weights, for tests and benchmarks
 #[derive(Debug, clap::Args)]
@@ -51,17 +46,21 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     }
     let progress = reporter.progress("writing weights");
     let tell = |done, total| progress.set(done, total);
-    let write = |directory: &Path| synth(&config, args.dtype, args.seed, directory, &tell);
-    let bytes = match args.force && is_checkpoint(&args.out) {
-        true => replace(&args.out, write)?,
-        false => write(&args.out)?,
-    };
+    let written = synth_over(&config, args.dtype, args.seed, &args.out, args.force, &tell);
+    let written = written.map_err(|error| match (&error, args.layers) {
+        (SynthError::Config { .. }, Some(layers)) => {
+            Failure::usage(&format_args!("--layers {layers}: {error}"))
+        }
+        _ => error.into(),
+    })?;
+    let bytes = written.weights_bytes;
     drop(progress);
+    written.notes.iter().for_each(|note| reporter.note(note));
     let table = ParameterTable::new(&config);
     let parameters = table.total + table.start_latents;
     if reporter.json() {
         return reporter.document(&serde_json::json!({
-            "path": args.out,
+            "path": path_text(&args.out),
             "preset": args.preset,
             "layers": args.layers,
             "dtype": args.dtype.name(),
@@ -79,28 +78,4 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         args.seed,
         bytes
     ))
-}
-
-/// Whether a directory holds exactly what `synth` writes: nothing else is ever replaced.
-fn is_checkpoint(directory: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(directory) else { return false };
-    let names: Result<Vec<OsString>, _> = entries.map(|entry| entry.map(|entry| entry.file_name())).collect();
-    names.is_ok_and(|names| {
-        !names.is_empty() && names.iter().all(|name| FILES.iter().any(|file| name == file))
-    })
-}
-
-/// Writes beside `target` and exchanges the two at once, so that one whole checkpoint stands there at any time.
-fn replace(target: &Path, write: impl FnOnce(&Path) -> Result<u64, SynthError>) -> Result<u64, SynthError> {
-    let failed = |source: std::io::Error| SynthError::Write { path: target.to_owned(), source };
-    let parent = target.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    let aside = tempfile::Builder::new().prefix(".photonc-synth-").tempdir_in(parent).map_err(failed)?;
-    let fresh = aside.path().join("fresh");
-    let bytes = write(&fresh)?;
-    if renameat_with(CWD, &fresh, CWD, target, RenameFlags::EXCHANGE).is_err() {
-        // File systems that cannot exchange still can rename.
-        fs::rename(target, aside.path().join("old")).map_err(failed)?;
-        fs::rename(&fresh, target).map_err(failed)?;
-    }
-    Ok(bytes)
 }

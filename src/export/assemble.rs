@@ -175,7 +175,7 @@ pub fn export_with(
     let (manifest, quantized) = fill(&writer, &contents, progress)?;
     notes.extend(kept_whole(&compilation));
     stage("commit");
-    writer.commit(&manifest)?;
+    notes.extend(writer.commit(&manifest)?);
     let nodes = compilation.graphs.iter().map(|(name, graph)| (name.clone(), graph.len())).collect();
     Ok(ExportReport { manifest, nodes, quantized, logits, notes })
 }

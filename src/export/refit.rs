@@ -144,8 +144,8 @@ pub fn refit(
     };
     let models_kept = kept(&manifest).iter().zip(kept(old)).filter(|(new, old)| *new == old).count();
     progress(Progress { stage: "commit", done_bytes: 0, total_bytes: 0 });
-    writer.commit(&manifest)?;
     let mut notes = checkpoint.notes.clone();
+    notes.extend(writer.commit(&manifest)?);
     notes.extend(unreadable.iter().map(|error| format!("engines are left out: {error}")));
     Ok(RefitReport { manifest, engines, models_kept, notes })
 }

@@ -7,7 +7,7 @@ use super::draws::{Draws, SequenceDraws};
 use super::error::RuntimeError;
 use super::graphs::{self, Drawing, GraphDecoder, Route, Wanted};
 use super::plan::{ENCODE, Program};
-use super::request::{Batch, Burst, Cancel, Generation, Keep, Request};
+use super::request::{Batch, Burst, Cancel, Generation, Request};
 use super::sampler::Sampling;
 use super::schedule::{Completion, Finished, Limits, Scheduler};
 use super::session::Session;
@@ -104,12 +104,7 @@ impl Generator {
     ) -> Result<Generation, RuntimeError> {
         let mut finished: Vec<Finished> = Vec::new();
         let timing = self.run(batch, on_burst, &mut |one| finished.push(one), cancel)?;
-        finished.sort_by_key(|finished| finished.number);
-        let mut generation = Generation::empty(timing);
-        for finished in finished {
-            generation.add(finished.result?);
-        }
-        Ok(generation)
+        Generation::of(finished, timing)
     }
 
     /// Generates, and tells the end of each request as it comes.
@@ -196,15 +191,24 @@ pub fn setup_of(program: &Program, batch: &Batch) -> Result<DecoderSetup, Runtim
 }
 
 impl Generation {
-    fn empty(timing: Timing) -> Self {
-        Generation {
+    /// The results of a batch, whose requests have ended in some order.
+    ///
+    /// # Errors
+    /// A request has none.
+    pub fn of(mut finished: Vec<Finished>, timing: Timing) -> Result<Self, RuntimeError> {
+        finished.sort_by_key(|finished| finished.number);
+        let mut generation = Generation {
             sequences: Vec::new(),
             prompt_logprobs: Vec::new(),
             states: Vec::new(),
             trajectories: Vec::new(),
             host_sampled: false,
             timing,
+        };
+        for finished in finished {
+            generation.add(finished.result?);
         }
+        Ok(generation)
     }
 
     /// Takes what the next request gave.

@@ -6,18 +6,25 @@ mod measured;
 
 use super::backends::{BackendArgs, BackendName};
 use super::generate::RunArgs;
+use super::memory::check_sequences;
+use super::output::{Kind, Output};
 use super::rows::{Batch, DEFAULT_RESERVE_MIB};
 use super::timing::{as_json, per_second};
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
 use crate::inspect::plot::Plot;
+use crate::runtime::error::RuntimeError;
 use crate::runtime::generator::Generator;
 use crate::runtime::measure::Regime;
 use crate::runtime::request::{Batch as Requests, Cancel, Request};
+use crate::runtime::schedule::Refusal;
 use crate::runtime::timing::Timing;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::PathBuf;
+
+/// What `--plot` writes, in errors.
+const PLOT: &str = "the plot";
 
 /// Measure generation: tokens/s, time to first token, memory, time per graph
 #[derive(Debug, clap::Args)]
@@ -69,20 +76,19 @@ fn regime(text: &str) -> Result<Regime, String> {
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     args.backend.check()?;
+    let plot = args.plot.as_deref().map(|file| Output::claim(file, Kind::Picture, PLOT)).transpose()?;
     let (head, told) = match args.backend.name {
         BackendName::Cuda => device::run(args, reporter)?,
         BackendName::Tract | BackendName::Ort | BackendName::Reference | BackendName::Tensorrt => {
             on_host(args, reporter)?
         }
     };
-    if let Some(path) = &args.plot {
+    if let (Some(path), Some(file)) = (&args.plot, plot) {
         let points: Vec<(f64, f64)> =
             told.iter().map(|told| (told.batch as f64, told.tokens_per_second)).collect();
         let title = format!("photonc {} in / {} out", args.regime.prompt_tokens, args.regime.new_tokens);
         let plot = Plot { title: &title, x_name: "batch", y_name: "tokens/s", points: &points };
-        std::fs::write(path, plot.svg()).map_err(|error| {
-            Failure::input("the plot cannot be written", &format_args!("{}: {error}", path.display()))
-        })?;
+        file.write(plot.svg().as_bytes(), PLOT)?;
         reporter.note(&format!("{}: tokens/s of {} batches", path.display(), points.len()));
     }
     if reporter.json() {
@@ -102,6 +108,21 @@ fn merged(mut head: Value, tail: Value) -> Value {
         head.extend(tail);
     }
     head
+}
+
+impl Args {
+    /// Refuses sizes that cannot be, before their prompts are made.
+    fn check_memory(&self, bundle: &Bundle, generator: &Generator, batch: usize) -> Result<(), Failure> {
+        let Regime { prompt_tokens, new_tokens } = self.regime;
+        let program = generator.program();
+        if prompt_tokens.saturating_add(new_tokens) > program.max_tokens {
+            let max_tokens = program.max_tokens;
+            let refusal = Refusal::TooLong { number: 0, prompt_tokens, new_tokens, max_tokens };
+            return Err(RuntimeError::from(refusal).into());
+        }
+        let (protocol, element_bytes) = (self.run.protocol(bundle), self.backend.name.element_bytes());
+        check_sequences(program, protocol, (batch, 1), (prompt_tokens, new_tokens), element_bytes)
+    }
 }
 
 /// What every measurement is told with.
@@ -138,6 +159,7 @@ fn batch_on_host(
     reporter: &Reporter,
 ) -> Result<Told, Failure> {
     let Regime { prompt_tokens, new_tokens } = args.regime;
+    args.check_memory(bundle, generator, batch)?;
     let protocol = args.run.protocol(bundle);
     let prompts = args.regime.prompts(batch, bundle.manifest().model.vocab_size);
     let request = Request::greedy(protocol, Vec::new(), new_tokens);

@@ -1,20 +1,24 @@
-//! Prompts from a file of JSON lines, results to another. Owns both forms, and going on where a killed run stopped: a
+//! Prompts from a file of JSON lines, results to another. Owns the form of a result, and going on where a killed run stopped: a
 //! result is a whole line with the key of what it answers, and what has one is not done again.
 
+use super::lines::{self, Line};
 use super::print::Printer;
-use super::results::{Found, Results};
+use super::results::{Found, Results, two_forms};
 use crate::bundle::{Blake3, Bundle};
 use crate::cli::language::Language;
-use crate::cli::prompts::{ChatArgs, text_file};
+use crate::cli::memory::check_batch;
+use crate::cli::prompts::ChatArgs;
+use crate::cli::replicas::{Listeners, Runner};
 use crate::cli::{Failure, Reporter};
 use crate::runtime::error::RuntimeError;
-use crate::runtime::generator::Generator;
-use crate::runtime::prompt::Prompt;
-use crate::runtime::request::{Cancel, Request, Sequence};
-use crate::text::chat::Message;
-use serde::Deserialize;
+use crate::runtime::plan::Program;
+use crate::runtime::request::{Batch as Requests, Cancel, Request, Sequence};
+use crate::runtime::schedule::{Finished, Limits};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// Files of prompts.
@@ -27,27 +31,27 @@ pub struct FileArgs {
     out: Option<PathBuf>,
 }
 
-/// One line of a file of prompts.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    /// Whatever tells the caller which one it is.
-    id: Option<Value>,
-    prompt: Option<String>,
-    messages: Option<Vec<Message>>,
-    prompt_ids: Option<Vec<i64>>,
-    max_new_tokens: Option<usize>,
-    seed: Option<u64>,
-}
-
 /// A prompt on its way.
 struct Entry {
     index: usize,
-    id: Option<Value>,
+    id: Option<Box<RawValue>>,
     tokens: Vec<i64>,
+    /// Why the line has no tokens.
+    bad: Option<String>,
     max_new_tokens: usize,
     seed: u64,
     key: String,
+}
+
+/// A line of result, with the caller's `id` letter by letter.
+#[derive(Serialize)]
+struct ResultLine<'e> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'e RawValue>,
+    key: &'e str,
+    #[serde(flatten)]
+    result: Map<String, Value>,
 }
 
 /// What a run over a file has done.
@@ -63,131 +67,146 @@ struct Totals {
 pub struct Job<'j> {
     pub bundle: &'j Bundle,
     pub language: &'j Language,
-    pub generator: &'j mut Generator,
+    pub runner: &'j Runner<'j>,
     pub printer: &'j Printer,
     pub chat: &'j ChatArgs,
     /// The request without its prompts.
     pub request: Request,
     /// Whether the user said how long sequences get; what a checkpoint says gives way to the room there is.
     pub asked: bool,
-    /// Prompts side by side.
-    pub batch: usize,
+    /// How requests run, without them.
+    pub work: Requests,
 }
 
 impl Job<'_> {
     /// Answers every prompt of `file` that has no result yet.
-    pub fn run(&mut self, file: &Path, args: &FileArgs, reporter: &Reporter) -> Result<(), Failure> {
+    pub fn run(&self, file: &Path, args: &FileArgs, reporter: &Reporter) -> Result<(), Failure> {
         if reporter.json() && args.out.is_none() {
-            return Err(Failure::usage(
-                &"--json prints one document, and the results are lines of standard output",
-            )
-            .help("name a file for the results with --out"));
+            return Err(two_forms());
         }
         let started = Instant::now();
         let entries = self.entries(file)?;
-        let (mut results, found) = Results::open(args.out.as_deref(), *reporter)?;
+        let (mut results, found) = Results::open(args.out.as_deref(), file, *reporter)?;
         let mut totals = Totals::default();
         let left = left(&entries, &found, args.out.as_deref())?;
         totals.before = entries.len() - left.len();
         totals.failed = found.values().filter(|result| result.failed).count();
         let shown = reporter.steps("prompts", entries.len() as u64);
-        let mut rest = &left[..];
-        while let Some(first) = rest.first() {
-            shown.set((entries.len() - rest.len()) as u64, entries.len() as u64);
-            let alike =
-                |entry: &&&Entry| (entry.max_new_tokens, entry.seed) == (first.max_new_tokens, first.seed);
-            let count = rest.iter().take(self.batch).take_while(alike).count();
-            let (batch, later) = rest.split_at(count);
-            results.add(&self.batch(batch, &mut totals)?)?;
-            rest = later;
-        }
+        self.answer(&left, &mut totals, &mut |done, lines| {
+            shown.set((entries.len() - left.len() + done) as u64, entries.len() as u64);
+            results.add(lines)
+        })?;
         drop(shown);
         totals.tell(entries.len(), started, reporter)
     }
 
     fn entries(&self, file: &Path) -> Result<Vec<Entry>, Failure> {
-        let text = text_file(file)?;
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let common = self.common_key()?;
-        lines.enumerate().map(|(index, (number, line))| {
-            let failed = |cause: &dyn std::fmt::Display| {
-                let place = format_args!("{}: line {}: {cause}", file.display(), number + 1).to_string();
-                Failure::input("the prompts cannot be read", &place).help(
-                    "a line is {\"prompt\": TEXT}, {\"messages\": [..]} or {\"prompt_ids\": [..]}, with \"id\", \"max_new_tokens\" and \"seed\" if wanted",
-                )
-            };
-            let line: Line = serde_json::from_str(line).map_err(|error| failed(&error))?;
-            let tokens = match (&line.prompt, &line.messages, &line.prompt_ids) {
-                (Some(text), None, None) => self.chat.tokens(text, self.language)?,
-                (None, Some(messages), None) => self.language.encode_chat(messages)?.ids,
-                (None, None, Some(ids)) => ids.clone(),
-                _ => return Err(failed(&"expected one of prompt, messages and prompt_ids")),
-            };
-            let room = self.generator.program().max_tokens.saturating_sub(tokens.len()).max(1);
-            let default = if self.asked { usize::MAX } else { room }.min(self.request.max_new_tokens);
-            let max_new_tokens = line.max_new_tokens.unwrap_or(default);
-            let seed = line.seed.unwrap_or(self.request.sampling.seed);
-            let key = json!([common, tokens, max_new_tokens, seed]).to_string();
-            let key = Blake3::of(key.as_bytes()).as_str()[..16].to_owned();
-            Ok(Entry { index, id: line.id, tokens, max_new_tokens, seed, key })
-        }).collect()
+        let lines = lines::read(file, self.chat, self.language)?;
+        Ok(lines.into_iter().enumerate().map(|(index, line)| self.entry(index, line, &common)).collect())
+    }
+
+    fn entry(&self, index: usize, line: Line, common: &str) -> Entry {
+        let Line { id, tokens, max_new_tokens, seed, text } = line;
+        let (tokens, bad) = match tokens {
+            Ok(tokens) => (tokens, None),
+            Err(cause) => (Vec::new(), Some(cause)),
+        };
+        let room = self.bundle.manifest().model.max_tokens.saturating_sub(tokens.len()).max(1);
+        let default = if self.asked { usize::MAX } else { room }.min(self.request.max_new_tokens);
+        let max_new_tokens = max_new_tokens.unwrap_or(default);
+        let seed = seed.unwrap_or(self.request.sampling.seed);
+        let key = match &bad {
+            None => json!([common, tokens, max_new_tokens, seed]).to_string(),
+            Some(_) => format!("{common} {}", Blake3::of(&text)),
+        };
+        let key = Blake3::of(key.as_bytes()).as_str()[..16].to_owned();
+        Entry { index, id, tokens, bad, max_new_tokens, seed, key }
     }
 
     /// What, beside a prompt, its result depends on.
     fn common_key(&self) -> Result<String, Failure> {
         let manifest = serde_json::to_vec(self.bundle.manifest()).map_err(|error| Failure::bug(&error))?;
-        let Request { samples, protocol, sampling, penalties, stop, eos, .. } = &self.request;
+        let Request { align, samples, protocol, sampling, penalties, stop, eos, .. } = &self.request;
         let choices = format!(
-            "{samples} {protocol} {sampling:?} {penalties:?} {stop:?} {eos:?} {:?}",
+            "{align:?} {samples} {protocol} {sampling:?} {penalties:?} {stop:?} {eos:?} {:?}",
             self.printer.stops
         );
         Ok(format!("{} {choices}", Blake3::of(&manifest)))
     }
 
-    /// One line of result for each entry.
-    fn batch(&mut self, entries: &[&Entry], totals: &mut Totals) -> Result<String, Failure> {
-        let refused: Vec<Option<RuntimeError>> = entries.iter().map(|entry| self.refusal(entry)).collect();
-        let fit = entries.iter().zip(&refused).filter(|(_, refused)| refused.is_none());
-        let prompts: Vec<Vec<i64>> = fit.map(|(entry, _)| entry.tokens.clone()).collect();
-        let mut sequences = Vec::new();
-        if let (Some(first), false) = (entries.first(), prompts.is_empty()) {
-            let mut request =
-                Request { prompts, max_new_tokens: first.max_new_tokens, ..self.request.clone() };
-            request.sampling.seed = first.seed;
-            sequences = self.generator.generate(&request, &mut |_| {}, &Cancel::default())?.sequences;
-        }
-        let mut samples = sequences.chunks(self.request.samples.max(1));
-        let mut lines = String::new();
-        for (entry, refused) in entries.iter().zip(&refused) {
-            let result = match refused {
+    /// Answers entries, which take rows as these become free; `write` is told how many have an answer and given the newest
+    /// lines, in the order in which they come.
+    fn answer(
+        &self,
+        entries: &[&Entry],
+        totals: &mut Totals,
+        write: &mut (dyn FnMut(usize, &str) -> Result<(), Failure> + Send),
+    ) -> Result<(), Failure> {
+        let limits = Limits::of(&Program::from_bundle(self.bundle)?);
+        let mut work = Requests { requests: Vec::new(), ..self.work.clone() };
+        let (mut taken, mut refused) = (Vec::new(), String::new());
+        for entry in entries {
+            let request = self.request(entry);
+            let refusal = limits.meta_contexts(entry.index, &request, 1).err().map(|error| error.to_string());
+            match entry.bad.clone().or(refusal) {
                 Some(error) => {
                     totals.failed += 1;
-                    json!({"error": error.to_string()})
+                    totals.prompts += 1;
+                    refused.push_str(&entry.line(json!({"error": error}))?);
                 }
-                None => self.result(samples.next().unwrap_or_default(), totals)?,
-            };
-            totals.prompts += 1;
-            lines.push_str(&format!("{}\n", entry.line(result)));
+                None => {
+                    work.requests.push(request);
+                    taken.push(*entry);
+                }
+            }
         }
-        Ok(lines)
+        write(totals.prompts, &refused)?;
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let bundle = self.bundle;
+        check_batch(bundle, &work, self.runner.backend.name)?;
+        let cancel = Cancel::default();
+        let state = Mutex::new((totals, write, Ok(())));
+        let on_finished = |finished: Finished| {
+            let (totals, write, outcome) = &mut *state.lock().unwrap_or_else(PoisonError::into_inner);
+            if outcome.is_ok() && !cancel.is_cancelled() {
+                let line = self.line(taken[finished.number], finished, totals);
+                *outcome = line.and_then(|line| write(totals.prompts, &line));
+                // What cannot be written need not be computed.
+                if outcome.is_err() {
+                    cancel.cancel();
+                }
+            }
+        };
+        let listeners = Listeners { on_burst: &|_| {}, on_finished: &on_finished };
+        self.runner.run(&work, &listeners, &cancel)?;
+        state.into_inner().unwrap_or_else(PoisonError::into_inner).2
     }
 
-    /// Why a prompt can have no result: the others of its batch can.
-    fn refusal(&self, entry: &Entry) -> Option<RuntimeError> {
-        let program = self.generator.program();
-        let aligned = Prompt::align(entry.index, &entry.tokens, program.meta_tokens, program.vocab_size);
-        let prompt_tokens = match aligned {
-            Ok(prompt) => prompt.tokens.len(),
-            Err(error) => return Some(error.into()),
+    fn request(&self, entry: &Entry) -> Request {
+        let mut request = Request {
+            prompt: entry.tokens.clone(),
+            max_new_tokens: entry.max_new_tokens,
+            ..self.request.clone()
         };
-        let new_tokens =
-            entry.max_new_tokens.div_ceil(program.meta_tokens).saturating_mul(program.meta_tokens);
-        let (row, max_tokens) = (entry.index, program.max_tokens);
-        let too_long = prompt_tokens.saturating_add(new_tokens) > max_tokens;
-        if entry.max_new_tokens == 0 {
-            return Some(RuntimeError::Empty { what: "the number of new tokens" });
-        }
-        too_long.then_some(RuntimeError::Capacity { row, prompt_tokens, new_tokens, max_tokens })
+        request.sampling.seed = entry.seed;
+        request
+    }
+
+    /// The line of an entry whose request has ended.
+    fn line(&self, entry: &Entry, finished: Finished, totals: &mut Totals) -> Result<String, Failure> {
+        totals.prompts += 1;
+        let result = match finished.result {
+            Ok(completion) => self.result(&completion.sequences, totals)?,
+            Err(error @ (RuntimeError::Refused(_) | RuntimeError::NotADistribution { .. })) => {
+                totals.failed += 1;
+                json!({"error": error.to_string()})
+            }
+            Err(error) => return Err(error.into()),
+        };
+        entry.line(result)
     }
 
     fn result(&self, sequences: &[Sequence], totals: &mut Totals) -> Result<Value, Failure> {
@@ -204,17 +223,12 @@ impl Job<'_> {
 }
 
 impl Entry {
-    fn line(&self, result: Value) -> Value {
-        let mut line = Map::new();
-        line.insert("index".into(), self.index.into());
-        if let Some(id) = &self.id {
-            line.insert("id".into(), id.clone());
-        }
-        line.insert("key".into(), self.key.clone().into());
-        if let Value::Object(result) = result {
-            line.extend(result);
-        }
-        Value::Object(line)
+    fn line(&self, result: Value) -> Result<String, Failure> {
+        let Value::Object(result) = result else { return Err(Failure::bug(&"a result that is no object")) };
+        let line = ResultLine { index: self.index, id: self.id.as_deref(), key: &self.key, result };
+        let mut line = serde_json::to_string(&line).map_err(|error| Failure::bug(&error))?;
+        line.push('\n');
+        Ok(line)
     }
 }
 

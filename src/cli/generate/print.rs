@@ -53,7 +53,7 @@ impl Printer {
                     format!("{place}: {}\n", ids.join(" "))
                 }
             };
-            reporter.text(&text)?;
+            reporter.stream(&text)?;
         }
         Ok(())
     }
@@ -129,7 +129,7 @@ impl Stream {
         if burst.finish.is_some() && self.last != Some('\n') {
             text.push('\n');
         }
-        if text.is_empty() { Ok(()) } else { reporter.text(&text) }
+        if text.is_empty() { Ok(()) } else { reporter.stream(&text) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One page about a checkpoint or a bundle: its shape, how each protocol runs, and its graphs.
 
 use crate::bundle::{Bundle, PortRecord};
+use crate::cli::report::path_text;
 use crate::cli::{Failure, Reporter};
 use crate::engine::{self, EngineSet, EngineSource, Sets};
 use crate::graph::Graph;
@@ -55,9 +56,10 @@ pub fn bundle(path: &Path, bundle: &Bundle, reporter: &Reporter) -> Result<(), F
     let manifest = bundle.manifest();
     let Sets { readable: engines, unreadable } = engine::sets(bundle);
     if reporter.json() {
-        let mut document = json!({"path": path, "manifest": manifest});
+        let mut document = json!({"path": path_text(path), "manifest": manifest});
         if !engines.is_empty() {
-            let records = engines.iter().map(|set| json!({"path": set.folder, "record": set.record}));
+            let records =
+                engines.iter().map(|set| json!({"path": path_text(&set.folder), "record": set.record}));
             document["engines"] = records.collect();
         }
         if !unreadable.is_empty() {
@@ -203,7 +205,7 @@ fn as_json(path: &Path, checkpoint: &Checkpoint, compilation: &Compilation) -> V
         json!({"name": graph.name(), "nodes": graph.len(), "inputs": inputs, "outputs": outputs})
     };
     json!({
-        "path": path,
+        "path": path_text(path),
         "dialect": checkpoint.dialect.name,
         "config": crate::model::config_json::config_json(&checkpoint.config),
         "dtypes": dtypes(checkpoint),

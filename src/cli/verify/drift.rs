@@ -4,6 +4,9 @@ use super::{Args, backend, input_names, location, plot, unusable};
 use crate::bundle::Bundle;
 use crate::cli::backends::BackendName;
 use crate::cli::inspect::config_of;
+use crate::cli::output::{Kind, Output};
+use crate::cli::report::path_text;
+use crate::cli::rows::count;
 use crate::cli::score::TextArgs;
 use crate::cli::{Failure, Reporter};
 use crate::export::target::Target;
@@ -21,6 +24,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// What `--plot` writes, in errors.
+const PLOT: &str = "the plot";
+
 /// How RecGen is measured against HierGen.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Drift")]
@@ -31,16 +37,16 @@ pub struct DriftArgs {
     #[command(flatten)]
     text: TextArgs,
     /// Tokens of each prompt
-    #[arg(long, value_name = "N", default_value_t = 256, requires = "drift")]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = count, requires = "drift")]
     prompt_tokens: usize,
     /// Tokens after each prompt
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 256, requires = "drift")]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 256, value_parser = count, requires = "drift")]
     new_tokens: usize,
     /// Prompts, at most; they and what follows them do not overlap in the text
-    #[arg(long, value_name = "N", default_value_t = 16, requires = "drift")]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = count, requires = "drift")]
     prompts: usize,
     /// Prompts at once
-    #[arg(long, value_name = "N", default_value_t = 4, requires = "drift")]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = count, requires = "drift")]
     batch: usize,
     /// Distances from the prompt, in tokens, at which the table is divided
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [16, 64, 256], requires = "drift")]
@@ -75,13 +81,15 @@ struct Limit {
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
     let asked = &args.drift;
+    let plot = asked.plot.as_deref().map(|file| Output::claim(file, Kind::Picture, PLOT)).transpose()?;
     let (bundle, mut generator) = args.backend.open(&args.bundle, reporter)?;
+    asked.check_length(&bundle)?;
     let tokens = asked.text.read(&bundle, reporter)?;
     let drift = drift(args, &bundle, &mut generator, &tokens.ids, reporter)?;
     let ranges = drift.ranges(&asked.distances);
     let limits = asked.limits(&ranges.whole);
-    if let Some(file) = &asked.plot {
-        write_plot(file, &drift)?;
+    if let Some(file) = plot {
+        file.write(plot::svg(&drift.by_meta_context()).as_bytes(), PLOT)?;
     }
     if reporter.json() {
         reporter.document(&document(args, &drift, &ranges, &limits))?;
@@ -163,6 +171,20 @@ fn onnx(bundle: &Bundle, graph: Verified<'_>) -> Result<OnnxGraph, Failure> {
 }
 
 impl DriftArgs {
+    /// As every generation: no longer than the bundle was exported for.
+    fn check_length(&self, bundle: &Bundle) -> Result<(), Failure> {
+        let (asked, longest) =
+            (self.prompt_tokens.saturating_add(self.new_tokens), bundle.manifest().model.max_tokens);
+        if asked <= longest {
+            return Ok(());
+        }
+        let cause = format!(
+            "--prompt-tokens {} and --new-tokens {} are {asked} together, and the bundle's longest sequence has {longest} tokens",
+            self.prompt_tokens, self.new_tokens
+        );
+        Err(Failure::usage(&cause).help("measure shorter ones, or export with a larger --max-tokens"))
+    }
+
     fn limits(&self, whole: &Range) -> Vec<Limit> {
         let at_least = |name, found: f64, limit: Option<f64>| {
             limit.map(|limit| Limit { name, found, limit, holds: found >= limit })
@@ -236,14 +258,6 @@ fn document(args: &Args, drift: &Drift, ranges: &Ranges, limits: &[Limit]) -> Va
         "whole": ranges.whole,
         "by_meta_context": drift.by_meta_context(),
         "limits": limits.collect::<Vec<_>>(),
-        "plot": args.drift.plot,
-    })
-}
-
-fn write_plot(file: &PathBuf, drift: &Drift) -> Result<(), Failure> {
-    let svg = plot::svg(&drift.by_meta_context());
-    std::fs::write(file, svg).map_err(|error| {
-        Failure::input("the plot was not written", &format_args!("{}: {error}", file.display()))
-            .help("make room or name another file")
+        "plot": args.drift.plot.as_deref().map(path_text),
     })
 }

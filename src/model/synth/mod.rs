@@ -3,9 +3,9 @@
 
 mod noise;
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,7 +17,11 @@ use crate::model::config::ModelConfig;
 use crate::model::config_json::config_json;
 use crate::model::parameters::{Parameter, parameters};
 use crate::model::validate::{self, Problem};
+use crate::staging::{Site, Staging, StagingError, undisturbed};
 use noise::Noise;
+
+/// Names of the files of a synthesised checkpoint; the first comes last into a folder and makes it whole.
+const FILES: [&str; 2] = ["config.json", "model.safetensors"];
 
 /// Bytes of one piece, the unit of work of a thread.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -53,6 +57,15 @@ pub enum SynthError {
     },
 }
 
+/// What was written.
+#[derive(Clone, Debug)]
+pub struct Synthesised {
+    /// Bytes of the weights file.
+    pub weights_bytes: u64,
+    /// What could not be removed of the checkpoint that was replaced and of interrupted runs.
+    pub notes: Vec<String>,
+}
+
 /// Writes `config.json` and `model.safetensors` with random weights into `directory`, which must not exist or be empty;
 /// returns the bytes of the weights file. The same configuration, type and seed give the same bytes. `progress` is called
 /// from several threads with the bytes written and their total.
@@ -70,6 +83,21 @@ pub fn synth(
     directory: &Path,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<u64, SynthError> {
+    synth_over(config, dtype, seed, directory, false, progress).map(|written| written.weights_bytes)
+}
+
+/// As [`synth`]; `replace` allows a directory with the files of an earlier one, and nothing else, to be there.
+///
+/// # Errors
+/// As [`synth`].
+pub fn synth_over(
+    config: &ModelConfig,
+    dtype: Dtype,
+    seed: u64,
+    directory: &Path,
+    replace: bool,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Synthesised, SynthError> {
     let problems = validate::problems(config);
     if !problems.is_empty() {
         return Err(SynthError::Config { problems });
@@ -78,46 +106,37 @@ pub fn synth(
         return Err(SynthError::Dtype { dtype });
     }
     let failed = |source: std::io::Error| SynthError::Write { path: directory.to_owned(), source };
-    if !free(directory).map_err(failed)? {
-        return Err(SynthError::Exists { path: directory.to_owned() });
+    let staged = |error: StagingError| match error {
+        StagingError::Exists { .. } => SynthError::Exists { path: directory.to_owned() },
+        StagingError::NoName { .. } => failed(ErrorKind::IsADirectory.into()),
+        StagingError::Io { source, .. } => failed(source),
+    };
+    let site = Site::of(directory, FILES[0]).map_err(staged)?;
+    if site.path().parent().is_some_and(|parent| parent != Path::new("") && !parent.is_dir()) {
+        return Err(failed(ErrorKind::NotFound.into()));
     }
-    write_atomically(directory, |inside| {
-        write_config(config, &inside.join("config.json"))?;
-        write_weights(config, dtype, seed, &inside.join("model.safetensors"), progress)
-    })
-    .map_err(failed)
-}
-
-/// Whether a directory can be put there: nothing stands there, or an empty directory.
-fn free(directory: &Path) -> std::io::Result<bool> {
-    match fs::symlink_metadata(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error),
-        Ok(meta) if meta.is_dir() => Ok(fs::read_dir(directory)?.next().is_none()),
-        Ok(_) => Ok(false),
+    match site.contents() {
+        Ok(names) => {
+            let ours = |name: &std::ffi::OsString| replace && FILES.iter().any(|file| name == file);
+            if !names.unwrap_or_default().iter().all(ours) {
+                return Err(SynthError::Exists { path: directory.to_owned() });
+            }
+        }
+        Err(_) if !site.path().is_dir() => return Err(SynthError::Exists { path: directory.to_owned() }),
+        Err(error) => return Err(failed(error)),
     }
-}
-
-/// Lets `write` fill a temporary directory beside the target, then renames it there; removes it on any error.
-fn write_atomically<T>(target: &Path, write: impl FnOnce(&Path) -> std::io::Result<T>) -> std::io::Result<T> {
-    let parent = target.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    // The mode is cut by the process's umask, as for any directory a user makes.
-    let temporary = tempfile::Builder::new()
-        .prefix(".photonc-synth-")
-        .permissions(fs::Permissions::from_mode(0o777))
-        .tempdir_in(parent)?;
-    let written = write(temporary.path())?;
-    File::open(temporary.path())?.sync_all()?;
-    fs::rename(temporary.path(), target)?;
-    let _renamed = temporary.keep();
-    File::open(parent)?.sync_all()?;
-    Ok(written)
+    let staging = Staging::create(site, replace).map_err(staged)?;
+    write_config(config, &staging.directory().join(FILES[0])).map_err(failed)?;
+    let weights = staging.directory().join(FILES[1]);
+    let weights_bytes = write_weights(config, dtype, seed, &weights, progress).map_err(failed)?;
+    let notes = staging.publish().map_err(staged)?;
+    Ok(Synthesised { weights_bytes, notes })
 }
 
 fn write_config(config: &ModelConfig, path: &Path) -> std::io::Result<()> {
     let mut text = serde_json::to_string_pretty(&config_json(config))?;
     text.push('\n');
-    let mut file = File::create(path)?;
+    let mut file = undisturbed(|| File::create(path))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
@@ -141,7 +160,7 @@ fn write_weights(
     let header = header(&list, dtype)?;
     let pieces = pieces(config, &list, dtype, seed, header.len() as u64);
     let total: u64 = pieces.iter().map(|piece| piece.length_bytes).sum();
-    let file = File::create(path)?;
+    let file = undisturbed(|| File::create(path))?;
     file.write_all_at(&header, 0)?;
     let done = AtomicU64::new(0);
     pieces.par_iter().try_for_each_init(Vec::new, |buffer: &mut Vec<u8>, piece| {

@@ -58,10 +58,8 @@ impl Rows {
 
     /// Gives a free row to a part, with the sequences that it names.
     pub fn take(&mut self, row: usize, part: Part) {
-        for sequence in part.sequences.iter().filter(|_| self.sequences.is_some()) {
-            if let Some(free) = &mut self.sequences {
-                free[*sequence] = false;
-            }
+        if let Some(free) = &mut self.sequences {
+            part.sequences.iter().for_each(|sequence| free[*sequence] = false);
         }
         self.rows[row] = Row::Taken(part);
     }

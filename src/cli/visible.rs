@@ -1,0 +1,41 @@
+//! Text for terminals: characters that steer one are shown and not sent. Names, paths and keys come from files of strangers.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// The text with its control characters shown, as in `\u{1b}[31m`; ends of lines and tabs stay.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if steers(character) {
+            // Writing to a string cannot fail.
+            let _ = write!(shown, "{}", character.escape_unicode());
+        } else {
+            shown.push(character);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Whether a terminal takes a character as a command, or shows what follows in another order.
+fn steers(character: char) -> bool {
+    let order =
+        matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
+    order || character.is_control() && character != '\n' && character != '\t'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::visible;
+
+    #[test]
+    fn control_characters_are_shown_and_text_is_not_touched() {
+        assert_eq!(visible("a\u{1b}[31mb\r\u{7}"), "a\\u{1b}[31mb\\u{d}\\u{7}");
+        assert_eq!(visible("\u{9b}2J \u{202e}x"), "\\u{9b}2J \\u{202e}x");
+        let text = "zwei Zeilen\n\tÄ 日本 🦀\n";
+        assert!(matches!(visible(text), std::borrow::Cow::Borrowed(same) if same == text));
+    }
+}
