@@ -155,7 +155,7 @@ fn mount_points_and_layers_are_filled() -> TestResult {
         $P export m -o v 2>e && exit 1; grep -q 'already' e
         rm -rf v/[!l]* v/lost+found; $P synth --preset tiny -o v -q >o; $P synth --preset tiny -o v -q --force >o
         umount v; mkdir -p l u w f l/e; $P export m -o l/b -q >o
-        mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w f 2>e || exit 77
+        mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w,userxattr f 2>e || exit 77
         for run in "export n -o f/b --force" "refit f/b --weights m" "export m -o f/e" "inspect f/b" "inspect f/e"; do
           $P $run -q >o; done
         test "$(ls -A f)" = "$(printf 'b\ne')"
