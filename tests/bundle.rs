@@ -153,6 +153,69 @@ fn an_interrupted_swap_is_put_right() {
     assert_eq!(names(&parent), ["model.bundle"]);
 }
 
+// Between the two renames a reader finds the old bundle where it waits.
+#[test]
+fn a_reader_between_two_renames_finds_a_bundle() {
+    let Place { parent, target, _directory } = place();
+    write(&target, false, "old");
+    fs::rename(&target, parent.join(".model.bundle.photonc-old")).expect("renames");
+    assert!(photonc::bundle::is_bundle(&target));
+    assert_eq!(carried(&target), "old");
+}
+
+// A folder that could not be renamed is emptied and filled: killed in the first half, it gets its contents back, killed in the
+// second, the rest of the new ones. Meanwhile nobody reads a mixture.
+#[test]
+fn an_interrupted_filling_is_put_right() {
+    let Place { target, _directory, .. } = place();
+    for (mark, expected) in [(".photonc-old", "old"), (".photonc-moved", "new")] {
+        let _ = fs::remove_dir_all(&target);
+        write(&target, false, "old");
+        let staged = target.join(".photonc-new.x");
+        write(&staged, false, "new");
+        fs::create_dir(staged.join(mark)).expect("creates");
+        // Emptied but for one file, or emptied and filled with one.
+        fs::rename(target.join(Layout::MANIFEST), staged.join(mark).join(Layout::MANIFEST)).expect("renames");
+        if mark == ".photonc-moved" {
+            for name in ["tokenizer.json", "onnx"] {
+                fs::rename(target.join(name), staged.join(mark).join(name)).expect("renames");
+            }
+            fs::rename(staged.join("tokenizer.json"), target.join("tokenizer.json")).expect("renames");
+        }
+        assert!(message(&target).contains("because it is being replaced"), "{}", message(&target));
+        drop(BundleWriter::create(&target, true).expect("starts"));
+        assert_eq!(carried(&target), expected);
+        assert_eq!(names(&target), ["onnx", Layout::MANIFEST, "tokenizer.json"]);
+    }
+}
+
+// Somebody else's bundle came after the check: nothing is lost.
+#[test]
+fn a_bundle_that_came_meanwhile_is_not_replaced() {
+    let Place { parent, target, _directory } = place();
+    let first = BundleWriter::create(&target, false).expect("starts");
+    first.put("tokenizer.json", b"first").expect("writes");
+    write(&target, false, "second");
+    let error = first.commit(&manifest()).expect_err("is there");
+    assert!(error.to_string().contains("a bundle is there already"), "{error}");
+    assert_eq!(carried(&target), "second");
+    assert_eq!(names(&parent), ["model.bundle"]);
+}
+
+// Folders that may not be changed are in nobody's way.
+#[test]
+fn a_read_only_bundle_is_replaced_and_removed() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Place { parent, target, _directory } = place();
+    write(&target, false, "old");
+    for folder in [target.join("onnx/weights"), target.join("onnx"), target.clone()] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o555)).expect("sets");
+    }
+    write(&target, true, "new");
+    assert_eq!(carried(&target), "new");
+    assert_eq!(names(&parent), ["model.bundle"]);
+}
+
 #[test]
 fn names_that_lead_out_are_refused() {
     let Place { target, _directory, .. } = place();

@@ -29,13 +29,14 @@ const MAY_USE: [(&str, &[&str]); 14] = [
 ];
 
 /// Words that only these parts may say.
-const RESERVED: [(&str, &[&str]); 12] = [
+const RESERVED: [(&str, &[&str]); 13] = [
     ("trtx::", &["engine"]),
     ("petgraph::", &["graph"]),
     ("clap::", &["cli"]),
     ("clap_complete::", &["cli"]),
     ("miette::", &["cli"]),
     ("indicatif::", &["cli"]),
+    ("signal_hook::", &["cli"]),
     ("io::stdout", &["cli"]),
     ("io::stderr", &["cli"]),
     ("tract_onnx::", &["export", "runtime"]),

@@ -24,4 +24,4 @@ pub use part::PartWriter;
 pub use read::{Bundle, CodePiece, Piece};
 pub use stream::FileWriter;
 pub use weights::{Converted, StoredTensor};
-pub use write::BundleWriter;
+pub use write::{BundleWriter, is_bundle};

@@ -87,6 +87,12 @@ pub(super) fn standing(root: &Path) -> PathBuf {
     if root.exists() { root.to_owned() } else { gone().unwrap_or_else(|| root.to_owned()) }
 }
 
+/// Whether a bundle is at `root`, for those who take something else there too.
+#[must_use]
+pub fn is_bundle(root: &Path) -> bool {
+    standing(root).join(Layout::MANIFEST).is_file()
+}
+
 /// Why there is no bundle at `root`.
 pub(super) fn absent(root: &Path) -> BundleError {
     let what = Layout::MANIFEST;

@@ -81,7 +81,7 @@ impl BackendName {
     }
 
     /// Whether weights and caches are in the host's memory.
-    fn is_host(self) -> bool {
+    pub fn is_host(self) -> bool {
         matches!(self, BackendName::Tract | BackendName::Reference)
     }
 

@@ -5,6 +5,7 @@ use super::inspect::plan_line;
 use super::model_args::DialectArgs;
 use super::pass_args::PassArgs;
 use super::report::path_text;
+use super::rows::count;
 use super::target_arg::{Targets, targets};
 use super::{Failure, Reporter};
 use crate::bundle::{Bundle, Manifest};
@@ -39,7 +40,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     protocol: Option<Protocols>,
     /// Longest sequence, prompt and new tokens together; bounds the caches [default: what the checkpoint states]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     max_tokens: Option<usize>,
     /// Take NaN and infinite weights as they are
     #[arg(long)]

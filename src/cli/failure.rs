@@ -2,7 +2,7 @@
 //! errors and the net under our own bugs.
 
 use super::report::{Reporter, pretty, to_stderr};
-use super::visible::visible;
+use super::visible::{steers, visible};
 use super::{memory, stdout};
 use crate::bundle::BundleError;
 use crate::export::ExportError;
@@ -222,7 +222,7 @@ pub(super) fn usage(error: &clap::Error, json: bool) -> ExitCode {
     if json {
         let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
         to_stderr(&Failure { title: "the arguments do not parse".into(), ..Failure::usage(&text) }.to_json());
-    } else if visible(&text) == text {
+    } else if !std::env::args_os().any(|argument| steers(&argument.to_string_lossy())) {
         // Where it cannot be printed there is nobody to print it for.
         let _unheard = error.print();
     } else {

@@ -93,6 +93,7 @@ pub fn prepare() {
     if getrlimit(Resource::As).current.is_none() {
         return;
     }
+    share_one_heap();
     let wanted = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = rayon::ThreadPoolBuilder::new().num_threads(wanted);
     if threads.build().is_ok() {
@@ -100,6 +101,19 @@ pub fn prepare() {
         let _ = rayon::ThreadPoolBuilder::new().num_threads(wanted).build_global();
     } else {
         let _ = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global();
+    }
+}
+
+/// Has all threads allocate from one heap: each of their own reserves 64 MiB of the address space that is short.
+fn share_one_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const ARENA_MAX: std::ffi::c_int = -8;
+        unsafe extern "C" {
+            fn mallopt(parameter: std::ffi::c_int, value: std::ffi::c_int) -> std::ffi::c_int;
+        }
+        // SAFETY: a function of the C library that std links; it takes two numbers and may be called at any time.
+        unsafe { mallopt(ARENA_MAX, 1) };
     }
 }
 
@@ -186,7 +200,7 @@ pub fn check_batch(bundle: &Bundle, batch: &Batch, backend: BackendName) -> Resu
         most(&|request| request.max_new_tokens).min(program.max_tokens.saturating_sub(longest));
     let rows = batch.rows.unwrap_or(usize::MAX).min(batch.requests.len());
     let count = (rows, most(&|request| request.samples));
-    check_sequences(&program, first.protocol, count, (longest, new_tokens), backend.element_bytes())
+    check_sequences(&program, first.protocol, count, (longest, new_tokens), backend)
 }
 
 /// Refuses sequences whose tokens or caches cannot be in memory. `prompt_tokens` is the longest prompt.
@@ -195,12 +209,18 @@ pub fn check_sequences(
     protocol: Protocol,
     (prompts, samples): (usize, usize),
     (prompt_tokens, new_tokens): (usize, usize),
-    element_bytes: Option<u64>,
+    backend: BackendName,
 ) -> Result<(), Failure> {
     let rows = prompts as u128 * samples as u128;
-    let tokens = rows.saturating_mul(u128::from(SEQUENCE_BYTES) + 8 * new_tokens as u128);
+    // A step has the logits of one token of every sequence at once, on a GPU in its own memory.
+    let logits = if backend.is_host() { 4 * program.vocab_size as u128 } else { 0 };
+    let each = u128::from(SEQUENCE_BYTES) + 8 * new_tokens as u128 + logits;
+    let tokens = rows.saturating_mul(each);
     let bytes = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
     check(&format!("{rows} sequences of {new_tokens} tokens"), bytes(tokens))?;
+    if !backend.is_host() {
+        return Ok(());
+    }
     let (graph, rows) = match program.plan(protocol)? {
         Plan::Distributed { coarse, .. } => (coarse, prompts as u128),
         Plan::Undistributed { decode, .. } => (decode, rows),
@@ -212,13 +232,16 @@ pub fn check_sequences(
         one.bind(symbol, 1);
     }
     let caches = program.signature(graph)?.inputs.values().filter(|ty| ty.shape.contains(Symbol::Capacity));
-    let per_slot: u128 = caches
-        .filter_map(|ty| {
-            let sizes = ty.shape.eval(&one)?.into_iter();
-            let elements = sizes.fold(1u128, |all, size| all.saturating_mul(size as u128));
-            Some(elements.saturating_mul(u128::from(element_bytes.unwrap_or(ty.dtype.size_bytes() as u64))))
-        })
-        .fold(0, u128::saturating_add);
+    let per_slot: u128 =
+        caches
+            .filter_map(|ty| {
+                let sizes = ty.shape.eval(&one)?.into_iter();
+                let elements = sizes.fold(1u128, |all, size| all.saturating_mul(size as u128));
+                Some(elements.saturating_mul(u128::from(
+                    backend.element_bytes().unwrap_or(ty.dtype.size_bytes() as u64),
+                )))
+            })
+            .fold(0, u128::saturating_add);
     let caches = per_slot.saturating_mul(rows).saturating_mul(capacity as u128);
     let length = capacity.saturating_mul(meta_tokens);
     check(&format!("the caches of {rows} sequences of {length} tokens"), bytes(caches))

@@ -103,8 +103,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let reporter = Reporter::new(cli.global);
     failure::report_by(reporter);
-    signals::install();
     memory::prepare();
+    signals::install();
     let ended = failure::catching_bugs(|| run(&cli.command, &reporter));
     signals::give_way();
     match ended {

@@ -4,7 +4,7 @@
 use super::output::{Kind, Output};
 use super::report::path_text;
 use super::{Failure, Reporter};
-use crate::bundle::{Bundle, Layout};
+use crate::bundle::{Bundle, is_bundle};
 use crate::graph::{Graph, text};
 use crate::passes::opt_level::{OptLevel, TABLE};
 use crate::passes::pipeline::Runner;
@@ -121,7 +121,7 @@ fn open(args: &Args) -> Result<Graph, Failure> {
     let unusable = |cause: &dyn std::fmt::Display| Failure::input("the graph cannot be used", cause);
     let text = match &args.graph {
         Some(name) => Bundle::open(&args.path)?.graph_text(name)?,
-        None if args.path.join(Layout::MANIFEST).is_file() => {
+        None if is_bundle(&args.path) => {
             let names: Vec<String> = Bundle::open(&args.path)?.manifest().graphs.keys().cloned().collect();
             let help = format!("there are {}", names.join(", "));
             return Err(Failure::usage(&"a bundle has many graphs; name one with --graph").help(&help));

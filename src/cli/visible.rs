@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 
 /// The text with its control characters shown, as in `\u{1b}[31m`; ends of lines and tabs stay.
 pub fn visible(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(steers) {
+    if !steers(text) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);
     for character in text.chars() {
-        if steers(character) {
+        if is_command(character) {
             // Writing to a string cannot fail.
             let _ = write!(shown, "{}", character.escape_unicode());
         } else {
@@ -20,8 +20,13 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Whether a text would steer a terminal.
+pub fn steers(text: &str) -> bool {
+    text.chars().any(is_command)
+}
+
 /// Whether a terminal takes a character as a command, or shows what follows in another order.
-fn steers(character: char) -> bool {
+fn is_command(character: char) -> bool {
     let order =
         matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
     order || character.is_control() && character != '\n' && character != '\t'

@@ -48,6 +48,8 @@ impl Kept {
             let name = format!("{}-{version}-{}-{}.timings", vendor.name(), gpu.sm, short(&gpu.name));
             return Kept { cache: Cache::of_user(KIND), name: name.into(), owner, named: false };
         };
+        // A link stays a link: what it leads to is replaced.
+        let file = &file.canonicalize().unwrap_or_else(|_| file.to_owned());
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
         let name = file.file_name().map_or_else(|| PathBuf::from("timings"), PathBuf::from);
         Kept { cache: Cache::at(folder.unwrap_or(Path::new("."))), name, owner, named: true }

@@ -290,6 +290,8 @@ fn fresh(parent: &Path, start: &std::ffi::OsStr) -> io::Result<(PathBuf, File)> 
         .permissions(fs::Permissions::from_mode(0o777))
         .tempdir_in(parent)?
         .keep();
+    // As the caller names it: messages show it.
+    let directory = directory.file_name().map_or(directory.clone(), |name| parent.join(name));
     let locked = File::open(&directory).and_then(|lock| {
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             // Without locks nothing is ever taken for abandoned.

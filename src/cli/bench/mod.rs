@@ -120,8 +120,8 @@ impl Args {
             let refusal = Refusal::TooLong { number: 0, prompt_tokens, new_tokens, max_tokens };
             return Err(RuntimeError::from(refusal).into());
         }
-        let (protocol, element_bytes) = (self.run.protocol(bundle), self.backend.name.element_bytes());
-        check_sequences(program, protocol, (batch, 1), (prompt_tokens, new_tokens), element_bytes)
+        let protocol = self.run.protocol(bundle);
+        check_sequences(program, protocol, (batch, 1), (prompt_tokens, new_tokens), self.backend.name)
     }
 }
 

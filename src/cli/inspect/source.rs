@@ -1,6 +1,6 @@
 //! Opening what is looked at: a checkpoint or a bundle, by what stands there.
 
-use crate::bundle::{Bundle, Layout};
+use crate::bundle::{Bundle, Layout, is_bundle};
 use crate::cli::model_args::DialectArgs;
 use crate::cli::pass_args::PassArgs;
 use crate::cli::{Failure, Reporter};
@@ -41,7 +41,7 @@ impl Source {
         passes: &PassArgs,
         reporter: &Reporter,
     ) -> Result<Self, Failure> {
-        let model = if !path.join(Layout::MANIFEST).is_file() {
+        let model = if !is_bundle(path) {
             Model::Checkpoint(Box::new(dialect.open(path, reporter)?))
         } else if dialect.given() {
             return Err(Failure::usage(
