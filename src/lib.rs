@@ -45,6 +45,7 @@ pub mod ir;
 pub mod model;
 pub mod passes;
 pub mod places;
+pub mod program;
 pub mod runtime;
 pub mod text;
 

@@ -4,8 +4,7 @@
 use super::hash::Blake3;
 use crate::graph::{NodeId, Verified};
 use crate::ir::op::Op;
-use crate::passes::choose_protocol::Protocol;
-use crate::passes::compile::Plan;
+use crate::program::{Plan, Protocol};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

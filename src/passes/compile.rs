@@ -1,9 +1,9 @@
 //! From a model's equations to every graph of a bundle: specialise the step program by protocol, distribute it where
 //! the data flow allows, otherwise cut it at its ids, and optimise each result. Owns graph names and plans.
 
-use super::choose_protocol::{ChooseProtocol, Protocol};
+use super::choose_protocol::ChooseProtocol;
 use super::close_counters::CloseCounters;
-use super::distribute::{self, Certificate, Declined, NotDistributed};
+use super::distribute::{self, NotDistributed};
 use super::eliminate_common_subexpressions::EliminateCommonSubexpressions;
 use super::eliminate_dead_code::EliminateDeadCode;
 use super::lower_caches::LowerCaches;
@@ -18,10 +18,12 @@ use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::model::build::{self, KeptCaches};
 use crate::model::config::ModelConfig;
+use crate::program::{Declined, Protocol};
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+
+pub use crate::program::Plan;
 
 /// The state whose recurrence may run ahead.
 const STATE: &str = "top_state";
@@ -38,39 +40,6 @@ pub struct Compilation {
     pub plans: IndexMap<Protocol, Plan>,
     /// What each pass did, by graph; the step program of a protocol is `step-` and its name.
     pub records: IndexMap<String, Vec<Record>>,
-}
-
-/// Which graphs carry out a protocol.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Plan {
-    /// The coarse graph runs ahead; the expansion follows for many meta-contexts at once.
-    Distributed {
-        /// One coarse step.
-        coarse: String,
-        /// Expansion with in-graph sampling.
-        expand: String,
-        /// The same, with logits.
-        logits: String,
-        /// Expansion up to the level-1 windows, for samplers outside the graph.
-        prepare: String,
-        /// Why this is the step program.
-        certificate: Certificate,
-    },
-    /// One whole meta-context at a time.
-    Undistributed {
-        /// State to ids, with in-graph sampling.
-        decode: String,
-        /// The same, with logits.
-        logits: String,
-        /// Down to the level-1 windows, for samplers outside the graph; absent where the next state reads a sample
-        /// by another way than the ids.
-        prepare: Option<String>,
-        /// Ids to the next state, if that reads nothing else of the step; otherwise `decode` returns the state.
-        reencode: Option<String>,
-        /// Why it was not distributed.
-        declined: Declined,
-    },
 }
 
 /// Why a model did not compile.
