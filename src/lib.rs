@@ -43,6 +43,7 @@ pub mod graph;
 pub mod inspect;
 pub mod ir;
 pub mod model;
+pub mod onnx;
 pub mod passes;
 pub mod places;
 pub mod program;

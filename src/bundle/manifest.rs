@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Version of the bundle format written and read.
-pub const FORMAT: u32 = 1 + 1;
+pub const FORMAT: u32 = 2;
 
 /// Everything known about a bundle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,15 +1,20 @@
 //! What export writes and runtime reads: one directory with a manifest, graphs, weights and hashes. Owns its layout,
 //! its atomic replacement and its integrity; refuses to know how graphs are exported or run.
 
+mod agree;
 mod behind;
 mod error;
+mod folder;
 mod hash;
 mod layout;
 mod manifest;
 mod part;
 mod read;
+mod seal;
 mod staging;
+mod stored;
 mod stream;
+mod tensors;
 mod weights;
 mod write;
 
@@ -22,7 +27,9 @@ pub use manifest::{
     WeightRecord, stored,
 };
 pub use part::PartWriter;
-pub use read::{Bundle, CodePiece, Piece};
+pub use read::Bundle;
+pub use seal::{seal, sealed};
+pub use stored::{CodePiece, Piece};
 pub use stream::FileWriter;
 pub use weights::{Converted, StoredTensor};
 pub use write::BundleWriter;

@@ -4,6 +4,7 @@
 use super::error::BundleError;
 use super::layout::Layout;
 use super::manifest::{FileRecord, Manifest};
+use super::seal::sealed;
 use super::staging::Staging;
 use super::stream::FileWriter;
 use std::fs;
@@ -69,9 +70,8 @@ impl BundleWriter {
     /// The device is full or fails; the target is as it was.
     pub fn commit(self, manifest: &Manifest) -> Result<(), BundleError> {
         let path = self.staging.directory().join(Layout::MANIFEST);
-        let mut text = serde_json::to_string_pretty(manifest)
-            .map_err(|error| BundleError::Manifest { path, message: error.to_string() })?;
-        text.push('\n');
+        let text =
+            sealed(manifest).map_err(|error| BundleError::Manifest { path, message: error.to_string() })?;
         self.put(Layout::MANIFEST, text.as_bytes())?;
         self.staging.publish()
     }

@@ -17,6 +17,7 @@ mod generate;
 mod inspect;
 mod language;
 mod model_args;
+mod open_args;
 mod ort_args;
 mod pass_args;
 mod prompts;

@@ -8,13 +8,13 @@ use std::fmt;
 pub struct Certificate {
     /// The state whose recurrence runs ahead.
     pub state: String,
-    /// Nodes of the step program in the coarse part.
+    /// Nodes of the coarse graph.
     pub coarse_nodes: usize,
-    /// Nodes of the step program in the expansion part.
+    /// Nodes of the expansion.
     pub expand_nodes: usize,
-    /// `sample` nodes, all of them in the expansion part.
+    /// `sample` nodes, all of them in the expansion.
     pub samples: usize,
-    /// Nodes of the coarse part that a `sample` reaches: 0, or there is no certificate.
+    /// Nodes of the coarse graph that a `sample` reaches: 0, or there is no certificate.
     pub tainted_coarse_nodes: usize,
     /// The recurrences found, all untainted.
     pub recurrences: Vec<Recurrence>,
@@ -24,7 +24,7 @@ pub struct Certificate {
     pub shifts: Vec<String>,
 }
 
-/// A strongly connected component of the step program that contains a cycle.
+/// Nodes on a cycle through states, together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recurrence {
     /// Delays on the cycle.

@@ -3,13 +3,19 @@
 //! made, stored or run.
 
 mod certificate;
+mod part;
 mod plan;
 mod port;
+mod proof;
 mod protocol;
 mod signature;
+mod sizes;
 
 pub use certificate::{Certificate, CutValue, Declined, PathNode, Recurrence};
+pub use part::Part;
 pub use plan::Plan;
 pub use port::{CacheAxis, Port, PortRole, WindowSizes};
+pub use proof::certificate;
 pub use protocol::Protocol;
 pub use signature::{ENCODE, NEXT, SCORE, Signature, WINDOW, signature};
+pub use sizes::ModelSizes;
