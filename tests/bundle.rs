@@ -1,7 +1,7 @@
 //! Bundles on disk: what may be replaced, what an interrupted export leaves, what opening refuses.
 
 use photonc::bundle::{
-    Bundle, BundleWriter, FORMAT, Layout, Manifest, ModelRecord, SourceRecord, WeightRecord,
+    Bundle, BundleWriter, FORMAT, Layout, Manifest, ModelRecord, SourceRecord, WeightRecord, seal,
 };
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,6 +10,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 const WEIGHTS: &str = "onnx/weights/model.safetensors";
+
+/// Where the bytes of the one weight begin.
+const DATA: u64 = 8 + 64;
 
 fn manifest() -> Manifest {
     Manifest {
@@ -34,7 +37,10 @@ fn write(target: &Path, replace: bool, text: &str) {
     let mut manifest = manifest();
     let carried = writer.put("tokenizer.json", text.as_bytes()).expect("writes");
     manifest.carried.insert("tokenizer.json".to_owned(), carried);
-    let weights = [1.5f32, -2.0].iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let header = format!("{:<64}", r#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#);
+    let mut weights = 64u64.to_le_bytes().to_vec();
+    weights.extend(header.as_bytes());
+    weights.extend([1.5f32, -2.0].iter().flat_map(|value| value.to_le_bytes()));
     let record = writer.put(WEIGHTS, &weights).expect("writes");
     manifest.weight_files.insert(WEIGHTS.to_owned(), record);
     let weight = WeightRecord {
@@ -42,7 +48,7 @@ fn write(target: &Path, replace: bool, text: &str) {
         tensor: "w".to_owned(),
         dtype: "f32".to_owned(),
         shape: vec![2],
-        offset_bytes: 0,
+        offset_bytes: DATA,
         length_bytes: 8,
     };
     manifest.weights.insert("w".to_owned(), weight);
@@ -60,7 +66,8 @@ fn names(directory: &Path) -> Vec<String> {
 
 fn carried(target: &Path) -> String {
     let bundle = Bundle::open(target).expect("opens");
-    fs::read_to_string(bundle.carried("tokenizer.json").expect("is carried")).expect("reads")
+    let (_, bytes) = bundle.carried("tokenizer.json").expect("reads").expect("is carried");
+    String::from_utf8(bytes).expect("text")
 }
 
 struct Place {
@@ -84,7 +91,6 @@ fn a_bundle_is_read_back_and_equal_input_gives_equal_bytes() {
         assert_eq!(names(&place.parent), ["model.bundle"]);
     }
     let bundle = Bundle::open(&a.target).expect("opens");
-    bundle.verify_weights().expect("weights are whole");
     assert_eq!(bundle.weight("w").expect("reads").as_floats(), Some(&[1.5, -2.0][..]));
     let text = |place: &Place| fs::read(place.target.join(Layout::MANIFEST)).expect("reads");
     assert_eq!(text(&a), text(&b));
@@ -233,7 +239,10 @@ fn edit(target: &Path, from: &str, to: &str) {
     let path = target.join(Layout::MANIFEST);
     let text = fs::read_to_string(&path).expect("reads");
     assert!(text.contains(from), "{text}");
-    fs::write(&path, text.replace(from, to)).expect("writes");
+    // As whoever changes more than a bit would do it: the hash of the manifest is that of the new one.
+    let body = text.replace(from, to);
+    let body = body.rsplit_once("  \"blake3\"").expect("is sealed").0.trim_end().trim_end_matches(',');
+    fs::write(&path, seal(&format!("{body}\n}}"))).expect("writes");
 }
 
 fn message(target: &Path) -> String {
@@ -249,24 +258,115 @@ fn damaged_bundles_are_refused_with_the_file_and_the_reason() {
         write(&target, false, "x");
     };
     fresh();
-    edit(&target, "\"format\": 1", "\"format\": 999");
+    edit(&target, "\"format\": 2", "\"format\": 999");
     assert!(message(&target).contains("bundle format 999"));
     fresh();
     fs::write(target.join("tokenizer.json"), "y").expect("writes");
     assert!(message(&target).contains("tokenizer.json: contents differ"));
     fresh();
     File::options().write(true).open(target.join(WEIGHTS)).expect("opens").set_len(4).expect("cuts");
-    assert!(message(&target).contains("4 bytes where 8 were expected"));
+    assert!(message(&target).contains("4 bytes where 80 were expected"));
     fresh();
-    edit(&target, "\"offset_bytes\": 0", "\"offset_bytes\": 4");
-    assert!(message(&target).contains("weight `w`: not inside"));
+    edit(&target, "\"offset_bytes\": 72", "\"offset_bytes\": 70");
+    assert!(
+        message(&target)
+            .contains("weight `w`: 8 bytes at 70, `onnx/weights/model.safetensors` has it in 8 bytes at 72")
+    );
     fresh();
     edit(&target, "\"length_bytes\": 8", "\"length_bytes\": 80000000000");
     assert!(message(&target).contains("weight `w`"));
     fresh();
-    File::options().write(true).open(target.join(WEIGHTS)).expect("opens").write_at(&[9], 0).expect("writes");
-    let bundle = Bundle::open(&target).expect("weights are checked on demand");
+    edit(&target, "\"bytes\": 1,", "\"bytes\": 2,");
+    assert!(message(&target).contains("tokenizer.json: 1 bytes where 2 were expected"));
+    fresh();
+    edit(&target, "\"max_tokens\": 64", "\"max_tokens\": 3");
+    assert!(message(&target).contains("`max_tokens` is 3, a meta-context alone has 4"));
+    fresh();
+    let manifest = target.join(Layout::MANIFEST);
+    let text = fs::read_to_string(&manifest).expect("reads");
+    fs::write(&manifest, text.replace("\"max_tokens\": 64", "\"max_tokens\": 65")).expect("writes");
+    assert!(message(&target).contains("photon.json: was changed after it was written"));
+}
+
+// One bit of the weights changes tokens without any other sign.
+#[test]
+fn a_flipped_bit_of_the_weights_is_refused_on_opening() {
+    let Place { target, _directory, .. } = place();
+    write(&target, false, "x");
+    File::options()
+        .write(true)
+        .open(target.join(WEIGHTS))
+        .expect("opens")
+        .write_at(&[9], DATA)
+        .expect("writes");
+    assert!(message(&target).contains("model.safetensors: contents differ from the manifest (BLAKE3"));
+    let bundle = Bundle::open_unverified(&target).expect("hashes of weights are not compared");
     assert!(bundle.verify_weights().expect_err("differs").to_string().contains("BLAKE3"));
+}
+
+// A pipe would be waited for, a device has no end; neither is a file of a bundle.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_no_file_is_refused_and_not_waited_for() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    for name in [Layout::MANIFEST, "tokenizer.json", WEIGHTS] {
+        for kind in ["pipe", "device", "folder"] {
+            let Place { target, _directory, .. } = place();
+            write(&target, false, "x");
+            let path = target.join(name);
+            fs::remove_file(&path).expect("removes");
+            match kind {
+                "pipe" => mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).expect("makes a pipe"),
+                "device" => std::os::unix::fs::symlink("/dev/zero", &path).expect("links"),
+                _ => fs::create_dir(&path).expect("creates"),
+            }
+            let found = message(&target);
+            assert!(found.contains("not a regular file") && found.contains(name), "{name} {kind}: {found}");
+        }
+    }
+}
+
+// As the cache of a model hub keeps them: every file is a link into a folder of contents.
+#[test]
+fn a_bundle_of_links_is_a_bundle() {
+    let Place { target, parent, _directory } = place();
+    write(&target, false, "x");
+    let contents = parent.join("blobs");
+    fs::create_dir(&contents).expect("creates");
+    for (at, name) in [Layout::MANIFEST, "tokenizer.json", WEIGHTS].into_iter().enumerate() {
+        fs::rename(target.join(name), contents.join(at.to_string())).expect("moves");
+        std::os::unix::fs::symlink(contents.join(at.to_string()), target.join(name)).expect("links");
+    }
+    assert_eq!(carried(&target), "x");
+    assert_eq!(Bundle::open(&target).expect("opens").weight("w").expect("reads").shape, [2]);
+}
+
+// What was opened is read, whatever stands there by now; a path tells the difference.
+#[test]
+fn a_reader_keeps_the_bundle_it_opened() {
+    let Place { target, _directory, .. } = place();
+    write(&target, false, "old");
+    let bundle = Bundle::open(&target).expect("opens");
+    bundle.in_place().expect("nothing has happened");
+    write(&target, true, "new");
+    let (_, bytes) = bundle.carried("tokenizer.json").expect("reads").expect("is carried");
+    assert_eq!(bytes, b"old");
+    assert_eq!(bundle.weight("w").expect("reads").as_floats(), Some(&[1.5, -2.0][..]));
+    let error = bundle.in_place().expect_err("is another").to_string();
+    assert!(error.contains("was replaced or changed while in use"), "{error}");
+}
+
+// Written over where it stands, a file is neither the old one nor the new one.
+#[test]
+fn a_file_that_changes_while_in_use_is_refused() {
+    let Place { target, _directory, .. } = place();
+    write(&target, false, "x");
+    let bundle = Bundle::open(&target).expect("opens");
+    let file = File::options().write(true).open(target.join(WEIGHTS)).expect("opens");
+    file.write_at(&[9], DATA).expect("writes");
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("sets the time");
+    let error = bundle.weight("w").expect_err("has changed").to_string();
+    assert!(error.contains("was replaced or changed while in use"), "{error}");
 }
 
 // The copy shows every byte once, in order, and stops where the check refuses or the source ends early.

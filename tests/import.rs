@@ -546,3 +546,87 @@ proptest! {
         }
     }
 }
+
+// What a checkpoint has beside its weights is carried or named; a model without its tokenizer would be found out too late.
+#[test]
+fn files_that_cannot_be_carried_end_the_export() -> TestResult {
+    use photonc::export::{ExportOptions, export};
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    for (kind, expected) in [
+        ("link", "a link to a file that is not there"),
+        ("folder", "a folder, not a regular file"),
+        ("pipe", "a pipe, not a regular file"),
+        ("pointer", "a pointer of Git LFS"),
+    ] {
+        let model = copy("paper")?;
+        let path = model.path().join("generation_config.json");
+        match kind {
+            "link" => std::os::unix::fs::symlink("nowhere", &path)?,
+            "folder" => fs::create_dir(&path)?,
+            "pipe" => mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0)?,
+            _ => fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")?,
+        }
+        let out = model.path().join("bundle");
+        let error =
+            export(&ExportOptions::new(model.path(), &out), &|_| {}).map(|_| ()).expect_err("is refused");
+        let error = error.to_string();
+        assert!(error.contains("generation_config.json") && error.contains(expected), "{kind}: {error}");
+        assert!(!out.exists());
+    }
+    Ok(())
+}
+
+#[test]
+fn what_users_have_in_place_of_a_checkpoint_is_called_by_its_name() -> TestResult {
+    let model = copy("paper")?;
+    let weights = model.path().join("model.safetensors");
+    fs::write(&weights, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")?;
+    assert!(
+        refusal(model.path())
+            .contains("a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")
+    );
+    fs::remove_file(&weights)?;
+    std::os::unix::fs::symlink("nowhere", &weights)?;
+    assert!(refusal(model.path()).contains("MODEL/model.safetensors: a link to a file that is not there"));
+    fs::remove_file(&weights)?;
+    fs::write(model.path().join("pytorch_model.bin"), b"PK\x03\x04")?;
+    let found = refusal(model.path());
+    assert!(
+        found.contains("`pytorch_model.bin`, which is PyTorch's") && found.contains("save_pretrained"),
+        "{found}"
+    );
+    assert!(refusal(&model.path().join("pytorch_model.bin")).contains("a PyTorch file"));
+
+    let hub = tempfile::tempdir()?;
+    let root = hub.path().join("models--owner--name");
+    fs::create_dir_all(root.join("blobs"))?;
+    fs::create_dir_all(root.join("snapshots/0123abc"))?;
+    for folder in [root.clone(), root.join("snapshots")] {
+        let found = refusal(&folder);
+        assert!(found.contains("Hugging Face cache") && found.contains("/0123abc"), "{found}");
+    }
+    Ok(())
+}
+
+// Made-up sizes are refused by counting, not by trying.
+#[test]
+fn hopeless_sizes_are_refused_before_any_work() -> TestResult {
+    let model = copy("paper")?;
+    edit_config(model.path(), |config| config["levels"] = Value::Array(vec![json!({}); 100_000]))?;
+    let found = refusal(model.path());
+    assert!(found.contains("found 100000 levels, at most 64 are supported") && found.len() < 1000, "{found}");
+    let model = copy("paper")?;
+    edit_config(model.path(), |config| {
+        for at in 0..100_000 {
+            config[format!("unknown{at}")] = json!(at);
+        }
+    })?;
+    assert!(refusal(model.path()).contains("longer than 1048576 bytes"));
+    let model = copy("paper")?;
+    fs::write(
+        model.path().join("model.safetensors"),
+        [&(17u64 << 20).to_le_bytes()[..], &vec![b' '; 17 << 20]].concat(),
+    )?;
+    assert!(refusal(model.path()).contains("the header claims 17825792 bytes, at most 16777216 are read"));
+    Ok(())
+}

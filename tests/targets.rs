@@ -212,7 +212,7 @@ fn page() -> String {
          the same for several targets are one file. Before anything is written, the rules below are asked whether a target \
          refuses the graphs; after it is written, each model is read again: every input must reach an output, every \
          declared type must be what the operators yield, and no operator that a rule forbids may be in it.\n\n\
-         Made from the tables in `src/export/target.rs` and `src/export/rules.rs`; \
+         Made from the tables in `src/onnx/target.rs` and `src/onnx/rules.rs`; \
          `PHOTONC_UPDATE=1 cargo test --test targets` writes it anew.\n\n\
          | target | read by | files |\n|---|---|---|\n",
     );

@@ -8,13 +8,14 @@ use fixture::bundled::Golden;
 use fixture::{golden_path, random_weights};
 use photonc::export::{ExportOptions, export};
 use photonc::graph::Graph;
-use photonc::graph::interp::{Tensors, WeightSource};
+use photonc::graph::interp::{Tensors, WeightCache, WeightSource};
 use photonc::ir::op::Op;
 use photonc::ir::tensor::Tensor;
 use photonc::model::preset::preset;
 use photonc::passes::choose_protocol::Protocol;
 use photonc::passes::compile::compile;
-use photonc::runtime::reference::Reference;
+use photonc::runtime::reference::{BundleWeights, Reference};
+use photonc::runtime::tract::Tract;
 use photonc::runtime::verify::{compare, random_inputs, with_taps};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,15 +114,33 @@ fn inputs_are_lawful_and_differ_by_seed() {
     }
 }
 
-// The bundle's own models are looked into, not new ones: a mistake in one of them has a place.
+// A mistake in an exported model has a place.
 #[test]
 fn a_fault_of_the_exported_model_is_found_in_its_scope() {
-    let mut golden = Golden::of("paper");
-    let weights = [0, 1].map(|layer| format!("levels.1.encoder.layers.{layer}.mlp.gate_proj.weight"));
-    golden.exchange_weights("coarse", weights.each_ref().map(String::as_str));
-    let arguments = ["verify", ".", "--graph", "coarse", "--per-layer"];
-    let (code, text) = photonc(golden.bundle.root(), &arguments);
-    assert!(code == 1 && text.contains("diverges first in level2.encoder.layer0.mlp"), "{text}");
+    let golden = Golden::of("paper");
+    let names = [0, 1].map(|layer| format!("levels.1.encoder.layers.{layer}.mlp.gate_proj.weight"));
+    let (graph, model) = golden.with_exchanged_weights("coarse", names.each_ref().map(String::as_str));
+    let weights = WeightCache::new(BundleWeights(Arc::new(golden.bundle.clone())));
+    let mut tract = Tract::of_bundle(golden.bundle.clone());
+    tract.insert(model).expect("loads");
+    let comparison = compare(graph.verify().expect("valid"), &weights, &mut tract, 0).expect("compares");
+    let first = comparison.first_divergent().expect("one diverges");
+    assert_eq!(first.scope, "level2.encoder.layer0.mlp");
+}
+
+// A model that is not what its graph exports never runs, though every hash is right.
+#[test]
+fn a_model_of_another_graph_is_refused() {
+    let golden = Golden::of("paper");
+    let (root, manifest) = (golden.bundle.root(), golden.bundle.manifest());
+    let mut manifest = manifest.clone();
+    let models = manifest.onnx.get_mut("portable").expect("models");
+    let other = models["expand"].clone();
+    models.insert("coarse".to_owned(), other);
+    std::fs::write(root.join("photon.json"), photonc::bundle::sealed(&manifest).expect("JSON"))
+        .expect("writes");
+    let (code, text) = photonc(root, &["verify", ".", "--graph", "coarse"]);
+    assert!(code == 1 && text.contains("is not the ONNX model of graph `coarse`"), "{text}");
 }
 
 fn photonc(folder: &Path, arguments: &[&str]) -> (i32, String) {

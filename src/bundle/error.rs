@@ -65,6 +65,36 @@ pub enum BundleError {
         /// Hash in the manifest.
         expected: String,
     },
+    /// A file is not what a bundle consists of.
+    #[error("{}: not a regular file (a folder, pipe or device), expected a file of the bundle", .path.display())]
+    NotAFile {
+        /// What stands there.
+        path: PathBuf,
+    },
+    /// A file is longer than any that photonc writes.
+    #[error("{}: {found} bytes, at most {most} are read", .path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Bytes there.
+        found: u64,
+        /// Bytes read at most.
+        most: u64,
+    },
+    /// The bundle, or a file of it, is another one than when it was opened.
+    #[error("{}: was replaced or changed while in use; run the command again", .path.display())]
+    Replaced {
+        /// The bundle or the file.
+        path: PathBuf,
+    },
+    /// The manifest says of a graph or a model what the graph's text does not.
+    #[error("{}: {message}; export the bundle again", .path.display())]
+    Differs {
+        /// The manifest or the file.
+        path: PathBuf,
+        /// Where, what was found and what the graphs say.
+        message: String,
+    },
     /// A name that leads out of the bundle.
     #[error("`{name}` is not a path inside the bundle")]
     OutsideBundle {

@@ -68,17 +68,25 @@ pub fn hash_file(path: &Path) -> Result<(Blake3, u64), BundleError> {
     }
 }
 
-/// Hash of the first `size_bytes` bytes of an open file that stands at `path`.
+/// Hash of the first `size_bytes` bytes of an open file that stands at `path`; one piece is read while another is hashed.
 pub(super) fn hash_open(file: &File, path: &Path, size_bytes: u64) -> Result<Blake3, BundleError> {
     let mut hasher = blake3::Hasher::new();
-    let mut piece = Vec::new();
-    let mut offset = 0;
-    while offset < size_bytes {
-        let left = usize::try_from(size_bytes - offset).unwrap_or(PIECE_BYTES);
+    let read = |offset: u64, piece: &mut Vec<u8>| -> Result<(), BundleError> {
+        let left = usize::try_from(size_bytes.saturating_sub(offset)).unwrap_or(PIECE_BYTES);
         piece.resize(left.min(PIECE_BYTES), 0);
-        file.read_exact_at(&mut piece, offset).map_err(BundleError::io(path, "read"))?;
-        hasher.update_rayon(&piece);
+        file.read_exact_at(piece, offset).map_err(BundleError::io(path, "read"))
+    };
+    let (mut piece, mut next) = (Vec::new(), Vec::new());
+    let mut offset = 0;
+    read(0, &mut piece)?;
+    while !piece.is_empty() {
         offset += piece.len() as u64;
+        let hash = || {
+            hasher.update_rayon(&piece);
+        };
+        let (was_read, ()) = rayon::join(|| read(offset, &mut next), hash);
+        was_read?;
+        std::mem::swap(&mut piece, &mut next);
     }
     Ok(hasher.finalize().into())
 }

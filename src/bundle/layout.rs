@@ -16,6 +16,9 @@ impl Layout {
         "chat_template.jinja",
     ];
 
+    /// Folder of the ONNX models; paths of weights in them count from it.
+    pub const ONNX: &'static str = "onnx";
+
     /// What is recorded of engines, in their folder.
     pub const ENGINE_RECORD: &'static str = "record.json";
 

@@ -4,15 +4,14 @@
 use super::hash::Blake3;
 use crate::graph::{NodeId, Verified};
 use crate::ir::op::Op;
-use crate::passes::choose_protocol::Protocol;
-use crate::passes::compile::Plan;
+use crate::program::{Plan, Protocol};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Version of the bundle format written and read.
-pub const FORMAT: u32 = 1 + 1;
+pub const FORMAT: u32 = 2;
 
 /// Everything known about a bundle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

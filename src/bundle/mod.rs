@@ -1,14 +1,19 @@
 //! What export writes and runtime reads: one directory with a manifest, graphs, weights and hashes. Owns its layout,
 //! what may be replaced and its integrity; refuses to know how graphs are exported or run.
 
+mod agree;
 mod behind;
 mod error;
+mod folder;
 mod hash;
 mod layout;
 mod manifest;
 mod part;
 mod read;
+mod seal;
+mod stored;
 mod stream;
+mod tensors;
 mod weights;
 mod write;
 
@@ -21,7 +26,9 @@ pub use manifest::{
     WeightRecord, stored,
 };
 pub use part::PartWriter;
-pub use read::{Bundle, CodePiece, Piece};
+pub use read::Bundle;
+pub use seal::{seal, sealed};
+pub use stored::{CodePiece, Piece};
 pub use stream::FileWriter;
 pub use weights::{Converted, StoredTensor};
 pub use write::{BundleWriter, is_bundle};

@@ -1,62 +1,93 @@
-//! Reading a bundle. Owns the checks on opening: format, paths, hashes of everything but the weights, whose hashes
-//! `verify_weights` compares on demand.
+//! Reading a bundle. Owns the checks on opening: format, paths, hashes, and that the manifest says of graphs and weights what
+//! their files say; a bundle that opened is one whole bundle, whatever is put in its place later.
 
+use super::agree;
 use super::error::BundleError;
-use super::hash::{Blake3, hash_file};
+use super::folder::{Folder, OpenFile};
+use super::hash::Blake3;
 use super::layout::Layout;
-use super::manifest::{FORMAT, FileRecord, GraphRecord, Manifest, WeightRecord};
+use super::manifest::{FileRecord, GraphRecord, Manifest};
+use super::seal;
 use super::write::inside;
-use crate::ir::attr::Scheme;
-use crate::ir::bytes::floats_of;
-use crate::ir::dtype::Dtype;
-use crate::ir::tensor::Tensor;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
+use crate::graph::{Graph, text};
+use indexmap::IndexMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// An opened bundle.
+/// Longest manifest, graph text or ONNX model that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// An opened bundle. Clones share what is open.
 #[derive(Clone, Debug)]
-pub struct Bundle {
-    root: PathBuf,
+pub struct Bundle(Arc<Opened>);
+
+#[derive(Debug)]
+struct Opened {
+    folder: Folder,
     manifest: Manifest,
+    /// Every file that the manifest records, by path inside the bundle.
+    files: BTreeMap<String, OpenFile>,
+    graphs: IndexMap<String, ParsedGraph>,
 }
 
-/// Takes a piece of a weight: its stored type and its bytes, in order.
-pub type Piece<'p> = dyn FnMut(Dtype, &[u8]) -> Result<(), String> + 'p;
-
-/// Takes rows of a weight in few bits: their codes and their scales, as they are stored.
-pub type CodePiece<'p> = dyn FnMut(&[u8], &[f32]) -> Result<(), String> + 'p;
+/// A graph and the text it was parsed from.
+#[derive(Debug)]
+pub(super) struct ParsedGraph {
+    pub text: String,
+    pub graph: Graph,
+}
 
 impl Bundle {
-    /// Opens the bundle at `root` and checks every file but the weights against its manifest; of the weights only the
-    /// sizes.
+    /// Opens the bundle at `root`, compares every file with its hash, and what the manifest says of graphs and weights with
+    /// what their files say.
     ///
     /// # Errors
-    /// No bundle there, one of another format, or files that are missing or changed.
+    /// No bundle there, one of another format, or files that are missing, changed, or say another thing than the manifest.
     pub fn open(root: &Path) -> Result<Self, BundleError> {
-        let root = &super::write::standing(root);
-        let path = root.join(Layout::MANIFEST);
-        let missing = || super::write::absent(root);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing()),
-            Err(error) => return Err(BundleError::io(&path, "read")(error)),
-        };
-        let bundle = Bundle { root: root.to_owned(), manifest: parse(&path, &text)? };
-        bundle.check_files()?;
+        let bundle = Self::open_unverified(root)?;
+        bundle.verify_weights()?;
         Ok(bundle)
+    }
+
+    /// [`Bundle::open`], but for the hashes of the weights, of which only sizes and headers are compared: for bundles that
+    /// something else vouches for.
+    ///
+    /// # Errors
+    /// As [`Bundle::open`].
+    pub fn open_unverified(root: &Path) -> Result<Self, BundleError> {
+        let root = &super::write::standing(root);
+        let missing = || super::write::absent(root);
+        if !root.exists() || root.is_file() {
+            return Err(missing());
+        }
+        let folder = Folder::open(root)?;
+        let file = folder.find(Layout::MANIFEST)?.ok_or_else(missing)?;
+        let manifest = seal::parse(&file.path, &file.read(MAX_FILE_BYTES)?)?;
+        let files = open_files(&folder, &manifest)?;
+        let mut graphs = IndexMap::new();
+        for (name, record) in &manifest.graphs {
+            let parsed = parse(&files, &record.text)?;
+            agree::graph(&folder.root().join(Layout::MANIFEST), name, record, &parsed.graph)?;
+            graphs.insert(name.clone(), parsed);
+        }
+        let path = folder.root().join(Layout::MANIFEST);
+        agree::manifest(&path, &manifest, &graphs)?;
+        agree::weights(&path, &manifest, &files)?;
+        Ok(Bundle(Arc::new(Opened { folder, manifest, files, graphs })))
     }
 
     /// Everything known about the bundle.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.0.manifest
     }
 
-    /// Directory of the bundle.
+    /// Where the bundle stood when it was opened: for messages, and for libraries that read by path, between two calls of
+    /// [`Bundle::in_place`].
     #[must_use]
     pub fn root(&self) -> &Path {
-        &self.root
+        self.0.folder.root()
     }
 
     /// The record of a graph.
@@ -64,16 +95,25 @@ impl Bundle {
     /// # Errors
     /// No such graph.
     pub fn graph(&self, name: &str) -> Result<&GraphRecord, BundleError> {
-        self.manifest.graphs.get(name).ok_or_else(|| self.missing(format!("graph `{name}`")))
+        self.manifest().graphs.get(name).ok_or_else(|| self.missing(format!("graph `{name}`")))
+    }
+
+    /// A graph, as its text describes it: valid, and with the ports that the manifest lists.
+    ///
+    /// # Errors
+    /// No such graph.
+    pub fn parsed(&self, name: &str) -> Result<&Graph, BundleError> {
+        let parsed = self.0.graphs.get(name).map(|parsed| &parsed.graph);
+        parsed.ok_or_else(|| self.missing(format!("graph `{name}`")))
     }
 
     /// The text of a graph.
     ///
     /// # Errors
-    /// No such graph, or its file cannot be read or has changed.
+    /// No such graph.
     pub fn graph_text(&self, name: &str) -> Result<String, BundleError> {
-        let path = inside(&self.root, &self.graph(name)?.text.file)?;
-        fs::read_to_string(&path).map_err(BundleError::io(&path, "read"))
+        let parsed = self.0.graphs.get(name).map(|parsed| parsed.text.clone());
+        parsed.ok_or_else(|| self.missing(format!("graph `{name}`")))
     }
 
     /// Path of a graph's ONNX model for a target.
@@ -81,7 +121,7 @@ impl Bundle {
     /// # Errors
     /// No such target or graph.
     pub fn onnx(&self, target: &str, name: &str) -> Result<PathBuf, BundleError> {
-        inside(&self.root, &self.onnx_record(target, name)?.file)
+        inside(self.root(), &self.onnx_record(target, name)?.file)
     }
 
     /// The record of a graph's ONNX model for a target.
@@ -89,143 +129,52 @@ impl Bundle {
     /// # Errors
     /// No such target or graph.
     pub fn onnx_record(&self, target: &str, name: &str) -> Result<&FileRecord, BundleError> {
-        let record = self.manifest.onnx.get(target).and_then(|graphs| graphs.get(name));
+        let record = self.manifest().onnx.get(target).and_then(|graphs| graphs.get(name));
         record.ok_or_else(|| self.missing(format!("ONNX model of `{name}` for `{target}`")))
     }
 
-    /// Path of a file carried from the checkpoint, such as `tokenizer.json`, if it had one.
-    #[must_use]
-    pub fn carried(&self, name: &str) -> Option<PathBuf> {
-        self.manifest.carried.get(name).and_then(|record| inside(&self.root, &record.file).ok())
-    }
-
-    /// A weight by canonical name.
+    /// The bytes of a file that the manifest records beside the weights: those with the recorded hash.
     ///
     /// # Errors
-    /// No such weight, or its bytes cannot be read.
-    pub fn weight(&self, name: &str) -> Result<Tensor, BundleError> {
-        let mut values = Vec::new();
-        let record = self.weight_pieces(name, usize::MAX, &mut |dtype, bytes| {
-            values.extend(floats_of(dtype, bytes));
-            Ok(())
-        })?;
-        let shape = &record.shape;
-        Tensor::floats(shape, values).ok_or_else(|| BundleError::Manifest {
-            path: self.manifest_path(),
-            message: format!("weight `{name}`: shape {shape:?} does not fit"),
-        })
-    }
-
-    /// Hands the stored elements of a weight to `piece` in order, at most `piece_bytes` at a time; gives its record.
-    ///
-    /// # Errors
-    /// No such weight, its bytes cannot be read, or `piece` refuses.
-    pub fn weight_pieces(
-        &self,
-        name: &str,
-        piece_bytes: usize,
-        piece: &mut Piece<'_>,
-    ) -> Result<&WeightRecord, BundleError> {
-        let record =
-            self.manifest.weights.get(name).ok_or_else(|| self.missing(format!("weight `{name}`")))?;
-        let path = inside(&self.root, &record.file)?;
-        let invalid = |message: String| BundleError::Manifest { path: self.manifest_path(), message };
-        let dtype = check_weight(name, record).map_err(invalid)?;
-        let file = File::open(&path).map_err(BundleError::io(&path, "open"))?;
-        // Whole elements, whatever their size.
-        let step = (piece_bytes.max(8) / 8 * 8) as u64;
-        let mut bytes = Vec::new();
-        let mut done = 0;
-        while done < record.length_bytes {
-            let part = step.min(record.length_bytes - done);
-            let length = usize::try_from(part).map_err(|_| invalid(format!("weight `{name}`: too large")))?;
-            bytes.resize(length, 0);
-            file.read_exact_at(&mut bytes, record.offset_bytes + done)
-                .map_err(BundleError::io(&path, "read"))?;
-            piece(dtype, &bytes).map_err(|message| invalid(format!("weight `{name}`: {message}")))?;
-            done += part;
-        }
-        Ok(record)
-    }
-
-    /// A weight as its codes give it back.
-    ///
-    /// # Errors
-    /// The bundle has no such codes, or their bytes cannot be read.
-    pub fn quantized_weight(&self, name: &str, scheme: Scheme) -> Result<Tensor, BundleError> {
-        let key = scheme.key(name);
-        let missing = || self.missing(format!("codes `{key}`"));
-        let record = self.manifest.quantized.get(&key).ok_or_else(missing)?;
-        let (codes, scales) = (self.bytes(&record.codes)?, self.bytes(&record.scales)?);
-        let invalid = || BundleError::Manifest {
-            path: self.manifest_path(),
-            message: format!("codes `{key}`: {} of shape {:?} do not fit", codes.len(), record.codes.shape),
-        };
-        let [rows, columns] = record.codes.shape[..] else { return Err(invalid()) };
-        let values = scheme.decoded([rows, columns], &codes, &floats(&scales)).ok_or_else(invalid)?;
-        Tensor::floats(&record.codes.shape, values).ok_or_else(invalid)
-    }
-
-    /// Hands the codes of a weight to `piece`, whole rows at a time and in order, about `piece_bytes` of them, each time
-    /// with the scales of those rows: as they are stored.
-    ///
-    /// # Errors
-    /// The bundle has no such codes, their bytes cannot be read, or `piece` refuses.
-    pub fn code_pieces(
-        &self,
-        name: &str,
-        scheme: Scheme,
-        piece_bytes: usize,
-        piece: &mut CodePiece<'_>,
-    ) -> Result<(), BundleError> {
-        let key = scheme.key(name);
-        let missing = || self.missing(format!("codes `{key}`"));
-        let record = self.manifest.quantized.get(&key).ok_or_else(missing)?;
-        let invalid = |message: String| BundleError::Manifest {
-            path: self.manifest_path(),
-            message: format!("codes `{key}`: {message}"),
-        };
-        let misfit = || invalid(format!("do not fit the shape {:?}", record.codes.shape));
-        let [rows, columns] = record.codes.shape[..] else { return Err(misfit()) };
-        let elements = rows.checked_mul(columns).filter(|elements| *elements > 0).ok_or_else(misfit)?;
-        let scales = floats(&self.bytes(&record.scales)?);
-        let wanted = scheme.scale_shape([rows, columns]).map(|sizes| sizes.iter().product::<usize>());
-        if record.codes.length_bytes != scheme.code_bytes(elements) as u64 || wanted != Some(scales.len()) {
-            return Err(misfit());
-        }
-        let row_bytes = scheme.code_bytes(columns);
-        let step = (piece_bytes / row_bytes.max(1)).clamp(1, rows);
-        for first in (0..rows).step_by(step) {
-            let count = step.min(rows - first);
-            let part = WeightRecord {
-                offset_bytes: record.codes.offset_bytes + (first * row_bytes) as u64,
-                length_bytes: (count * row_bytes) as u64,
-                ..record.codes.clone()
-            };
-            // One scale for the matrix is one for every part of it.
-            let own = match scheme {
-                Scheme::Fp8 => &scales[..],
-                Scheme::Int8 | Scheme::Int4 => {
-                    let each = scales.len() / rows;
-                    &scales[first * each..(first + count) * each]
-                }
-            };
-            piece(&self.bytes(&part)?, own).map_err(invalid)?;
-        }
-        Ok(())
-    }
-
-    fn bytes(&self, record: &WeightRecord) -> Result<Vec<u8>, BundleError> {
-        let path = inside(&self.root, &record.file)?;
-        let file = File::open(&path).map_err(BundleError::io(&path, "open"))?;
-        let size = file.metadata().map_err(BundleError::io(&path, "inspect"))?.len();
-        let end = record.offset_bytes.checked_add(record.length_bytes);
-        if end.is_none_or(|end| end > size) {
-            return Err(BundleError::Truncated { path, found: size, expected: end.unwrap_or(u64::MAX) });
-        }
-        let mut bytes = vec![0; usize::try_from(record.length_bytes).unwrap_or_default()];
-        file.read_exact_at(&mut bytes, record.offset_bytes).map_err(BundleError::io(&path, "read"))?;
+    /// It cannot be read, or has changed since the bundle was opened.
+    pub fn read(&self, record: &FileRecord) -> Result<Vec<u8>, BundleError> {
+        let file = self.file(&record.file)?;
+        let bytes = file.read(u64::MAX)?;
+        same_hash(&file.path, &Blake3::of(&bytes), record)?;
         Ok(bytes)
+    }
+
+    /// Path and bytes of a file carried from the checkpoint, such as `tokenizer.json`, if it had one.
+    ///
+    /// # Errors
+    /// As [`Bundle::read`].
+    pub fn carried(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, BundleError> {
+        let Some(record) = self.manifest().carried.get(name) else { return Ok(None) };
+        Ok(Some((inside(self.root(), &record.file)?, self.read(record)?)))
+    }
+
+    /// Fills `bytes` with what stands in a weights file, by its path inside the bundle, from `offset_bytes` on.
+    ///
+    /// # Errors
+    /// No such file, one that is shorter, or one that has changed since the bundle was opened.
+    pub fn read_weights(&self, file: &str, offset_bytes: u64, bytes: &mut [u8]) -> Result<(), BundleError> {
+        self.weights_file(file)?.read_at(bytes, offset_bytes)
+    }
+
+    /// Whether the path of the bundle, and of every file of it, still leads to what was opened: asked before and after a
+    /// library has read by path.
+    ///
+    /// # Errors
+    /// [`BundleError::Replaced`].
+    pub fn in_place(&self) -> Result<(), BundleError> {
+        let replaced = |path: &Path| Err(BundleError::Replaced { path: path.to_owned() });
+        if !self.0.folder.is_in_place() {
+            return replaced(self.root());
+        }
+        match self.0.files.values().find(|file| !file.is_in_place()) {
+            Some(file) => replaced(&file.path),
+            None => Ok(()),
+        }
     }
 
     /// Reads every weights file and compares its hash.
@@ -233,89 +182,65 @@ impl Bundle {
     /// # Errors
     /// The first file that differs.
     pub fn verify_weights(&self) -> Result<(), BundleError> {
-        for record in self.manifest.weight_files.values() {
-            let path = inside(&self.root, &record.file)?;
-            let (found, _) = hash_file(&path)?;
-            same_hash(&path, &found, record)?;
+        for record in self.manifest().weight_files.values() {
+            let file = self.file(&record.file)?;
+            same_hash(&file.path, &file.hash()?, record)?;
         }
         Ok(())
     }
 
-    fn manifest_path(&self) -> PathBuf {
-        self.root.join(Layout::MANIFEST)
+    pub(super) fn weights_file(&self, name: &str) -> Result<&OpenFile, BundleError> {
+        match self.manifest().weight_files.get(name) {
+            Some(record) => self.file(&record.file),
+            None => Err(self.missing(format!("weights file `{name}`"))),
+        }
     }
 
-    fn missing(&self, what: String) -> BundleError {
-        BundleError::Missing { path: self.root.clone(), what, action: "export the model again with it" }
+    fn file(&self, name: &str) -> Result<&OpenFile, BundleError> {
+        self.0.files.get(name).ok_or_else(|| self.missing(format!("file `{name}`")))
     }
 
-    fn check_files(&self) -> Result<(), BundleError> {
-        let graphs = self.manifest.graphs.values().map(|graph| &graph.text);
-        let onnx = self.manifest.onnx.values().flat_map(|target| target.values());
-        for record in graphs.chain(onnx).chain(self.manifest.carried.values()) {
-            let path = inside(&self.root, &record.file)?;
-            let (found, _) = hash_file(&path)?;
-            same_hash(&path, &found, record)?;
-        }
-        for record in self.manifest.weight_files.values() {
-            let path = inside(&self.root, &record.file)?;
-            let found = fs::metadata(&path).map_err(BundleError::io(&path, "inspect"))?.len();
-            if found != record.bytes {
-                return Err(BundleError::Truncated { path, found, expected: record.bytes });
-            }
-        }
-        for (name, record) in &self.manifest.weights {
-            let error = |message| BundleError::Manifest { path: self.manifest_path(), message };
-            check_weight(name, record).map_err(error)?;
-            let size = self.manifest.weight_files.get(&record.file).map(|file| file.bytes);
-            let end = record.offset_bytes.checked_add(record.length_bytes);
-            if !matches!((end, size), (Some(end), Some(size)) if end <= size) {
-                let message = format!("weight `{name}`: not inside `{}` of the weights files", record.file);
-                return Err(error(message));
-            }
-        }
-        Ok(())
+    pub(super) fn manifest_path(&self) -> PathBuf {
+        self.root().join(Layout::MANIFEST)
+    }
+
+    pub(super) fn missing(&self, what: String) -> BundleError {
+        BundleError::Missing { path: self.root().to_owned(), what, action: "export the model again with it" }
     }
 }
 
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
-}
-
-fn parse(path: &Path, text: &[u8]) -> Result<Manifest, BundleError> {
-    let error = |message: String| BundleError::Manifest { path: path.to_owned(), message };
-    let value: serde_json::Value =
-        serde_json::from_slice(text).map_err(|source| error(format!("not JSON: {source}")))?;
-    match value.get("format").and_then(serde_json::Value::as_u64) {
-        Some(format) if format == u64::from(FORMAT) => {}
-        Some(format) => {
-            let writer = value.get("photonc").and_then(serde_json::Value::as_str).unwrap_or("unknown");
-            return Err(error(format!(
-                "bundle format {format} (photonc {writer}), this photonc reads {FORMAT}; export the model again"
-            )));
+/// Opens every file of the manifest; all but the weights have their hashes.
+fn open_files(folder: &Folder, manifest: &Manifest) -> Result<BTreeMap<String, OpenFile>, BundleError> {
+    let graphs = manifest.graphs.values().map(|graph| &graph.text);
+    let onnx = manifest.onnx.values().flat_map(|target| target.values());
+    let small = graphs.chain(onnx).chain(manifest.carried.values());
+    let mut files: BTreeMap<String, OpenFile> = BTreeMap::new();
+    let mut hashes: BTreeMap<&str, Blake3> = BTreeMap::new();
+    for record in small {
+        if !files.contains_key(&record.file) {
+            let file = folder.recorded(record)?;
+            hashes.insert(&record.file, file.hash()?);
+            files.insert(record.file.clone(), file);
         }
-        None => return Err(error("not a bundle's manifest: it has no `format`".to_owned())),
+        if let (Some(file), Some(found)) = (files.get(&record.file), hashes.get(record.file.as_str())) {
+            same_hash(&file.path, found, record)?;
+        }
     }
-    let manifest: Manifest = serde_json::from_value(value).map_err(|source| error(source.to_string()))?;
-    if manifest.model.meta_tokens == 0 || manifest.model.vocab_size == 0 {
-        return Err(error("`meta_tokens` and `vocab_size` must be positive".to_owned()));
+    for record in manifest.weight_files.values() {
+        files.insert(record.file.clone(), folder.recorded(record)?);
     }
-    Ok(manifest)
+    Ok(files)
 }
 
-fn check_weight(name: &str, record: &WeightRecord) -> Result<Dtype, String> {
-    let dtype = Dtype::from_name(&record.dtype)
-        .filter(|dtype| dtype.is_float())
-        .ok_or_else(|| format!("weight `{name}`: type `{}` is no floating-point type", record.dtype))?;
-    let elements = record.shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size as u64));
-    let bytes = elements.and_then(|elements| elements.checked_mul(dtype.size_bytes() as u64));
-    if bytes != Some(record.length_bytes) {
-        return Err(format!(
-            "weight `{name}`: {} bytes for {}{:?}",
-            record.length_bytes, record.dtype, record.shape
-        ));
-    }
-    Ok(dtype)
+fn parse(files: &BTreeMap<String, OpenFile>, record: &FileRecord) -> Result<ParsedGraph, BundleError> {
+    let file = files.get(&record.file).expect("invariant: every file of the manifest is open");
+    let bytes = file.read(MAX_FILE_BYTES)?;
+    // Once more, of the very bytes that are parsed.
+    same_hash(&file.path, &Blake3::of(&bytes), record)?;
+    let invalid = |message: String| BundleError::Differs { path: file.path.clone(), message };
+    let text = String::from_utf8(bytes).map_err(|error| invalid(error.to_string()))?;
+    let graph = text::parse(&text).map_err(|errors| invalid(errors.to_string()))?;
+    Ok(ParsedGraph { text, graph })
 }
 
 fn same_hash(path: &Path, found: &Blake3, record: &FileRecord) -> Result<(), BundleError> {

@@ -4,6 +4,7 @@
 use super::error::BundleError;
 use super::layout::Layout;
 use super::manifest::{FileRecord, Manifest};
+use super::seal::sealed;
 use super::stream::FileWriter;
 use crate::staging::{self, Site, Staging, undisturbed};
 use std::fs;
@@ -70,9 +71,8 @@ impl BundleWriter {
     /// it was.
     pub fn commit(self, manifest: &Manifest) -> Result<Vec<String>, BundleError> {
         let path = self.staging.directory().join(Layout::MANIFEST);
-        let mut text = serde_json::to_string_pretty(manifest)
-            .map_err(|error| BundleError::Manifest { path, message: error.to_string() })?;
-        text.push('\n');
+        let text =
+            sealed(manifest).map_err(|error| BundleError::Manifest { path, message: error.to_string() })?;
         self.put(Layout::MANIFEST, text.as_bytes())?;
         self.staging.publish().map_err(|error| match BundleError::from(error) {
             BundleError::Exists { .. } => BundleError::Exists { path: self.target },

@@ -1,6 +1,7 @@
 //! The backends that `--backend` offers and `doctor` lists. Owns their names and how each is loaded.
 
 use super::memory::check_weights;
+use super::open_args::OpenArgs;
 use super::ort_args::OrtArgs;
 use super::{Failure, Reporter, engine_args};
 use crate::bundle::Bundle;
@@ -55,6 +56,11 @@ pub struct BackendArgs {
     /// Refuse TensorRT engines that do not fit this machine or the bundle, rather than build them again
     #[arg(long)]
     no_rebuild: bool,
+    /// Run TensorRT engines that somebody else has built: they are code, and their hashes do not say who made them
+    #[arg(long)]
+    trust: bool,
+    #[command(flatten)]
+    pub bundle: OpenArgs,
     #[command(flatten)]
     ort: OrtArgs,
 }
@@ -114,18 +120,23 @@ impl BackendArgs {
     /// Refuses options that the backend would not heed.
     pub fn check(&self) -> Result<(), Failure> {
         if self.no_rebuild && self.name != BackendName::Tensorrt {
-            let found = self.name.name();
-            return Err(Failure::usage(&format_args!(
-                "--no-rebuild is for `--backend tensorrt`, found `--backend {found}`"
-            )));
+            return Err(self.for_tensorrt("--no-rebuild"));
+        }
+        if self.trust && self.name != BackendName::Tensorrt {
+            return Err(self.for_tensorrt("--trust"));
         }
         self.ort.check(self.name)
+    }
+
+    fn for_tensorrt(&self, option: &str) -> Failure {
+        let found = self.name.name();
+        Failure::usage(&format_args!("{option} is for `--backend tensorrt`, found `--backend {found}`"))
     }
 
     /// Opens a bundle on the backend.
     pub fn open(&self, path: &Path, reporter: &Reporter) -> Result<(Bundle, Generator), Failure> {
         self.check()?;
-        let bundle = Bundle::open(path)?;
+        let bundle = self.bundle.open(path)?;
         let generator = self.generator(&bundle, reporter)?;
         Ok((bundle, generator))
     }
@@ -189,6 +200,9 @@ impl BackendArgs {
         {
             reporter.note(&format!("{stale}\nbuilding them again; --no-rebuild refuses them"));
             engine_args::again(bundle, here.vendor, &stale, reporter)?;
+        }
+        if !self.trust {
+            engine_args::check_origin(bundle, here.vendor)?;
         }
         // A bundle without a fitting engine is refused before the GPU is opened.
         if bundle.manifest().graphs.contains_key(ENCODE) {

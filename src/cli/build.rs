@@ -1,8 +1,8 @@
 //! `photonc build`: engines of a bundle's graphs, beside its ONNX models. Owns the options and what is told of the result.
 
 use super::engine_args::{self, EngineArgs};
+use super::open_args::OpenArgs;
 use super::{Failure, Reporter};
-use crate::bundle::Bundle;
 use crate::engine::EngineTarget;
 use std::path::PathBuf;
 
@@ -24,11 +24,13 @@ pub struct Args {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
+    opened: OpenArgs,
+    #[command(flatten)]
     how: EngineArgs,
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
-    let bundle = Bundle::open(&args.bundle)?;
+    let bundle = args.opened.open(&args.bundle)?;
     for name in &args.graph {
         bundle.graph(name)?;
     }

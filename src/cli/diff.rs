@@ -3,6 +3,7 @@
 use super::count_args::CountArgs;
 use super::inspect::Source;
 use super::model_args::DialectArgs;
+use super::open_args::OpenArgs;
 use super::pass_args::PassArgs;
 use super::{Failure, Reporter};
 use crate::inspect::diff::Difference;
@@ -23,6 +24,8 @@ pub struct Args {
     #[arg(long)]
     no_weights: bool,
     #[command(flatten)]
+    opened: OpenArgs,
+    #[command(flatten)]
     dialect: DialectArgs,
     #[command(flatten)]
     count: CountArgs,
@@ -30,7 +33,8 @@ pub struct Args {
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
     let subject = |path: &PathBuf| {
-        Source::open(path, &args.dialect, &PassArgs::default(), reporter)?.subject(path, !args.no_weights)
+        let source = Source::open(path, args.opened, &args.dialect, &PassArgs::default(), reporter)?;
+        source.subject(path, !args.no_weights)
     };
     let (left, right) = (subject(&args.left)?, subject(&args.right)?);
     let difference = Difference::between(&left, &right, &args.count.setting(&left)?, args.count.gpu()?);

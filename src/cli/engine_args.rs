@@ -5,8 +5,8 @@ use super::report::path_text;
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
 use crate::engine::{
-    Capabilities, EngineBuilder, EngineFile, EngineRunner, EngineSet, EngineTarget, Here, Level, Profile, Sm,
-    Stale, Vendor,
+    Capabilities, EngineBuilder, EngineFile, EngineRunner, EngineSet, EngineTarget, Here, Key, Level,
+    Profile, Sm, Stale, Vendor, sets,
 };
 use crate::export::engines::{EngineOptions, EngineProgress, EngineReport, build_engines};
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ impl EngineArgs {
     ) -> Result<EngineReport, Failure> {
         self.check(target)?;
         let options = EngineOptions { graphs, force, ..self.options(capabilities(target)?) };
-        build_with(bundle, target, &options, &self.places(), reporter)
+        build_with(bundle, target, options, &self.places(), reporter)
     }
 
     /// Builds the engines of an earlier set anew, for the same graphs and, unless others are given, the same sizes.
@@ -77,7 +77,7 @@ impl EngineArgs {
         };
         let graphs = Some(earlier.record.graphs.keys().cloned().collect());
         let options = EngineOptions { graphs, profiles_of, ..self.options(earlier.record.sms.clone()) };
-        build_with(bundle, target, &options, &self.places(), reporter)
+        build_with(bundle, target, options, &self.places(), reporter)
     }
 
     fn places(&self) -> Places<'_> {
@@ -104,7 +104,7 @@ struct Places<'a> {
 /// Builds again what no longer fits, with the libraries that run engines too.
 pub fn again(bundle: &Bundle, vendor: Vendor, stale: &Stale, reporter: &Reporter) -> Result<(), Failure> {
     let target = EngineTarget { vendor, capabilities: Capabilities::Listed(stale.sms.clone()) };
-    let report = build_with(bundle, &target, &EngineOptions::again(stale), &Places::default(), reporter)?;
+    let report = build_with(bundle, &target, EngineOptions::again(stale), &Places::default(), reporter)?;
     for line in as_text(&report).lines() {
         reporter.detail(line);
     }
@@ -115,11 +115,12 @@ pub fn again(bundle: &Bundle, vendor: Vendor, stale: &Stale, reporter: &Reporter
 fn build_with(
     bundle: &Bundle,
     target: &EngineTarget,
-    options: &EngineOptions,
+    options: EngineOptions,
     places: &Places<'_>,
     reporter: &Reporter,
 ) -> Result<EngineReport, Failure> {
     let mut builder = open(target, places)?;
+    let options = EngineOptions { key: sealing_key(reporter), ..options };
     let shown = reporter.phases("build engines");
     let telling = Arc::clone(&shown);
     let progress: Arc<dyn Fn(EngineProgress) + Send + Sync> = Arc::new(move |progress| {
@@ -129,11 +130,44 @@ fn build_with(
         let (done, steps) = step.map_or((0, 1), |step| (step.done, step.of));
         telling.set(done, steps);
     });
-    let report = build_engines(bundle, builder.as_mut(), options, &progress)?;
+    let report = build_engines(bundle, builder.as_mut(), &options, &progress)?;
     drop(progress);
     drop(shown);
     tell_messages(&report, reporter);
     Ok(report)
+}
+
+/// The user's key, made if there is none.
+fn sealing_key(reporter: &Reporter) -> Option<Key> {
+    let path = Key::place()?;
+    match Key::read_or_make(&path) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            let path = path.display();
+            reporter
+                .note(&format!("{path}: {error}: the engines are not sealed, and run with --trust alone"));
+            None
+        }
+    }
+}
+
+/// Refuses engines of a bundle that this user has not built.
+pub fn check_origin(bundle: &Bundle, vendor: Vendor) -> Result<(), Failure> {
+    let path = Key::place();
+    let key = path.as_deref().and_then(|path| Key::read(path).ok().flatten());
+    let is_own = |set: &EngineSet| key.as_ref().is_some_and(|key| set.is_sealed_by(key));
+    let sets = sets(bundle).readable;
+    match sets.iter().find(|set| set.record.vendor == vendor && !is_own(set)) {
+        None => Ok(()),
+        Some(set) => {
+            let cause = format!(
+                "{}: these engines were not built by this user on this machine, and engines are code that runs",
+                set.folder.display()
+            );
+            let help = "build them here with `photonc build`, or pass --trust if you trust who built them";
+            Err(Failure::input("the engines are not trusted", &cause).help(help))
+        }
+    }
 }
 
 /// What the vendor warned of, and with `--verbose` everything it said.

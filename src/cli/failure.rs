@@ -124,7 +124,7 @@ impl Diagnostic for Failure {
 impl Failure {
     /// The input is to blame. `cause` says where, what was found and what was expected.
     pub fn input(title: &str, cause: &dyn fmt::Display) -> Self {
-        let cause = Cause(visible(&cause.to_string()).into_owned());
+        let cause = Cause(shortened(visible(&cause.to_string()).into_owned()));
         Failure { blame: Blame::Input, title: title.to_owned(), cause, help: None }
     }
 
@@ -208,6 +208,20 @@ impl Failure {
     }
 }
 
+/// Longest cause that is told, in bytes.
+const MAX_CAUSE_BYTES: usize = 4096;
+
+/// A text of bounded length: names and values in it come from files.
+fn shortened(mut text: String) -> String {
+    if text.len() > MAX_CAUSE_BYTES {
+        let end = (0..=MAX_CAUSE_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let left_out = text.len() - end;
+        text.truncate(end);
+        text.push_str(&format!("… ({left_out} more bytes)"));
+    }
+    text
+}
+
 /// Prints what clap has to say: help and version on stdout, anything else is a usage error.
 pub(super) fn usage(error: &clap::Error, json: bool) -> ExitCode {
     let text = error.to_string();
@@ -256,9 +270,6 @@ impl From<SourceError> for Failure {
             SourceError::Checkpoint(error) => error.into(),
             SourceError::Bundle(error) => error.into(),
             SourceError::Compile(error) => error.into(),
-            error @ (SourceError::Parse { .. } | SourceError::Verify(_)) => {
-                Failure::input("the bundle cannot be used", &error)
-            }
         }
     }
 }
@@ -267,6 +278,9 @@ impl From<CheckpointError> for Failure {
     fn from(error: CheckpointError) -> Self {
         let help = match &error {
             CheckpointError::NoTensor { .. } => return Failure::bug(&error),
+            CheckpointError::NotCarried { .. } => {
+                "the bundle would lack the file without a word; put it right and export again"
+            }
             CheckpointError::Unreadable { .. } | CheckpointError::NotFound { .. } => {
                 "a checkpoint is a directory with config.json and safetensors weights, or the weights file itself"
             }
@@ -292,7 +306,7 @@ impl From<SynthError> for Failure {
     fn from(error: SynthError) -> Self {
         let failure = Failure::input("no checkpoint was written", &error);
         match error {
-            SynthError::Config { .. } => failure,
+            SynthError::Config { .. } => Failure::usage(&error),
             SynthError::Dtype { .. } => Failure::bug(&error),
             SynthError::Exists { .. } => {
                 failure.help("pass --force to replace a checkpoint, or name another directory")
@@ -313,6 +327,7 @@ impl From<CompileError> for Failure {
         }
         match error {
             CompileError::UnknownStack { .. } => Failure::usage(&error),
+            CompileError::TooManyNodes { .. } => Failure::input("the model does not compile", &error),
             error => Failure::bug(&error),
         }
     }
@@ -320,10 +335,7 @@ impl From<CompileError> for Failure {
 
 impl From<BundleError> for Failure {
     fn from(error: BundleError) -> Self {
-        match &error {
-            BundleError::OutsideBundle { .. } => Failure::bug(&error),
-            _ => Failure::input("the bundle cannot be used", &error),
-        }
+        Failure::input("the bundle cannot be used", &error)
     }
 }
 
@@ -352,7 +364,7 @@ impl From<EngineError> for Failure {
             EngineError::Bundle(error) => {
                 Failure { title: "no engines were written".to_owned(), ..error.into() }
             }
-            error @ (EngineError::NoModels { .. } | EngineError::Parse { .. } | EngineError::Verify(_)) => {
+            error @ (EngineError::NoModels { .. } | EngineError::Model(_)) => {
                 Failure::input("the bundle cannot be used", &error)
             }
             EngineError::Failed(failed) => Failure::input("no engines were written", &failed),
@@ -364,11 +376,14 @@ impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Self {
         let title = match &error {
             RuntimeError::Bundle(_) | RuntimeError::Signature { .. } => "the bundle cannot be used",
-            RuntimeError::Prompt(_)
-            | RuntimeError::Refused(Refusal::Prompt(_) | Refusal::TooLong { .. }) => "the prompt cannot be used",
+            RuntimeError::Prompt(_) | RuntimeError::Refused(Refusal::Prompt(_) | Refusal::TooLong { .. }) => {
+                "the prompt cannot be used"
+            }
             RuntimeError::ShortText { .. } => "the text cannot be used",
             RuntimeError::Sampling(_)
-            | RuntimeError::Refused(Refusal::Sampling(_) | Refusal::Empty { .. } | Refusal::Logprobs { .. })
+            | RuntimeError::Refused(
+                Refusal::Sampling(_) | Refusal::Empty { .. } | Refusal::Logprobs { .. },
+            )
             | RuntimeError::Empty { .. }
             | RuntimeError::GraphSamplerOnly { .. } => {
                 return Failure::usage(&error);
@@ -381,6 +396,11 @@ impl From<RuntimeError> for Failure {
                 | BackendError::NoGraph { .. }
                 | BackendError::Load { .. },
             ) => "the backend cannot run this",
+            // Graphs are valid and inputs were checked: what remains are the weights, and what no test has seen yet.
+            RuntimeError::Backend(BackendError::Run { .. }) => {
+                return Failure::input("the model cannot be run", &error)
+                    .help("check the weights with `photonc verify`; if they are sound, please report this");
+            }
             RuntimeError::Refused(_) => "the request cannot be met",
             RuntimeError::Lost { .. } => "the backend cannot run this",
             RuntimeError::Backend(_) | RuntimeError::NotInTrajectory { .. } => {

@@ -128,7 +128,7 @@ fn run_ahead(text: &str) -> Result<RunAhead, String> {
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     args.backend.check()?;
-    let bundle = Bundle::open(&args.bundle)?;
+    let bundle = args.backend.bundle.open(&args.bundle)?;
     let form = args.print.unwrap_or(if args.prompts.are_text() { Form::Text } else { Form::Ids });
     let needs_text = args.prompts.are_text() || args.ends.need_text() || form == Form::Text;
     let language = Language::of(&bundle, needs_text, reporter)?;

@@ -19,6 +19,7 @@ mod inspect;
 mod language;
 mod memory;
 mod model_args;
+mod open_args;
 mod ort_args;
 mod output;
 mod pass_args;

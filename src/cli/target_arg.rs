@@ -1,7 +1,7 @@
 //! `--target` of `export`: whom ONNX models are written for, and what engines are built of them.
 
 use crate::engine::EngineTarget;
-use crate::export::target::Target;
+use crate::onnx::target::Target;
 
 /// What an export is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub fn targets(text: &str) -> Result<Targets, String> {
 mod tests {
     use super::targets;
     use crate::engine::EngineTarget;
-    use crate::export::target::Target;
+    use crate::onnx::target::Target;
 
     // The same comma stands between targets and between compute capabilities.
     #[test]

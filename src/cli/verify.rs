@@ -6,12 +6,12 @@ mod plot;
 
 use super::backends::{BackendArgs, BackendName};
 use super::{Failure, Reporter};
-use crate::bundle::{Bundle, Layout};
-use crate::export::onnx::tapped::{computed_values, with_outputs};
-use crate::export::onnx::{self, WeightLocation};
+use crate::bundle::Bundle;
 use crate::graph::interp::WeightCache;
-use crate::graph::{Graph, NodeId, Verified, text};
+use crate::graph::{Graph, NodeId, Verified};
 use crate::ir::op::Op;
+use crate::onnx::tapped::{computed_values, with_outputs};
+use crate::onnx::{self, BundleModelError, location};
 use crate::runtime::backend::Backend;
 use crate::runtime::portable::{OnnxGraph, TARGET};
 use crate::runtime::reference::{BundleWeights, Reference};
@@ -52,9 +52,10 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
         return drift::run(args, reporter);
     }
     args.backend.check()?;
-    let bundle = Bundle::open(&args.bundle)?;
-    bundle.verify_weights()?;
-    reporter.detail("hashes of the weights agree");
+    let bundle = args.backend.bundle.open(&args.bundle)?;
+    if !args.backend.bundle.no_verify {
+        reporter.detail("hashes of the weights agree");
+    }
     let names: Vec<String> = match &args.graph {
         Some(name) => {
             bundle.graph(name)?;
@@ -65,7 +66,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
     let weights = WeightCache::new(BundleWeights(Arc::new(bundle.clone())));
     let mut comparisons = Vec::new();
     for name in names {
-        let mut graph = text::parse(&bundle.graph_text(&name)?).map_err(|errors| unusable(&errors))?;
+        let mut graph = bundle.parsed(&name)?.clone();
         let mut model = None;
         if args.per_layer {
             (graph, model) = tapped(args, &bundle, &graph)?;
@@ -113,15 +114,6 @@ fn backend(
     }
 }
 
-/// Where a weight of the bundle stands, as ONNX models of the bundle name it.
-fn location(bundle: &Bundle, name: &str) -> Option<WeightLocation> {
-    bundle.manifest().stored(name).map(|at| WeightLocation {
-        file: Layout::beside_onnx(&at.file),
-        offset_bytes: at.offset_bytes,
-        length_bytes: at.length_bytes,
-    })
-}
-
 fn input_names(graph: &Graph) -> Vec<String> {
     let inputs = graph.inputs().into_iter().filter_map(|id| match graph.op(id) {
         Op::Input { name, .. } => Some(name.to_string()),
@@ -143,10 +135,8 @@ fn tapped(args: &Args, bundle: &Bundle, graph: &Graph) -> Result<(Graph, Option<
         }
         BackendName::Tract | BackendName::Ort => {}
     }
-    let path = bundle.onnx(TARGET, graph.name())?;
-    let failed = |cause: &dyn std::fmt::Display| unusable(&format_args!("{}: {cause}", path.display()));
-    let bytes = std::fs::read(&path).map_err(|error| failed(&error))?;
-    let model = onnx::from_bytes(&bytes).map_err(|error| failed(&error))?;
+    let bytes = onnx::of_bundle(bundle, TARGET, graph.name())?;
+    let model = onnx::from_bytes(&bytes).map_err(|error| Failure::bug(&error))?;
     let locate = |name: &str| location(bundle, name);
     let verified = graph.verify().map_err(|error| unusable(&error))?;
     let computed = computed_values(verified, &locate, &model).map_err(|error| Failure::bug(&error))?;
@@ -161,6 +151,16 @@ fn tapped(args: &Args, bundle: &Bundle, graph: &Graph) -> Result<(Graph, Option<
         model: onnx::to_bytes(&with_outputs(model, graph, &values)),
     };
     Ok((tapped, Some(model)))
+}
+
+impl From<BundleModelError> for Failure {
+    fn from(error: BundleModelError) -> Self {
+        match error {
+            BundleModelError::Bundle(error) => error.into(),
+            BundleModelError::Verify(_) => unusable(&error),
+            BundleModelError::Export(_) => Failure::input("the backend cannot run this", &error),
+        }
+    }
 }
 
 impl From<CompareError> for Failure {

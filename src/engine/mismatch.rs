@@ -196,6 +196,7 @@ mod tests {
             sms: vec![Sm(89), Sm(120)],
             precision: "f32".to_owned(),
             graphs: BTreeMap::new(),
+            seal: None,
         }
     }
 

@@ -14,6 +14,7 @@ mod pick;
 mod profile;
 mod record;
 mod runner;
+mod seal;
 mod stale;
 mod target;
 
@@ -42,5 +43,6 @@ pub use pick::{NoEngine, Picked, Unfit, pick};
 pub use profile::{Limits, Outside, Profile, ProfileError, Range, Use, choose};
 pub use record::{EngineFile, EngineRecord, EngineSet, EngineSource, FORMAT, RecordError, Sets, sets};
 pub use runner::{Binding, Bindings, EngineRunner};
+pub use seal::Key;
 pub use stale::{Stale, stale};
 pub use target::{Capabilities, EngineTarget, Sm, TargetError, Vendor, Version};

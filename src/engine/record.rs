@@ -29,6 +29,9 @@ pub struct EngineRecord {
     pub precision: String,
     /// Engines by graph.
     pub graphs: BTreeMap<String, EngineFile>,
+    /// What the key of the user who built them makes of all this; absent where they were built without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<Blake3>,
 }
 
 /// What an engine was built from.
@@ -235,6 +238,7 @@ mod tests {
             sms: vec![Sm(89)],
             precision: "f32".to_owned(),
             graphs: BTreeMap::from([("coarse".to_owned(), engine(contents))]),
+            seal: None,
         };
         let text = serde_json::to_vec_pretty(&record).expect("JSON");
         fs::write(folder.join(Layout::ENGINE_RECORD), text).expect("writes");

@@ -12,12 +12,12 @@ use crate::bundle::{
 };
 use crate::graph::{Graph, Verified, text};
 use crate::ir::dtype::Dtype;
-use crate::model::checkpoint::{Checkpoint, CheckpointError};
+use crate::model::checkpoint::{Checkpoint, CheckpointError, is_file_of_a_checkpoint};
 use crate::model::config_json::config_json;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::Plan;
 use indexmap::IndexMap;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,10 @@ pub(super) fn fill(
     let told = |done_bytes, total_bytes| {
         progress(Progress { stage: "write weights", done_bytes, total_bytes });
     };
-    let Contents { checkpoint, graphs, allow_nonfinite, .. } = *contents;
+    let Contents { checkpoint, allow_nonfinite, .. } = *contents;
+    let carried = carried_files(&contents.folders)?;
+    // As their texts have them, so that whoever reads a text makes the same model of it.
+    let graphs: &IndexMap<String, Graph> = &contents.graphs.iter().map(reread_text).collect();
     let joined = arrange::joined(graphs.values(), None);
     let left_out = quantize::left_out(graphs.values());
     let source =
@@ -58,16 +61,19 @@ pub(super) fn fill(
     store.quantized = quantized.records;
     store.files.extend(quantized.file.map(|file| (file.file.clone(), file)));
     stage("write graphs");
-    let graphs = write_texts(writer, graphs)?;
+    let canonical = graphs;
+    let graphs = write_texts(writer, canonical)?;
     let stands = |bundle: &&Bundle| {
         let old = bundle.manifest();
-        (&old.weights, &old.quantized) == (&store.weights, &store.quantized)
+        // Another version may have written the same graph otherwise.
+        old.photonc == env!("CARGO_PKG_VERSION")
+            && (&old.weights, &old.quantized) == (&store.weights, &store.quantized)
     };
     let models = match contents.models.filter(stands) {
         Some(bundle) => keep_models(writer, bundle)?,
-        None => write_models(writer, contents, &store)?,
+        None => write_models(writer, contents, canonical, &store)?,
     };
-    let (carried, mut sources) = carry(writer, &contents.folders)?;
+    let (carried, mut sources) = carry(writer, &contents.folders, &carried)?;
     sources.extend(store.sources);
     let manifest = Manifest {
         format: FORMAT,
@@ -89,6 +95,11 @@ pub(super) fn fill(
         carried,
     };
     Ok((manifest, quantized.errors))
+}
+
+fn reread_text((name, graph): (&String, &Graph)) -> (String, Graph) {
+    let reread = text::parse(&text::print(graph)).expect("invariant: a printed graph parses");
+    (name.clone(), reread)
 }
 
 /// The folder of a checkpoint that may be named by its weights file.
@@ -118,11 +129,9 @@ fn keep_models(writer: &BundleWriter, bundle: &Bundle) -> Result<Models, ExportE
     let models = &bundle.manifest().onnx;
     let records = models.values().flat_map(BTreeMap::values);
     // Targets that take the same model share its file.
-    let files: BTreeSet<&str> = records.map(|record| record.file.as_str()).collect();
-    for file in files {
-        let path = bundle.root().join(file);
-        let failed = |source| BundleError::Io { path: path.clone(), action: "read", source };
-        writer.put(file, &std::fs::read(&path).map_err(failed)?)?;
+    let files: BTreeMap<&str, &FileRecord> = records.map(|record| (record.file.as_str(), record)).collect();
+    for (file, record) in files {
+        writer.put(file, &bundle.read(record)?)?;
     }
     Ok(models.clone())
 }
@@ -130,15 +139,16 @@ fn keep_models(writer: &BundleWriter, bundle: &Bundle) -> Result<Models, ExportE
 fn write_models(
     writer: &BundleWriter,
     contents: &Contents<'_>,
+    graphs: &IndexMap<String, Graph>,
     store: &Store,
 ) -> Result<Models, ExportError> {
     let mut models = Models::new();
-    for (name, graph) in contents.graphs {
+    for (name, graph) in graphs {
         let verified = graph.verify()?;
         // Targets that take the same model share its file.
         let mut written: Vec<(Vec<u8>, FileRecord)> = Vec::new();
         for target in contents.targets.iter().filter(|target| target.reads_onnx()) {
-            let doc = describe(name, contents.plans);
+            let doc = onnx::describe(name, contents.plans);
             let model = onnx::export(verified, *target, &doc, &|weight| store.locate(weight))?;
             let bytes = onnx::to_bytes(&model);
             let known = written.iter().find(|(other, _)| *other == bytes).map(|(_, record)| record.clone());
@@ -171,29 +181,31 @@ fn reread(
     Ok(onnx::check(&bytes, graph, target)?)
 }
 
-/// One sentence on what a graph is for, for people who meet the ONNX file alone.
-fn describe(name: &str, plans: &IndexMap<Protocol, Plan>) -> String {
-    let uses = plans.iter().filter(|(_, plan)| match plan {
-        Plan::Distributed { coarse, expand, logits, prepare, .. } => {
-            [coarse, expand, logits, prepare].contains(&&name.to_owned())
-        }
-        Plan::Undistributed { decode, logits, prepare, reencode, .. } => {
-            [Some(decode), Some(logits), prepare.as_ref(), reencode.as_ref()]
-                .contains(&Some(&name.to_owned()))
-        }
-    });
-    let uses: Vec<&str> = uses.map(|(protocol, _)| protocol.name()).collect();
-    match uses.is_empty() {
-        true => format!("PHOTON graph `{name}`"),
-        false => format!("PHOTON graph `{name}` of {}", uses.join(" and ")),
-    }
-}
-
 type Carried = (BTreeMap<String, FileRecord>, BTreeMap<String, crate::bundle::Blake3>);
 
-/// Copies the checkpoint's other files that a bundle carries, each from the first folder that has it; beside them, hashes of
-/// what the export read.
-fn carry(writer: &BundleWriter, folders: &[PathBuf]) -> Result<Carried, ExportError> {
+/// The checkpoint's other files that a bundle carries, by name: each from the first folder that has it.
+///
+/// # Errors
+/// Something of that name stands there which cannot be carried.
+fn carried_files(folders: &[PathBuf]) -> Result<Vec<(&'static str, PathBuf)>, ExportError> {
+    let mut files = Vec::new();
+    for name in Layout::CARRIED {
+        let places = folders.iter().map(|folder| folder.join(name));
+        let Some(path) = places.into_iter().find(|path| path.symlink_metadata().is_ok()) else { continue };
+        if let Err(reason) = is_file_of_a_checkpoint(&path) {
+            return Err(CheckpointError::NotCarried { path, reason }.into());
+        }
+        files.push((name, path));
+    }
+    Ok(files)
+}
+
+/// Copies the files to carry; beside them, hashes of what the export read.
+fn carry(
+    writer: &BundleWriter,
+    folders: &[PathBuf],
+    files: &[(&'static str, PathBuf)],
+) -> Result<Carried, ExportError> {
     let mut carried = BTreeMap::new();
     let mut sources = BTreeMap::new();
     for name in ["config.json", "model.safetensors.index.json"] {
@@ -201,22 +213,20 @@ fn carry(writer: &BundleWriter, folders: &[PathBuf]) -> Result<Carried, ExportEr
             sources.insert(name.to_owned(), hash_file(&path)?.0);
         }
     }
-    for name in Layout::CARRIED {
-        let places = folders.iter().map(|folder| folder.join(name));
-        let Some(path) = places.into_iter().find(|path| path.is_file()) else { continue };
+    for (name, path) in files {
         let unreadable = |source: std::io::Error| {
             ExportError::Checkpoint(CheckpointError::Unreadable {
                 path: path.clone(),
                 reason: source.to_string(),
             })
         };
-        let file = File::open(&path).map_err(unreadable)?;
+        let file = File::open(path).map_err(unreadable)?;
         let size_bytes = file.metadata().map_err(unreadable)?.len();
         let mut out = writer.file(name)?;
-        out.copy(&file, &path, size_bytes, |_, _| Ok(()))?;
+        out.copy(&file, path, size_bytes, |_, _| Ok(()))?;
         let record = out.finish()?;
-        sources.insert(name.to_owned(), record.blake3.clone());
-        carried.insert(name.to_owned(), record);
+        sources.insert((*name).to_owned(), record.blake3.clone());
+        carried.insert((*name).to_owned(), record);
     }
     Ok((carried, sources))
 }

@@ -1,5 +1,5 @@
-//! From a checkpoint to a bundle: verified graphs as text and ONNX, weights once. Owns formats; refuses to change what
-//! a graph computes: a graph that a format cannot hold must be lowered by passes first.
+//! From a checkpoint to a bundle: verified graphs as text and ONNX, weights once. Owns the order of an export; refuses to
+//! change what a graph computes: a graph that a format cannot hold must be lowered by passes first.
 
 mod arrange;
 mod assemble;
@@ -7,14 +7,12 @@ pub mod engines;
 mod fill;
 mod finite_check;
 mod logit_error;
-pub mod onnx;
 mod options;
 mod quantize;
 mod refit;
-pub mod rules;
 mod store;
-pub mod target;
 
+pub use crate::onnx::{self, rules, target};
 pub use assemble::{ExportError, ExportReport, Progress, export, export_with};
 pub use logit_error::LogitError;
 pub use options::ExportOptions;

@@ -3,8 +3,6 @@
 
 use super::subject::{StoredWeight, Subject};
 use crate::bundle::{Bundle, BundleError};
-use crate::graph::text::{self, ParseErrors};
-use crate::graph::{Graph, VerifyError};
 use crate::model::checkpoint::{Checkpoint, CheckpointError, PIECE_BYTES};
 use crate::model::config::ModelConfig;
 use crate::model::parameter_table::{ParameterTable, grouped};
@@ -12,8 +10,6 @@ use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::{Compilation, CompileError, compile};
 use indexmap::IndexMap;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 
 /// Longest sequence where the model states none, in tokens; as an export takes it.
 const DEFAULT_MAX_TOKENS: usize = 2048;
@@ -27,17 +23,6 @@ pub enum SourceError {
     /// The bundle cannot be read.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// A graph of the bundle does not parse.
-    #[error("graph `{name}`: {source}")]
-    Parse {
-        /// Name of the graph.
-        name: String,
-        /// Where and why.
-        source: ParseErrors,
-    },
-    /// A graph of the bundle is not valid.
-    #[error(transparent)]
-    Verify(#[from] VerifyError),
     /// The model does not compile.
     #[error(transparent)]
     Compile(#[from] CompileError),
@@ -119,7 +104,7 @@ impl Subject {
         let manifest = bundle.manifest();
         let mut graphs = IndexMap::new();
         for name in manifest.graphs.keys() {
-            graphs.insert(name.clone(), bundle_graph(bundle, name)?);
+            graphs.insert(name.clone(), bundle.parsed(name)?.clone());
         }
         let facts = [
             ("bundle format", format!("{} by photonc {}", manifest.format, manifest.photonc)),
@@ -141,41 +126,22 @@ impl Subject {
     }
 }
 
-fn bundle_graph(bundle: &Bundle, name: &str) -> Result<Graph, SourceError> {
-    let parsed = text::parse(&bundle.graph_text(name)?);
-    let graph = parsed.map_err(|source| SourceError::Parse { name: name.to_owned(), source })?;
-    graph.verify()?;
-    Ok(graph)
-}
-
 fn bundle_weights(bundle: &Bundle, hash: bool) -> Result<BTreeMap<String, StoredWeight>, SourceError> {
     let mut weights = BTreeMap::new();
     for (name, record) in &bundle.manifest().weights {
         let ty = format!("{}{:?}", record.dtype, record.shape);
         let blake3 = match hash {
             true => {
-                let path = bundle.root().join(&record.file);
-                let unreadable = |source| BundleError::Io { path: path.clone(), action: "read", source };
-                let file = File::open(&path).map_err(unreadable)?;
-                Some(hash_range(&file, record.offset_bytes, record.length_bytes).map_err(unreadable)?)
+                let mut hasher = blake3::Hasher::new();
+                bundle.weight_pieces(name, PIECE_BYTES, &mut |_, piece| {
+                    hasher.update(piece);
+                    Ok(())
+                })?;
+                Some(hasher.finalize().to_hex().to_string())
             }
             false => None,
         };
         weights.insert(name.clone(), StoredWeight { ty, blake3 });
     }
     Ok(weights)
-}
-
-/// Hash of a range of a file, read in bounded pieces.
-fn hash_range(file: &File, offset_bytes: u64, length_bytes: u64) -> std::io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut done = 0;
-    while done < length_bytes {
-        let length = usize::try_from(length_bytes - done).map_or(PIECE_BYTES, |rest| rest.min(PIECE_BYTES));
-        file.read_exact_at(&mut piece[..length], offset_bytes + done)?;
-        hasher.update(&piece[..length]);
-        done += length as u64;
-    }
-    Ok(hasher.finalize().to_hex().to_string())
 }

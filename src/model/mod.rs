@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod config_json;
 pub mod dialect;
+pub mod forecast;
 pub mod parameter_table;
 pub mod parameters;
 pub mod preset;

@@ -4,42 +4,8 @@
 use super::{Form, Pass, PassError, Rewrites, eliminate_dead_code};
 use crate::graph::Graph;
 use crate::ir::op::Op;
-use serde::{Deserialize, Serialize};
-use std::fmt;
 
-/// How the top state advances (PHOTON Defs. A.2 and A.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// From the reconstruction; no sampled token is read.
-    Recgen,
-    /// From the sampled tokens, re-encoded bottom-up.
-    Hiergen,
-}
-
-impl Protocol {
-    /// Name in options and manifests.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Protocol::Recgen => "recgen",
-            Protocol::Hiergen => "hiergen",
-        }
-    }
-
-    fn operand(self) -> usize {
-        match self {
-            Protocol::Hiergen => 0,
-            Protocol::Recgen => 1,
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+pub use crate::program::Protocol;
 
 /// See the module's description.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +25,7 @@ impl Pass for ChooseProtocol {
         let mut count = 0;
         for switch in &switches {
             let sources = graph.operands(*switch);
-            let Some(source) = sources.get(self.0.operand()) else {
+            let Some(source) = sources.get(operand(self.0)) else {
                 return Err(PassError::Impossible {
                     at: graph.scope(*switch).to_string(),
                     reason: format!(
@@ -81,5 +47,13 @@ impl Pass for ChooseProtocol {
         }
         eliminate_dead_code::dead(graph).into_iter().flatten().for_each(|id| graph.erase(id));
         Ok(Rewrites::of(count))
+    }
+}
+
+/// Operand of a `protocol_switch` that the protocol reads.
+fn operand(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::Hiergen => 0,
+        Protocol::Recgen => 1,
     }
 }

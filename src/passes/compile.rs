@@ -1,9 +1,9 @@
 //! From a model's equations to every graph of a bundle: specialise the step program by protocol, distribute it where
 //! the data flow allows, otherwise cut it at its ids, and optimise each result. Owns graph names and plans.
 
-use super::choose_protocol::{ChooseProtocol, Protocol};
+use super::choose_protocol::ChooseProtocol;
 use super::close_counters::CloseCounters;
-use super::distribute::{self, Certificate, Declined, NotDistributed};
+use super::distribute::{self, NotDistributed};
 use super::eliminate_common_subexpressions::EliminateCommonSubexpressions;
 use super::eliminate_dead_code::EliminateDeadCode;
 use super::lower_caches::LowerCaches;
@@ -18,10 +18,16 @@ use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::model::build::{self, KeptCaches};
 use crate::model::config::ModelConfig;
+use crate::model::forecast::step_nodes;
+use crate::program::{self, Declined, Protocol};
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+
+pub use crate::program::Plan;
+
+/// Most nodes of a step program: those of two levels of 140 layers and chunks of 4.
+pub const MAX_STEP_NODES: u128 = 40_000;
 
 /// The state whose recurrence may run ahead.
 const STATE: &str = "top_state";
@@ -40,39 +46,6 @@ pub struct Compilation {
     pub records: IndexMap<String, Vec<Record>>,
 }
 
-/// Which graphs carry out a protocol.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Plan {
-    /// The coarse graph runs ahead; the expansion follows for many meta-contexts at once.
-    Distributed {
-        /// One coarse step.
-        coarse: String,
-        /// Expansion with in-graph sampling.
-        expand: String,
-        /// The same, with logits.
-        logits: String,
-        /// Expansion up to the level-1 windows, for samplers outside the graph.
-        prepare: String,
-        /// Why this is the step program.
-        certificate: Certificate,
-    },
-    /// One whole meta-context at a time.
-    Undistributed {
-        /// State to ids, with in-graph sampling.
-        decode: String,
-        /// The same, with logits.
-        logits: String,
-        /// Down to the level-1 windows, for samplers outside the graph; absent where the next state reads a sample
-        /// by another way than the ids.
-        prepare: Option<String>,
-        /// Ids to the next state, if that reads nothing else of the step; otherwise `decode` returns the state.
-        reencode: Option<String>,
-        /// Why it was not distributed.
-        declined: Declined,
-    },
-}
-
 /// Why a model did not compile.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
@@ -85,6 +58,15 @@ pub enum CompileError {
     /// A graph is not valid.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A model whose graphs would take too long to compile, or not fit memory.
+    #[error(
+        "the step program would have about {found} nodes, at most {MAX_STEP_NODES} are compiled: a model of fewer layers, \
+         or of smaller chunks, whose positions are unrolled"
+    )]
+    TooManyNodes {
+        /// Nodes forecast.
+        found: u128,
+    },
     /// A stack to quantise that no graph has.
     #[error(
         "there is no stack `{found}` with weights to quantise, expected one of {known}, or a part of such a name"
@@ -151,6 +133,7 @@ pub fn compile_with(
     protocols: &[Protocol],
     options: PassOptions<'_>,
 ) -> Result<Compilation, CompileError> {
+    check_size(config)?;
     let kept = if protocols.contains(&Protocol::Hiergen) { KeptCaches::All } else { KeptCaches::Top };
     let mut compiler = Compiler::new(options);
     compiler.insert(build::encode(config, kept)?)?;
@@ -215,6 +198,11 @@ pub fn pass_names() -> Vec<&'static str> {
     needed.into_iter().chain(optional).chain(last).collect()
 }
 
+fn check_size(config: &ModelConfig) -> Result<(), CompileError> {
+    let found = step_nodes(config);
+    if found > MAX_STEP_NODES { Err(CompileError::TooManyNodes { found }) } else { Ok(()) }
+}
+
 /// Outputs beside the state: what callers of a step want of it.
 fn is_state(name: &str) -> bool {
     name.starts_with("next.")
@@ -248,6 +236,7 @@ impl<'o> Compiler<'o> {
     /// The analyses of distribution see the same step program from `O1` on: merging what a step shares with the next
     /// would tie parts together that can be told apart.
     fn specialise(&mut self, config: &ModelConfig, protocol: Protocol) -> Result<Graph, CompileError> {
+        check_size(config)?;
         let mut step = build::step_program(config)?;
         step.verify()?;
         let passes: Vec<Box<dyn Pass>> =
@@ -332,7 +321,10 @@ impl<'o> Compiler<'o> {
         let logits = self.insert(wide.subgraph("expand_logits", keep)?)?;
         let keep = |name: &str| is_state(name) || name == "conditions";
         let prepare = self.insert(wide.subgraph("expand_prepare", keep)?)?;
-        Ok(Plan::Distributed { coarse, expand, logits, prepare, certificate: parts.certificate })
+        // Of the graphs as they are exported: whoever reads them can derive it again.
+        let graphs = &self.done.graphs;
+        let proof = program::certificate(&graphs[&coarse], &graphs[&expand], &parts.certificate.state);
+        Ok(Plan::Distributed { coarse, expand, logits, prepare, certificate: proof })
     }
 
     fn undistributed(

@@ -11,7 +11,7 @@ mod memory;
 use super::backend::BackendError;
 use super::portable::{Elements, Engine, Input, Output, Portable, no_elements};
 use super::region::Piece;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Layout};
 use crate::ir::dtype::Dtype;
 use copies::Copies;
 use half::f16;
@@ -22,7 +22,7 @@ use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 /// Graphs of a bundle in ONNX Runtime.
@@ -223,15 +223,22 @@ impl Engine for OrtEngine {
         self.memory.copy(target, source, dtype, pieces)
     }
 
-    fn load(&self, path: &Path) -> Result<Session, String> {
-        self.builder().and_then(|mut builder| builder.commit_from_file(path)).map_err(words)
-    }
-
-    fn load_bytes(&self, model: &[u8], folder: &Path) -> Result<Session, String> {
-        let load = |builder: SessionBuilder| {
-            builder.with_config_entry(WEIGHTS_FOLDER, folder.to_string_lossy())?.commit_from_memory(model)
+    fn load(&self, model: &[u8], bundle: &Bundle) -> Result<Session, String> {
+        let folder = bundle.root().join(Layout::ONNX);
+        let Some(path) = folder.to_str() else {
+            return Err(format!(
+                "{}: is not UTF-8, as ONNX Runtime wants paths of weights",
+                folder.display()
+            ));
         };
-        self.builder().and_then(load).map_err(words)
+        let load = |builder: SessionBuilder| {
+            builder.with_config_entry(WEIGHTS_FOLDER, path)?.commit_from_memory(model)
+        };
+        // ONNX Runtime reads weights by path: they are those of the bundle if the path led to it before and after.
+        let in_place = || bundle.in_place().map_err(|error| error.to_string());
+        in_place()?;
+        let session = self.builder().and_then(load).map_err(words);
+        in_place().and(session)
     }
 
     fn run(&self, session: &mut Session, inputs: &[Input<'_, Block>]) -> Result<Vec<Output<Block>>, String> {

@@ -3,32 +3,14 @@
 
 use super::error::RuntimeError;
 use crate::bundle::{Bundle, PortRecord};
-use crate::graph::Graph;
 use crate::ir::dim::{Bindings, Dim, Symbol};
 use crate::ir::dtype::Dtype;
-use crate::ir::op::Op;
 use crate::ir::shape::{Shape, Type};
-use crate::passes::choose_protocol::Protocol;
-use crate::passes::compile::{Compilation, Plan};
+use crate::passes::compile::Compilation;
+use crate::program::{Plan, Protocol};
 use indexmap::IndexMap;
 
-/// Prefill, shared by the protocols.
-pub const ENCODE: &str = "encode";
-/// The teacher-forced forward.
-pub const SCORE: &str = "score";
-/// One position of a level-1 window, for samplers outside the graphs.
-pub const WINDOW: &str = "expand_step";
-/// Marks an output as the next value of the input of that name.
-pub const NEXT: &str = "next.";
-
-/// Names and types of a graph's inputs and outputs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Signature {
-    /// Inputs in the graph's order.
-    pub inputs: IndexMap<String, Type>,
-    /// Outputs in the graph's order.
-    pub outputs: IndexMap<String, Type>,
-}
+pub use crate::program::{CacheAxis, ENCODE, NEXT, SCORE, Signature, WINDOW, signature};
 
 /// Everything needed to generate, beside a backend that holds the graphs.
 #[derive(Clone, Debug)]
@@ -42,15 +24,6 @@ pub struct Program {
     /// How each protocol generates.
     pub protocols: IndexMap<Protocol, Plan>,
     signatures: IndexMap<String, Signature>,
-}
-
-/// Where a cache grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheAxis {
-    /// The axis of slots.
-    pub axis: usize,
-    /// Slots of one meta-context.
-    pub units: usize,
 }
 
 impl Program {
@@ -129,18 +102,6 @@ impl Program {
             Some(CacheAxis { axis, units })
         }))
     }
-}
-
-/// The signature of a graph in memory.
-#[must_use]
-pub fn signature(graph: &Graph) -> Signature {
-    let inputs = graph.inputs().into_iter().filter_map(|id| match graph.op(id) {
-        Op::Input { name, ty, .. } => Some((name.to_string(), ty.clone())),
-        _ => None,
-    });
-    let outputs =
-        graph.outputs().iter().map(|output| (output.name.to_string(), graph.ty(output.node).clone()));
-    Signature { inputs: inputs.collect(), outputs: outputs.collect() }
 }
 
 fn port_type(graph: &str, port: &PortRecord) -> Result<Type, RuntimeError> {

@@ -1,21 +1,22 @@
-//! ONNX models of target `portable` in an engine: what tract and ONNX Runtime have in common. Owns the models of a bundle by
-//! name, the binding of inputs and what is to be copied between buffers; knows no engine, nor where its tensors lie.
+//! ONNX models of target `portable` in an engine: what tract and ONNX Runtime have in common. Owns the models of a bundle's
+//! graphs by name, the binding of inputs and what is to be copied between buffers; knows no engine, nor where its tensors lie.
 //!
 //! A graph is loaded when it first runs, because engines pack the weights of each for themselves: memory is that of the
 //! graphs in use.
 
 use super::backend::{Backend, BackendError, Buffer, Outputs};
 use super::region::{self, Piece};
-use crate::bundle::{Bundle, Layout};
+use crate::bundle::Bundle;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
+use crate::onnx;
+use crate::onnx::target::Target;
 use half::f16;
 use std::any::Any;
 use std::collections::HashMap;
-use std::path::Path;
 
-/// The target whose models are read.
-pub const TARGET: &str = "portable";
+/// The target whose models are run.
+pub const TARGET: Target = Target::Portable;
 
 /// Elements in host memory, of one of the types that portable models have.
 #[derive(Clone, Debug)]
@@ -104,17 +105,11 @@ pub trait Engine {
         pieces: &[Piece],
     ) -> Result<(), String>;
 
-    /// Loads the model at `path`; its weights stand beside it.
+    /// Loads a model whose weights are those of `bundle`, and no others whatever stands at its path by now.
     ///
     /// # Errors
-    /// The file cannot be read, or the engine does not take it.
-    fn load(&self, path: &Path) -> Result<Self::Plan, String>;
-
-    /// Loads a model in memory whose weights stand in `folder`.
-    ///
-    /// # Errors
-    /// The engine does not take it.
-    fn load_bytes(&self, model: &[u8], folder: &Path) -> Result<Self::Plan, String>;
+    /// The engine does not take it, or the bundle is no longer what it was.
+    fn load(&self, model: &[u8], bundle: &Bundle) -> Result<Self::Plan, String>;
 
     /// Runs a model on all its inputs, in their order. Yields its outputs in their order.
     ///
@@ -165,8 +160,7 @@ impl<E: Engine> Portable<E> {
             graph: name.clone(),
             message: format!("{} cannot load it: {message}", E::NAME),
         };
-        let path = self.bundle.root().join(Layout::onnx(TARGET, &name));
-        let plan = self.engine.load_bytes(&model, path.parent().unwrap_or(&path)).map_err(failed)?;
+        let plan = self.engine.load(&model, &self.bundle).map_err(failed)?;
         self.loaded.insert(name, Model { plan, inputs, outputs });
         Ok(())
     }
@@ -181,12 +175,13 @@ impl<E: Engine> Portable<E> {
 
     fn load(&self, graph: &str) -> Result<Model<E::Plan>, BackendError> {
         let error = |message: String| BackendError::Load { graph: graph.to_owned(), message };
-        let path = self.bundle.onnx(TARGET, graph).map_err(|source| error(source.to_string()))?;
         let record = self.bundle.graph(graph).map_err(|source| error(source.to_string()))?;
-        let failed =
-            |message: String| error(format!("{} cannot load {}: {message}", E::NAME, path.display()));
+        // Made from the graph itself: a model in a file could say another thing, or one that breaks the engine.
+        let model =
+            onnx::of_bundle(&self.bundle, TARGET, graph).map_err(|source| error(source.to_string()))?;
+        let failed = |message: String| error(format!("{} cannot load it: {message}", E::NAME));
         Ok(Model {
-            plan: self.engine.load(&path).map_err(failed)?,
+            plan: self.engine.load(&model, &self.bundle).map_err(failed)?,
             inputs: record.inputs.iter().map(|port| port.name.clone()).collect(),
             outputs: record.outputs.iter().map(|port| port.name.clone()).collect(),
         })

@@ -5,7 +5,6 @@ use super::backend::{Backend, BackendError, Buffer, Outputs};
 use super::region::{self, View};
 use crate::bundle::Bundle;
 use crate::graph::interp::{Interpreter, Tensors, WeightCache, WeightError, WeightSource};
-use crate::graph::text;
 use crate::graph::{Graph, Verified};
 use crate::ir::attr::Scheme;
 use crate::ir::dtype::Dtype;
@@ -38,8 +37,7 @@ impl GraphSource for IndexMap<String, Graph> {
 impl GraphSource for Arc<Bundle> {
     fn graph(&self, name: &str) -> Result<Graph, BackendError> {
         let error = |message: String| BackendError::Load { graph: name.to_owned(), message };
-        let text = self.graph_text(name).map_err(|source| error(source.to_string()))?;
-        text::parse(&text).map_err(|source| error(source.to_string()))
+        self.parsed(name).cloned().map_err(|source| error(source.to_string()))
     }
 }
 

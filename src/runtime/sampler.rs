@@ -82,7 +82,7 @@ impl Sampling {
             return None;
         }
         if self.is_greedy() {
-            return largest(logits);
+            return largest(logits).filter(|id| logits[*id].is_finite());
         }
         let sorted = self.candidates(logits);
         let peak = logits[*sorted.first()?];

@@ -98,11 +98,7 @@ impl Generator {
             timing.total += spent.total;
             (done, count) = (end, count + 1);
         }
-        let score = LongScore {
-            tokens: all.len(),
-            negative_log_likelihood: likelihood,
-            windows: count,
-        };
+        let score = LongScore { tokens: all.len(), negative_log_likelihood: likelihood, windows: count };
         Ok((score, timing))
     }
 
@@ -131,6 +127,12 @@ impl Generator {
         let logits = session.download_floats(&logits)?;
         session.timing.total = session.started.elapsed();
         let timing = session.timing;
+        for (row, (tokens, all)) in texts.iter().zip(logits.chunks_exact(longest * vocab_size)).enumerate() {
+            let own = &all[..tokens.len() * vocab_size];
+            if let Some(at) = own.iter().position(|logit| !logit.is_finite()) {
+                return Err(RuntimeError::NotADistribution { row, token: at / vocab_size });
+            }
+        }
         let scored = texts.iter().zip(logits.chunks_exact(longest * vocab_size)).map(|(tokens, all)| {
             let logits = all[..tokens.len() * vocab_size].to_vec();
             let places = tokens.iter().zip(logits.chunks_exact(vocab_size));

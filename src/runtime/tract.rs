@@ -3,22 +3,20 @@
 
 mod exact;
 mod largest;
+mod weights;
 
 use super::portable::{Elements, Engine, Input, Output, Portable, no_elements};
 use super::region::{self, Piece};
 use crate::bundle::Bundle;
 use crate::ir::dtype::Dtype;
 use half::f16;
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use tract_onnx::Onnx;
-use tract_onnx::data_resolver::ModelDataResolver;
 use tract_onnx::prelude::{
     Datum, DatumType, Framework as _, InferenceModelExt as _, IntoArcTensor as _, IntoRunnable as _,
     IntoTValue as _, TValue, Tensor as Stored, TractError, TractResult, TypedRunnableModel,
 };
+use weights::{ANY_FOLDER, Weights};
 
 /// Graphs of a bundle in tract.
 pub type Tract = Portable<TractEngine>;
@@ -35,40 +33,18 @@ impl Tract {
     }
 }
 
-/// An ONNX model made ready to run; external data stands in `folder`.
-fn plan(model: &[u8], folder: Option<&Path>) -> TractResult<Arc<TypedRunnableModel>> {
-    let onnx = Onnx { provider: Arc::new(PositionedReads), ..tract_onnx::onnx() };
+/// An ONNX model made ready to run, with the weights of a bundle.
+fn plan(model: &[u8], bundle: &Bundle) -> TractResult<Arc<TypedRunnableModel>> {
+    let weights = Weights::of(bundle)?;
+    let onnx = tract_onnx::onnx();
     let mut proto = onnx.proto_model_for_read(&mut &model[..])?;
+    weights.address(&mut proto)?;
     exact::spell_out(&mut proto);
-    let parsed = onnx.parse(&proto, folder.and_then(Path::to_str))?;
+    let onnx = Onnx { provider: Arc::new(weights), ..onnx };
+    let parsed = onnx.parse(&proto, Some(ANY_FOLDER))?;
     let mut model = parsed.model.into_optimized()?;
     largest::select_instead_of_sorting(&mut model);
     model.into_runnable()
-}
-
-/// Reads external data by position: a file cut short is an error, where a mapped one would end the process.
-struct PositionedReads;
-
-impl ModelDataResolver for PositionedReads {
-    fn read_bytes_from_path(
-        &self,
-        buffer: &mut Vec<u8>,
-        path: &Path,
-        offset: usize,
-        length: Option<usize>,
-    ) -> TractResult<()> {
-        let located = |source: std::io::Error| TractError::msg(format!("{}: {source}", path.display()));
-        let file = File::open(path).map_err(located)?;
-        let size = usize::try_from(file.metadata().map_err(located)?.len())?;
-        let length = length.unwrap_or(size.saturating_sub(offset));
-        if offset.checked_add(length).is_none_or(|end| end > size) {
-            let message = format!("{}: {length} bytes at {offset} of a file of {size}", path.display());
-            return Err(TractError::msg(message));
-        }
-        let start = buffer.len();
-        buffer.resize(start + length, 0);
-        file.read_exact_at(&mut buffer[start..], offset as u64).map_err(located)
-    }
 }
 
 /// Storage of a buffer; shared with a run for its duration only.
@@ -164,13 +140,8 @@ impl Engine for TractEngine {
         }
     }
 
-    fn load(&self, path: &Path) -> Result<Self::Plan, String> {
-        let bytes = std::fs::read(path).map_err(|source| source.to_string())?;
-        plan(&bytes, path.parent()).map_err(words)
-    }
-
-    fn load_bytes(&self, model: &[u8], folder: &Path) -> Result<Self::Plan, String> {
-        plan(model, Some(folder)).map_err(words)
+    fn load(&self, model: &[u8], bundle: &Bundle) -> Result<Self::Plan, String> {
+        plan(model, bundle).map_err(words)
     }
 
     fn run(

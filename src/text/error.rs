@@ -1,6 +1,6 @@
 //! Errors of tokenizers, chat templates and generation defaults. Each names the file, what was found and what to do.
 
-use std::io;
+use crate::bundle::BundleError;
 use std::path::PathBuf;
 
 /// Why text cannot be turned into tokens, or tokens into text.
@@ -15,13 +15,8 @@ pub enum TextError {
         what: &'static str,
     },
     /// A carried file cannot be read.
-    #[error("{}: cannot read: {source}", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// A carried file holds what photonc does not understand.
     #[error("{}: {message}", .path.display())]
     File {

@@ -7,11 +7,7 @@ use std::path::PathBuf;
 
 /// A carried file: where it stands and its bytes; `None` where the checkpoint had none.
 pub(super) fn carried(bundle: &Bundle, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, TextError> {
-    let Some(path) = bundle.carried(name) else { return Ok(None) };
-    match std::fs::read(&path) {
-        Ok(bytes) => Ok(Some((path, bytes))),
-        Err(source) => Err(TextError::Unreadable { path, source }),
-    }
+    Ok(bundle.carried(name)?)
 }
 
 /// A carried JSON file.

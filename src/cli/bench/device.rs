@@ -2,7 +2,6 @@
 
 use super::measured::Measured;
 use super::{Args, Told, heading};
-use crate::bundle::Bundle;
 use crate::cli::backends::failed_on_gpu;
 use crate::cli::rows::Batch;
 use crate::cli::{Failure, Reporter};
@@ -21,7 +20,7 @@ use serde_json::{Value, json};
 const MOST_ROWS: usize = 1 << 16;
 
 pub(super) fn run(args: &Args, reporter: &Reporter) -> Result<(Value, Vec<Told>), Failure> {
-    let bundle = Bundle::open(&args.bundle)?;
+    let bundle = args.backend.bundle.open(&args.bundle)?;
     let subject = Subject::of_bundle(&args.bundle.display().to_string(), &bundle, false)?;
     let program = Program::from_bundle(&bundle)?;
     check_length(args, &program)?;

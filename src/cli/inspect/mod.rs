@@ -11,6 +11,7 @@ pub use summary::plan_line;
 
 use super::count_args::CountArgs;
 use super::model_args::DialectArgs;
+use super::open_args::OpenArgs;
 use super::pass_args::PassArgs;
 use super::{Failure, Reporter};
 use crate::inspect::explain;
@@ -45,6 +46,8 @@ pub struct Args {
     #[arg(long, value_name = "PASS", conflicts_with_all = ["graph", "fold", "format"])]
     explain: Option<String>,
     #[command(flatten)]
+    opened: OpenArgs,
+    #[command(flatten)]
     dialect: DialectArgs,
     #[command(flatten)]
     passes: PassArgs,
@@ -65,7 +68,7 @@ enum Format {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
-    let source = Source::open(&args.path, &args.dialect, &args.passes, reporter)?;
+    let source = Source::open(&args.path, args.opened, &args.dialect, &args.passes, reporter)?;
     if args.passes.given() && args.explain.is_none() && matches!(source.model, Model::Bundle(_)) {
         return Err(Failure::usage(
             &"a bundle is compiled already; name a checkpoint, or leave out the options on passes",

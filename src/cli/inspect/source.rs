@@ -2,9 +2,10 @@
 
 use crate::bundle::{Bundle, Layout, is_bundle};
 use crate::cli::model_args::DialectArgs;
+use crate::cli::open_args::OpenArgs;
 use crate::cli::pass_args::PassArgs;
 use crate::cli::{Failure, Reporter};
-use crate::graph::{Graph, text};
+use crate::graph::Graph;
 use crate::inspect::Subject;
 use crate::inspect::source::protocols;
 use crate::model::build;
@@ -37,6 +38,7 @@ pub enum Model {
 impl Source {
     pub fn open(
         path: &Path,
+        opened: OpenArgs,
         dialect: &DialectArgs,
         passes: &PassArgs,
         reporter: &Reporter,
@@ -48,7 +50,7 @@ impl Source {
                 &"a bundle has its dialect already; leave out --dialect and --weight-map",
             ));
         } else {
-            Model::Bundle(Box::new(Bundle::open(path)?))
+            Model::Bundle(Box::new(opened.open(path)?))
         };
         Ok(Source { model, passes: passes.clone(), reporter: *reporter, compiled: OnceCell::new() })
     }
@@ -89,11 +91,10 @@ impl Source {
         match &self.model {
             Model::Checkpoint(checkpoint) => self.compiled(&checkpoint.config, name),
             Model::Bundle(bundle) => {
-                let unusable = |error| Failure::input("the bundle cannot be used", &error);
                 if !bundle.manifest().graphs.contains_key(name) {
                     return Err(unknown(name, bundle.manifest().graphs.keys().map(String::as_str)));
                 }
-                text::parse(&bundle.graph_text(name)?).map_err(unusable)
+                Ok(bundle.parsed(name)?.clone())
             }
         }
     }

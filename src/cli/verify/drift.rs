@@ -1,6 +1,6 @@
 //! `photonc verify --drift`: RecGen against HierGen on a text. Owns the table, the limits and the exit code.
 
-use super::{Args, backend, input_names, location, plot, unusable};
+use super::{Args, backend, input_names, location, plot};
 use crate::bundle::Bundle;
 use crate::cli::backends::BackendName;
 use crate::cli::inspect::config_of;
@@ -9,9 +9,9 @@ use crate::cli::report::path_text;
 use crate::cli::rows::count;
 use crate::cli::score::TextArgs;
 use crate::cli::{Failure, Reporter};
-use crate::export::target::Target;
-use crate::graph::{Verified, text};
+use crate::graph::Verified;
 use crate::ir::dtype::Dtype;
+use crate::onnx::target::Target;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::{self, Plan};
 use crate::passes::quantize_weights::{Choice, choices_of};
@@ -153,20 +153,19 @@ fn quantized(bundle: &Bundle) -> Result<Vec<Choice>, Failure> {
     if bundle.manifest().quantized.is_empty() {
         return Ok(Vec::new());
     }
-    let forward = text::parse(&bundle.graph_text(SCORE)?).map_err(|errors| unusable(&errors))?;
-    Ok(choices_of(&forward))
+    Ok(choices_of(bundle.parsed(SCORE)?))
 }
 
 /// The graph for backends that run ONNX; its weights stand in the bundle.
 fn onnx(bundle: &Bundle, graph: Verified<'_>) -> Result<OnnxGraph, Failure> {
     let locate = |name: &str| location(bundle, name);
-    let model = crate::export::onnx::export(graph, Target::Portable, "", &locate);
+    let model = crate::onnx::export(graph, Target::Portable, "", &locate);
     let model = model.map_err(|error| Failure::input("the backend cannot run this", &error))?;
     Ok(OnnxGraph {
         name: graph.name().to_owned(),
         inputs: input_names(graph.graph()),
         outputs: graph.outputs().iter().map(|output| output.name.to_string()).collect(),
-        model: crate::export::onnx::to_bytes(&model),
+        model: crate::onnx::to_bytes(&model),
     })
 }
 

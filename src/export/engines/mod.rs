@@ -6,10 +6,10 @@ mod reproduce;
 
 use crate::bundle::{Bundle, BundleError, FileRecord, Layout, PartWriter, Unsynced};
 use crate::engine::{
-    BuildError, EngineBuilder, EngineFile, EngineRecord, EngineSet, EngineSource, FORMAT, Finding, Message,
-    Order, PeakMemory, Profile, Sm, Stale, Step, Steps, Vendor, findings, predicted_peak_bytes,
+    BuildError, EngineBuilder, EngineFile, EngineRecord, EngineSet, EngineSource, FORMAT, Finding, Key,
+    Message, Order, PeakMemory, Profile, Sm, Stale, Step, Steps, Vendor, findings, predicted_peak_bytes,
 };
-use crate::graph::VerifyError;
+use crate::onnx::BundleModelError;
 use plan::Planned;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,6 +32,8 @@ pub struct EngineOptions {
     pub profiles_of: BTreeMap<String, Vec<Profile>>,
     /// Builds engines again that an earlier build has left and that still fit.
     pub force: bool,
+    /// Key of the user, who seals the engines and keeps no others of an earlier build; without one they are not sealed.
+    pub key: Option<Key>,
     /// Folder for the smallest part of a graph that cannot be built; `None` looks for none.
     pub reproducer: Option<PathBuf>,
     /// How long such a part is looked for.
@@ -49,6 +51,7 @@ impl EngineOptions {
             profiles: Vec::new(),
             profiles_of: BTreeMap::new(),
             force: false,
+            key: None,
             reproducer: None,
             reduce_for,
         }
@@ -106,17 +109,9 @@ pub enum EngineError {
         /// The vendor.
         vendor: Vendor,
     },
-    /// A graph of the bundle does not parse.
-    #[error("graph `{graph}`: {message}")]
-    Parse {
-        /// The graph.
-        graph: String,
-        /// The errors of its text.
-        message: String,
-    },
-    /// A graph of the bundle is not valid.
+    /// A graph has no ONNX model, or the stored one is another.
     #[error(transparent)]
-    Verify(#[from] VerifyError),
+    Model(#[from] BundleModelError),
     /// The vendor cannot build a graph.
     #[error(transparent)]
     Failed(#[from] Box<Failed>),
@@ -170,7 +165,9 @@ pub fn build_engines(
     let sms: Vec<String> = options.sms.iter().map(Sm::to_string).collect();
     let writer =
         PartWriter::create(bundle, &format!("{}/{}", Layout::engines(vendor.name()), sms.join("+")))?;
-    let earlier = EngineSet::open(writer.target()).ok().filter(|set| set.record.version == builder.version());
+    let is_own = |set: &EngineSet| options.key.as_ref().is_none_or(|key| set.is_sealed_by(key));
+    let is_current = |set: &EngineSet| set.record.version == builder.version();
+    let earlier = EngineSet::open(writer.target()).ok().filter(|set| is_current(set) && is_own(set));
     let mut session =
         Session { builder, options, writer: &writer, earlier: earlier.as_ref(), unsynced: None };
     let mut report = Collected::default();
@@ -185,7 +182,7 @@ pub fn build_engines(
         last.record(&mut report)?;
     }
     session.others(bundle, &names, &mut report)?;
-    let record = EngineRecord {
+    let mut record = EngineRecord {
         format: FORMAT,
         photonc: env!("CARGO_PKG_VERSION").to_owned(),
         vendor,
@@ -193,7 +190,9 @@ pub fn build_engines(
         sms: options.sms.clone(),
         precision: bundle.manifest().precision.clone(),
         graphs: report.graphs,
+        seal: None,
     };
+    record.seal = options.key.as_ref().and_then(|key| key.seal(&record));
     write_record(&writer, &record)?;
     let set = EngineSet { folder: writer.target().to_owned(), record };
     writer.publish()?;

@@ -3,10 +3,11 @@
 use super::EngineError;
 use crate::bundle::{Bundle, Manifest};
 use crate::engine::{EngineSource, Limits, Port, Profile, Use, Vendor, choose};
-use crate::export::target::Target;
-use crate::graph::{Graph, text};
+use crate::graph::Graph;
 use crate::ir::dim::Symbol;
 use crate::ir::op::Op;
+use crate::onnx;
+use crate::onnx::target::Target;
 use crate::passes::compile::Plan;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,9 +36,9 @@ pub(super) fn plan(
     name: &str,
     given: &[Profile],
 ) -> Result<Planned, EngineError> {
-    let graph = text::parse(&bundle.graph_text(name)?)
-        .map_err(|errors| EngineError::Parse { graph: name.to_owned(), message: errors.to_string() })?;
-    graph.verify()?;
+    let graph = bundle.parsed(name)?.clone();
+    // A vendor's parser reads the file: it has to be what photonc makes of the graph.
+    onnx::compare(bundle, target_of(vendor), name)?;
     let manifest = bundle.manifest();
     let inputs = ports(&graph);
     let usage = usage(manifest, name);

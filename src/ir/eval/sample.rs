@@ -55,12 +55,12 @@ fn largest(logits: &[f64], count: usize) -> Vec<usize> {
 /// The token among `kept` (largest first, not empty); `None` if an infinite largest logit leaves no distribution.
 fn choose(logits: &[f64], kept: &[usize], request: &Parameters, draw: f64) -> Option<usize> {
     let first = *kept.first()?;
-    if request.temperature == 0.0 {
-        return Some(first);
-    }
     let largest = logits[first];
     if !largest.is_finite() {
         return None;
+    }
+    if request.temperature == 0.0 {
+        return Some(first);
     }
     // Subtracting before dividing keeps a tiny temperature from overflowing.
     let shares: Vec<f64> =

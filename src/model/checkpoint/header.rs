@@ -10,8 +10,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 /// Bytes before the header: its length as a little-endian 64-bit number.
 const LENGTH_BYTES: u64 = 8;
-/// Longest header read, in bytes; the limit of the format's own implementation.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Longest header read, in bytes: that of 100 000 tensors, the most that a model may have.
+const MAX_HEADER_BYTES: u64 = 16 << 20;
 
 /// The tensors of one file.
 #[derive(Debug)]

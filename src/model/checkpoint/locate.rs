@@ -8,10 +8,12 @@ use std::path::{Component, Path, PathBuf};
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::CheckpointError;
+use super::{CheckpointError, recognise};
 
-/// Longest JSON file read, in bytes.
-const MAX_JSON_BYTES: u64 = 64 << 20;
+/// Longest configuration read, in bytes.
+pub(super) const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// Longest index read, in bytes.
+const MAX_INDEX_BYTES: u64 = 16 << 20;
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -33,12 +35,17 @@ pub(super) fn locate(path: &Path) -> Result<Located, CheckpointError> {
     let meta = std::fs::metadata(path).map_err(|error| CheckpointError::unreadable(path, &error))?;
     let mut notes = Vec::new();
     let (directory, weights) = if meta.is_dir() {
+        if let Some(what) = recognise::cache_root(path) {
+            return Err(CheckpointError::NotFound { path: path.to_owned(), what });
+        }
         (path.to_owned(), weights_in(path, &mut notes)?)
     } else {
         (parent(path), path.to_owned())
     };
     let config = directory.join("config.json");
-    if !config.is_file() {
+    if config.symlink_metadata().is_ok() {
+        is_file(&config)?;
+    } else {
         return Err(CheckpointError::NotFound {
             path: directory,
             what: "no config.json beside the weights".into(),
@@ -60,13 +67,15 @@ fn parent(path: &Path) -> PathBuf {
 
 fn weights_in(directory: &Path, notes: &mut Vec<String>) -> Result<PathBuf, CheckpointError> {
     let (single, index) = (directory.join(SINGLE), directory.join(INDEX));
-    if single.is_file() {
+    if single.symlink_metadata().is_ok() {
+        is_file(&single)?;
         if index.is_file() {
             notes.push(format!("{SINGLE} is read; {INDEX} beside it is ignored"));
         }
         return Ok(single);
     }
-    if index.is_file() {
+    if index.symlink_metadata().is_ok() {
+        is_file(&index)?;
         return Ok(index);
     }
     let mut found = Vec::new();
@@ -81,10 +90,11 @@ fn weights_in(directory: &Path, notes: &mut Vec<String>) -> Result<PathBuf, Chec
     found.sort_unstable();
     match found.as_slice() {
         [only] => Ok(only.clone()),
-        [] => Err(CheckpointError::NotFound {
-            path: directory.to_owned(),
-            what: format!("no {SINGLE}, {INDEX} or other *.safetensors file"),
-        }),
+        [] => {
+            let nothing = || format!("no {SINGLE}, {INDEX} or other *.safetensors file");
+            let what = recognise::foreign_folder(directory).unwrap_or_else(nothing);
+            Err(CheckpointError::NotFound { path: directory.to_owned(), what })
+        }
         several => {
             let names: Vec<String> = several
                 .iter()
@@ -98,16 +108,22 @@ fn weights_in(directory: &Path, notes: &mut Vec<String>) -> Result<PathBuf, Chec
     }
 }
 
-/// Reads a JSON file of bounded length.
-pub(super) fn read_json(path: &Path) -> Result<Value, CheckpointError> {
+/// Whether a part of a checkpoint can be read.
+fn is_file(path: &Path) -> Result<(), CheckpointError> {
+    let unreadable = |reason| CheckpointError::Unreadable { path: path.to_owned(), reason };
+    recognise::is_file_of_a_checkpoint(path).map_err(unreadable)
+}
+
+/// Reads a JSON file of at most `most_bytes` bytes.
+pub(super) fn read_json(path: &Path, most_bytes: u64) -> Result<Value, CheckpointError> {
     let bad = |reason: String| CheckpointError::Unreadable { path: path.to_owned(), reason };
     let file = File::open(path).map_err(|error| CheckpointError::unreadable(path, &error))?;
     let mut text = Vec::new();
-    file.take(MAX_JSON_BYTES + 1)
+    file.take(most_bytes + 1)
         .read_to_end(&mut text)
         .map_err(|error| CheckpointError::unreadable(path, &error))?;
-    if text.len() as u64 > MAX_JSON_BYTES {
-        return Err(bad(format!("longer than {MAX_JSON_BYTES} bytes")));
+    if text.len() as u64 > most_bytes {
+        return Err(bad(format!("longer than {most_bytes} bytes")));
     }
     serde_json::from_slice(&text).map_err(|error| bad(format!("not JSON: {error}")))
 }
@@ -116,7 +132,7 @@ fn read_index(
     directory: &Path,
     path: &Path,
 ) -> Result<(Vec<PathBuf>, IndexMap<String, usize>), CheckpointError> {
-    let json = read_json(path)?;
+    let json = read_json(path, MAX_INDEX_BYTES)?;
     let mut problems = Vec::new();
     let mut shards: IndexMap<String, PathBuf> = IndexMap::new();
     let mut tensors = IndexMap::new();

@@ -40,6 +40,9 @@ pub struct Mismatch {
     pub misshaped: Vec<String>,
 }
 
+/// Tensors of each kind of fault listed at most.
+const MAX_LISTED: usize = 50;
+
 impl Mismatch {
     fn count(&self) -> usize {
         self.missing.len() + self.unexpected.len() + self.misshaped.len()
@@ -57,8 +60,11 @@ impl fmt::Display for Mismatch {
         )?;
         let kinds = [("missing ", &self.missing), ("unexpected ", &self.unexpected), ("", &self.misshaped)];
         for (kind, lines) in kinds {
-            for line in lines {
+            for line in lines.iter().take(MAX_LISTED) {
                 write!(f, "\n  {kind}{line}")?;
+            }
+            if lines.len() > MAX_LISTED {
+                write!(f, "\n  {kind}and {} more", lines.len() - MAX_LISTED)?;
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ mod header;
 mod locate;
 mod matching;
 mod pieces;
+mod recognise;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,6 +17,7 @@ use indexmap::IndexMap;
 pub use finite::first_nonfinite;
 pub use matching::Mismatch;
 pub use pieces::{PIECE_BYTES, extend_f32, nonfinite};
+pub use recognise::{cache_root, is_file_of_a_checkpoint};
 
 use crate::ir::dtype::Dtype;
 use crate::model::config::ModelConfig;
@@ -94,6 +96,14 @@ pub enum CheckpointError {
         /// Why.
         reason: String,
     },
+    /// A file that a bundle carries cannot be carried.
+    #[error("{}: {reason}", path.display())]
+    NotCarried {
+        /// What stands there.
+        path: PathBuf,
+        /// What it is, and what to do.
+        reason: String,
+    },
     /// A directory lacks a part of a checkpoint.
     #[error("{}: {what}", path.display())]
     NotFound {
@@ -111,7 +121,7 @@ pub enum CheckpointError {
         reason: String,
     },
     /// A sharded index and its shards do not agree.
-    #[error("{}: the index and its shards do not agree{}", path.display(), problems.iter().map(|problem| format!("\n  {problem}")).collect::<String>())]
+    #[error("{}: the index and its shards do not agree{}", path.display(), listed(problems))]
     Index {
         /// The index file.
         path: PathBuf,
@@ -169,6 +179,16 @@ pub enum CheckpointError {
     },
 }
 
+/// The first problems of an index, one a line.
+fn listed(problems: &[String]) -> String {
+    const MOST: usize = 50;
+    let mut text: String = problems.iter().take(MOST).map(|problem| format!("\n  {problem}")).collect();
+    if problems.len() > MOST {
+        text.push_str(&format!("\n  and {} more", problems.len() - MOST));
+    }
+    text
+}
+
 impl CheckpointError {
     fn unreadable(path: &Path, error: &std::io::Error) -> Self {
         let reason = match error.kind() {
@@ -188,7 +208,7 @@ impl Checkpoint {
     /// shards, an unknown dialect, a contradictory configuration, or tensors that do not fit it: each kind as one report.
     pub fn open(path: &Path, choice: &DialectChoice) -> Result<Self, CheckpointError> {
         let located = locate::locate(path)?;
-        let json = locate::read_json(&located.config)?;
+        let json = locate::read_json(&located.config, locate::MAX_CONFIG_BYTES)?;
         let (files, stored) = read_headers(&located)?;
         let mut notes = located.notes;
         let dialect = dialect::choose(choice, &json, stored.keys().map(String::as_str))
@@ -242,11 +262,8 @@ fn read_headers(
 /// Opens a weights file and reads its header. A pipe or device is refused before it is opened: it could block for ever.
 fn open_file(path: &Path) -> Result<(WeightsFile, header::Header), CheckpointError> {
     let unreadable = |error: std::io::Error| CheckpointError::unreadable(path, &error);
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(CheckpointError::Unreadable {
-            path: path.to_owned(),
-            reason: "not a regular file".into(),
-        });
+    if let Err(reason) = is_file_of_a_checkpoint(path) {
+        return Err(CheckpointError::Unreadable { path: path.to_owned(), reason });
     }
     let handle = File::open(path).map_err(unreadable)?;
     let size_bytes = handle.metadata().map_err(unreadable)?.len();

@@ -6,12 +6,18 @@ mod read;
 mod rules;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::checkpoint::is_file_of_a_checkpoint;
 pub use read::{ConfigError, ParsedConfig};
 pub use rules::Dialect;
+
+/// Longest data file read, in bytes.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// The dialects that come with the compiler, in the order in which they are tried.
 const BUILT_IN: [(&str, &str); 2] = [
@@ -125,8 +131,14 @@ fn nth(mut dialects: Vec<Dialect>, at: usize) -> Dialect {
 /// The file cannot be read or does not describe a dialect; the message lists every fault.
 pub fn from_file(path: &Path) -> Result<Dialect, DialectError> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| DialectError::BadFile { file: file.clone(), reason: error.to_string() })?;
+    let bad = |reason: String| DialectError::BadFile { file: file.clone(), reason };
+    is_file_of_a_checkpoint(path).map_err(bad)?;
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));
+    read.map_err(|error| bad(error.to_string()))?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(bad(format!("longer than {MAX_FILE_BYTES} bytes")));
+    }
     Dialect::parse(&file, &text)
 }
 

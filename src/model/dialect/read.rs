@@ -12,6 +12,11 @@ use crate::model::config::{
 };
 use crate::model::validate::{self, Problem};
 
+/// Most levels of a model: a meta-context of 64 levels of two units each is longer than any text.
+const MAX_LEVELS: usize = 64;
+/// Problems, or keys that are not read, listed at most.
+const MAX_LISTED: usize = 50;
+
 /// A `config.json` that does not describe a model.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}: {} in the model configuration (dialect {dialect}){}", count(problems.len()), lines(problems))]
@@ -29,7 +34,11 @@ fn count(problems: usize) -> String {
 }
 
 fn lines(problems: &[Problem]) -> String {
-    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+    let mut text: String = problems.iter().take(MAX_LISTED).map(|problem| format!("\n  {problem}")).collect();
+    if problems.len() > MAX_LISTED {
+        text.push_str(&format!("\n  and {} more", problems.len() - MAX_LISTED));
+    }
+    text
 }
 
 /// A configuration read by a dialect.
@@ -87,11 +96,21 @@ impl Dialect {
         let mut unknown = Vec::new();
         unknown_keys("", json, used, &mut unknown);
         unknown.retain(|path| !self.unknown_keys.information.contains(path));
-        unknown
-            .iter()
-            .map(|path| format!("config.json: `{path}` is not read by dialect {} and was ignored", self.name))
-            .collect()
+        let ignored =
+            |what: &str| format!("config.json: {what} not read by dialect {} and was ignored", self.name);
+        let listed = unknown.iter().take(MAX_LISTED);
+        let mut notes: Vec<String> = listed.map(|path| ignored(&format!("`{}` is", cut(path)))).collect();
+        if unknown.len() > MAX_LISTED {
+            notes.push(ignored(&format!("a further number of {} keys is", unknown.len() - MAX_LISTED)));
+        }
+        notes
     }
+}
+
+/// As much of a key as a message needs.
+fn cut(key: &str) -> String {
+    const MOST: usize = 200;
+    if key.chars().count() <= MOST { key.to_owned() } else { key.chars().take(MOST).chain(['…']).collect() }
 }
 
 /// Whether a finding of `validate` only follows from one of the reader's: the same key, a missing object around it, or a
@@ -196,6 +215,10 @@ impl Reader<'_> {
             );
             return Vec::new();
         };
+        if items.len() > MAX_LEVELS {
+            self.problem(at, format!("found {} levels, at most {MAX_LEVELS} are supported", items.len()));
+            return Vec::new();
+        }
         let mut levels: Vec<LevelConfig> = Vec::new();
         for (index, json) in items.iter().enumerate() {
             let below = levels.last().map_or(embed_dim, |level| level.dim);

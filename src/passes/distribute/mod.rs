@@ -13,7 +13,7 @@ use crate::ir::op::Op;
 use crate::passes::straighten;
 use std::collections::HashSet;
 
-pub use certificate::{Certificate, CutValue, Declined, PathNode, Recurrence};
+pub use crate::program::{Certificate, CutValue, Declined, PathNode, Recurrence};
 
 /// The two graphs of a distributed step program and the proof that they are it.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ pub fn distribute(graph: &Graph, state: &str) -> Result<Distributed, NotDistribu
     let split = Split::new(graph, &dependence, coarse);
     let coarse_graph = split.coarse_graph()?;
     let expand = widen::widen(&split)?;
-    let certificate = Certificate::of(&split, &dependence, state);
+    let certificate = certificate::certificate(&split, &dependence, state);
     Ok(Distributed { coarse: coarse_graph, expand, certificate })
 }
 
@@ -97,7 +97,7 @@ fn prove(graph: &Graph, dependence: &Dependence, state: &str) -> Result<NodeId, 
     };
     let samples = graph.select(|op| matches!(op, Op::Sample { .. }));
     let path = graph.shortest_path(&samples, target).unwrap_or_default();
-    Err(Declined::with_path(graph, state, target, path))
+    Err(certificate::declined(graph, state, target, path))
 }
 
 /// A step program divided in two, before either part is built.

@@ -10,8 +10,8 @@ use super::plan::view::{Element, View, row_major};
 use super::plan::{PlanError, PlanOptions, Tuning};
 use super::weights::{InMemory, WeightBytes};
 use crate::bundle::Bundle;
+use crate::graph::Graph;
 use crate::graph::interp::WeightSource;
-use crate::graph::{Graph, text};
 use crate::ir::bytes::floats_of;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
@@ -67,8 +67,8 @@ impl Cuda {
         let mut graphs = IndexMap::new();
         for name in bundle.manifest().graphs.keys() {
             let error = |message: String| BackendError::Load { graph: name.clone(), message };
-            let text = bundle.graph_text(name).map_err(|source| error(source.to_string()))?;
-            graphs.insert(name.clone(), text::parse(&text).map_err(|source| error(source.to_string()))?);
+            let graph = bundle.parsed(name).map_err(|source| error(source.to_string()))?;
+            graphs.insert(name.clone(), graph.clone());
         }
         Self::with_weights_of(bundle, graphs, device, dtype)
     }

@@ -113,6 +113,8 @@ fn in_graph(
     session.advance(&mut results, state)?;
     let buffer = results.take("ids")?;
     let ids = session.download_ints(&buffer)?;
+    // A sequence without a distribution ends; what the graphs read of it until then must be an id.
+    let buffer = if ids.iter().any(|id| *id < 0) { upload(session, wanted, &ids)? } else { buffer };
     let logits = match wanted.logits {
         true => {
             let logits = results.take("logits")?;

@@ -5,7 +5,7 @@ use super::ExportError;
 use super::emit::Emitter;
 use super::mask::{Extent, Visible};
 use super::proto;
-use crate::export::rules::{HEAD_MULTIPLE, PAD_HEADS};
+use super::rules::{HEAD_MULTIPLE, PAD_HEADS};
 use crate::graph::NodeId;
 use crate::ir::attr::Mask;
 use crate::ir::dim::Dim;

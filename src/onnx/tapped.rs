@@ -1,8 +1,8 @@
 //! Values inside an exported model, for those who want to look at them. Owns which values of a graph its model computes as
 //! they are; refuses those that it has only in another form, or that two nodes share.
 
-use super::super::target::Target;
 use super::emit::Emitter;
+use super::target::Target;
 use super::{ExportError, Weights, proto};
 use crate::graph::{Graph, NodeId, Verified};
 use crate::ir::op::Op;

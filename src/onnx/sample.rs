@@ -55,7 +55,20 @@ impl Emitter<'_> {
         let uniforms_folded = self.reshape(&names[1], uniforms, &folded(1))?;
         let chosen = self.choose(&candidates, &uniforms_folded, [&names[2], &names[3], &names[4]])?;
         let token = self.node("GatherElements", &[&candidates.ids, &chosen], vec![proto::int("axis", 2)]);
-        self.reshape(&token, &folded(1), uniforms)
+        let token = self.reshape(&token, &folded(1), uniforms)?;
+        let (is_distribution, none) = (self.is_distribution(&names[0], &best), self.int(-1));
+        Ok(self.node("Where", &[&is_distribution, &token, &none], vec![]))
+    }
+
+    /// `bool [R, n]`: no logit is NaN, and the largest is finite. Runtimes differ in where they sort a NaN, but what is summed
+    /// here is at most 0 in a distribution, and otherwise NaN.
+    fn is_distribution(&mut self, logits: &str, best: &str) -> String {
+        let largest = self.slice(best, 2, 0, 1, false);
+        let below = self.node("Sub", &[logits, &largest], vec![]);
+        let axes = self.ints(&[2]);
+        let sum = self.node("ReduceSum", &[&below, &axes], vec![proto::int("keepdims", 0)]);
+        let zero = self.float(0.0);
+        self.node("LessOrEqual", &[&sum, &zero], vec![])
     }
 
     /// `i64 [B, Q, 1]`: the place of the chosen candidate.

@@ -13,24 +13,28 @@ mod joined;
 mod linear;
 mod lower;
 mod mask;
+mod of_bundle;
 mod proto;
 mod quantized;
 mod rope;
+pub mod rules;
 mod sample;
 mod scaled;
 mod shapes;
 mod split;
 mod stored;
 pub mod tapped;
+pub mod target;
 pub mod text;
 
-use super::rules::{self, Refused};
-use super::target::Target;
 use crate::graph::Verified;
 pub use check::{CheckError, Fault, check};
 use emit::Emitter;
 pub use joined::{JoinedWeights, joined_weights};
+pub use of_bundle::{BundleModelError, compare, describe, location, of_bundle};
 use prost::Message as _;
+use rules::Refused;
+use target::Target;
 use tract_onnx::pb::{GraphProto, ModelProto, OperatorSetIdProto};
 
 /// Opset of every exported model: the first with `RMSNormalization` and `RotaryEmbedding`.

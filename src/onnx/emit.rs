@@ -1,10 +1,10 @@
 //! The ONNX graph under construction. Owns names of nodes and values, initialisers (equal constants once), and the
 //! memory of values that several operations share.
 
-use super::super::rules;
-use super::super::target::Target;
 use super::proto;
+use super::rules;
 use super::scaled::scaled_by_tables;
+use super::target::Target;
 use super::{ExportError, Weights};
 use crate::graph::{NodeId, Verified};
 use crate::ir::attr::Real;

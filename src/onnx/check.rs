@@ -2,11 +2,11 @@
 //! declared type is the one that the operators yield, nothing is in it that the target's rules forbid. Owns no opinion
 //! on values: a parser that takes a model proves nothing about what it dropped, so this is checked before any parser.
 
-use super::super::rules::{self, Forbidden};
-use super::super::target::Target;
 use super::joined::joined_weights;
 use super::proto;
 use super::quantized::code_type;
+use super::rules::{self, Forbidden};
+use super::target::Target;
 use crate::graph::{Graph, NodeId, Verified};
 use crate::ir::op::Op;
 use prost::Message as _;

@@ -114,7 +114,7 @@ fn name(parts: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{adjacent, name};
-    use crate::export::onnx::WeightLocation;
+    use crate::onnx::WeightLocation;
 
     #[test]
     fn names_share_what_they_have_in_common() {

@@ -1,0 +1,166 @@
+//! Whether a manifest says what the files of its bundle say. Owns what is derived from graph texts and from the headers of
+//! weights files: ports, sizes, plans, certificates, where weights stand. Hashes tell damage; this tells a manifest that was
+//! never true.
+
+use super::error::BundleError;
+use super::folder::OpenFile;
+use super::manifest::{GraphRecord, Manifest, PortRecord, WeightRecord};
+use super::read::ParsedGraph;
+use super::stored::check_weight;
+use super::tensors::{self, Tensors};
+use crate::graph::Graph;
+use crate::ir::op::Op;
+use crate::ir::shape::Type;
+use crate::program::{ModelSizes, Plan, Signature, certificate, signature};
+use indexmap::IndexMap;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Compares the record of the graph `name` with the graph.
+///
+/// # Errors
+/// The graph is not valid, or has another name or other ports.
+pub(super) fn graph(path: &Path, name: &str, record: &GraphRecord, graph: &Graph) -> Result<(), BundleError> {
+    let differs = |message: String| BundleError::Differs {
+        path: path.to_owned(),
+        message: format!("graph `{name}`: {message}"),
+    };
+    if graph.name() != name {
+        return Err(differs(format!("its text is that of graph `{}`", graph.name())));
+    }
+    let verified = graph.verify().map_err(|error| differs(error.to_string()))?;
+    let derived = GraphRecord::new(verified, record.text.clone());
+    for (what, found, expected) in
+        [("input", &record.inputs, &derived.inputs), ("output", &record.outputs, &derived.outputs)]
+    {
+        if let Some(at) = (0..found.len().max(expected.len())).find(|at| found.get(*at) != expected.get(*at))
+        {
+            let [found, expected] =
+                [found, expected].map(|ports| ports.get(at).map_or("none".to_owned(), shown));
+            return Err(differs(format!("{what} {at} is {found}, its text has {expected}")));
+        }
+    }
+    Ok(())
+}
+
+fn shown(port: &PortRecord) -> String {
+    format!("`{}` {}[{}] ({})", port.name, port.dtype, port.shape.join(", "), port.meaning)
+}
+
+/// Compares sizes, plans and weights of the manifest with its graphs.
+///
+/// # Errors
+/// The first that differs.
+pub(super) fn manifest(
+    path: &Path,
+    manifest: &Manifest,
+    graphs: &IndexMap<String, ParsedGraph>,
+) -> Result<(), BundleError> {
+    let differs = |message: String| BundleError::Differs { path: path.to_owned(), message };
+    let signatures: IndexMap<&str, Signature> =
+        graphs.iter().map(|(name, parsed)| (name.as_str(), signature(&parsed.graph))).collect();
+    let sizes = ModelSizes::of(signatures.iter().map(|(name, signature)| (*name, signature)));
+    let sizes = sizes.map_err(differs)?;
+    let model = &manifest.model;
+    for (what, found, derived) in [
+        ("vocab_size", model.vocab_size, sizes.vocab_size),
+        ("meta_tokens", model.meta_tokens, sizes.meta_tokens),
+    ] {
+        if found == 0 || derived.is_some_and(|derived| derived != found) {
+            let derived = derived.map_or("a positive number".to_owned(), |derived| derived.to_string());
+            return Err(differs(format!("`{what}` is {found}, its graphs have {derived}")));
+        }
+    }
+    if model.max_tokens < model.meta_tokens {
+        let (found, least) = (model.max_tokens, model.meta_tokens);
+        return Err(differs(format!("`max_tokens` is {found}, a meta-context alone has {least}")));
+    }
+    for (protocol, plan) in &manifest.protocols {
+        let wrong = |message: String| differs(format!("protocol `{protocol}`: {message}"));
+        plan.check(*protocol, |name| signatures.get(name)).map_err(wrong)?;
+        if let Plan::Distributed { coarse, expand, certificate: found, .. } = plan {
+            let parsed = |name: &str| graphs.get(name).map(|parsed| &parsed.graph);
+            let derived = match (parsed(coarse), parsed(expand)) {
+                (Some(coarse), Some(expand)) => certificate(coarse, expand, &found.state),
+                _ => return Err(wrong("a graph of its certificate is missing".to_owned())),
+            };
+            if *found != derived || derived.tainted_coarse_nodes > 0 {
+                return Err(wrong("its certificate is not that of its graphs".to_owned()));
+            }
+        }
+    }
+    graphs.values().try_for_each(|parsed| read_weights(&parsed.graph, manifest)).map_err(differs)
+}
+
+/// Whether every weight that a graph reads is stored as the graph reads it.
+fn read_weights(graph: &Graph, manifest: &Manifest) -> Result<(), String> {
+    let stored = |name: &str, record: Option<&WeightRecord>, ty: &Type| {
+        let scope = graph.name();
+        let Some(record) = record else {
+            return Err(format!("graph `{scope}` reads the weight `{name}`, which is not stored"));
+        };
+        match ty.shape.as_const() {
+            Some(shape) if shape == record.shape => Ok(()),
+            _ => Err(format!("weight `{name}` has the shape {:?}, graph `{scope}` reads {ty}", record.shape)),
+        }
+    };
+    for id in graph.nodes() {
+        match graph.op(id) {
+            Op::Weight { name, ty } => stored(name, manifest.weights.get(&**name), ty)?,
+            Op::QuantizedWeight { name, ty, scheme } => {
+                let record = manifest.quantized.get(&scheme.key(name));
+                stored(name, record.map(|record| &record.codes), ty)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Compares where weights stand with the headers of the weights files.
+///
+/// # Errors
+/// A file that is no safetensors file, or a weight that is not where the manifest says.
+pub(super) fn weights(
+    path: &Path,
+    manifest: &Manifest,
+    files: &BTreeMap<String, OpenFile>,
+) -> Result<(), BundleError> {
+    let mut headers: BTreeMap<&str, Tensors> = BTreeMap::new();
+    for file in manifest.weight_files.keys() {
+        let open = files.get(file).expect("invariant: every file of the manifest is open");
+        headers.insert(file, tensors::read(open)?);
+    }
+    let wrong = |message: String| BundleError::Differs { path: path.to_owned(), message };
+    let compare = |name: &str, record: &WeightRecord, is_float: bool| {
+        let found = headers.get(record.file.as_str()).and_then(|tensors| tensors.get(&record.tensor));
+        let Some(found) = found else {
+            let WeightRecord { tensor, file, .. } = record;
+            return Err(wrong(format!(
+                "weight `{name}`: no tensor `{tensor}` in `{file}` of the weights files"
+            )));
+        };
+        if (found.offset_bytes, found.length_bytes) != (record.offset_bytes, record.length_bytes) {
+            return Err(wrong(format!(
+                "weight `{name}`: {} bytes at {}, `{}` has it in {} bytes at {}",
+                record.length_bytes, record.offset_bytes, record.file, found.length_bytes, found.offset_bytes
+            )));
+        }
+        if is_float && (found.shape != record.shape || !found.dtype.eq_ignore_ascii_case(&record.dtype)) {
+            return Err(wrong(format!(
+                "weight `{name}`: {}{:?}, `{}` has {}{:?}",
+                record.dtype, record.shape, record.file, found.dtype, found.shape
+            )));
+        }
+        Ok(())
+    };
+    for (name, record) in &manifest.weights {
+        check_weight(name, record).map_err(wrong)?;
+        compare(name, record, true)?;
+    }
+    for (name, record) in &manifest.quantized {
+        compare(name, &record.codes, false)?;
+        compare(name, &record.scales, false)?;
+    }
+    Ok(())
+}

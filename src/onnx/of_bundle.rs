@@ -1,0 +1,87 @@
+//! ONNX models of an opened bundle, made from its graphs. Owns that a runtime runs what the graph text says: a model file of
+//! this version is compared with what the graph exports, byte for byte, and never trusted in its place.
+
+use super::target::Target;
+use super::{ExportError, WeightLocation, export, to_bytes};
+use crate::bundle::{Bundle, BundleError, FileRecord, Layout};
+use crate::graph::VerifyError;
+use crate::program::{Plan, Protocol};
+
+/// Why a graph of a bundle has no ONNX model.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleModelError {
+    /// The bundle lacks the graph, or its model is not that of the graph.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The graph is not valid.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// The graph has no ONNX form for the target.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+}
+
+/// The ONNX model of a graph of a bundle, made from its text. Where the bundle has a model for the target that was written by
+/// this version of photonc, it is compared.
+///
+/// # Errors
+/// No such graph, a target that refuses it, or a stored model that is another one.
+pub fn of_bundle(bundle: &Bundle, target: Target, graph: &str) -> Result<Vec<u8>, BundleModelError> {
+    let model = made(bundle, target, graph)?;
+    let manifest = bundle.manifest();
+    let stored = manifest.onnx.get(target.name()).and_then(|graphs| graphs.get(graph));
+    if let Some(record) = stored.filter(|_| manifest.photonc == env!("CARGO_PKG_VERSION")) {
+        same(bundle, graph, record, &model)?;
+    }
+    Ok(model)
+}
+
+/// Compares the stored ONNX model of a graph with what its text exports: for those who hand the file to a library that reads
+/// it by path.
+///
+/// # Errors
+/// No such model, or another one: that of another version of photonc too, where it wrote the graph otherwise.
+pub fn compare(bundle: &Bundle, target: Target, graph: &str) -> Result<(), BundleModelError> {
+    let record = bundle.onnx_record(target.name(), graph)?;
+    same(bundle, graph, record, &made(bundle, target, graph)?)
+}
+
+fn made(bundle: &Bundle, target: Target, graph: &str) -> Result<Vec<u8>, BundleModelError> {
+    let verified = bundle.parsed(graph)?.verify()?;
+    let doc = describe(graph, &bundle.manifest().protocols);
+    Ok(to_bytes(&export(verified, target, &doc, &|weight| location(bundle, weight))?))
+}
+
+fn same(bundle: &Bundle, graph: &str, record: &FileRecord, model: &[u8]) -> Result<(), BundleModelError> {
+    if bundle.read(record)? == model {
+        return Ok(());
+    }
+    let writer = &bundle.manifest().photonc;
+    Err(BundleModelError::Bundle(BundleError::Differs {
+        path: bundle.root().join(&record.file),
+        message: format!(
+            "is not the ONNX model of graph `{graph}` as its text has it (photonc {writer} wrote it)"
+        ),
+    }))
+}
+
+/// Where a weight of a bundle stands, as ONNX models of the bundle name it.
+#[must_use]
+pub fn location(bundle: &Bundle, name: &str) -> Option<WeightLocation> {
+    bundle.manifest().stored(name).map(|at| WeightLocation {
+        file: Layout::beside_onnx(&at.file),
+        offset_bytes: at.offset_bytes,
+        length_bytes: at.length_bytes,
+    })
+}
+
+/// One sentence on what a graph is for, for people who meet the ONNX file alone.
+#[must_use]
+pub fn describe<'p>(name: &str, plans: impl IntoIterator<Item = (&'p Protocol, &'p Plan)>) -> String {
+    let uses = plans.into_iter().filter(|(_, plan)| plan.parts().iter().any(|(_, graph)| *graph == name));
+    let uses: Vec<&str> = uses.map(|(protocol, _)| protocol.name()).collect();
+    match uses.is_empty() {
+        true => format!("PHOTON graph `{name}`"),
+        false => format!("PHOTON graph `{name}` of {}", uses.join(" and ")),
+    }
+}
