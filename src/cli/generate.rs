@@ -107,7 +107,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let bundle = Bundle::open(&args.bundle)?;
     let form = args.print.unwrap_or(if args.prompts.are_text() { Form::Text } else { Form::Ids });
     let needs_text = args.prompts.are_text() || args.ends.need_text() || form == Form::Text;
-    let language = Language::of(&bundle, needs_text, reporter)?;
+    let language = Language::of(&bundle, needs_text, reporter)?.with_chat(args.chat.options()?);
     let request = args.request(&bundle, &language, reporter)?;
     let printer = Printer { form, tokenizer: language.tokenizer().cloned(), stops: args.ends.stops()? };
     if args.backend.shares_out(request.prompts.len()) && !request.needs_host() {

@@ -4,10 +4,11 @@
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
 use crate::text::TextError;
-use crate::text::chat::{ChatTemplate, Message};
+use crate::text::chat::{ChatOptions, ChatTemplate, Message};
 use crate::text::defaults::GenerationDefaults;
 use crate::text::tokenizer::{Encoded, Tokenizer};
-use std::sync::Arc;
+use serde_json::Value;
+use std::sync::{Arc, OnceLock};
 
 /// The tokenizer of a bundle and what its checkpoint says of generation.
 #[derive(Debug)]
@@ -16,6 +17,9 @@ pub struct Language {
     tokenizer: Option<Arc<Tokenizer>>,
     /// What generation_config.json asks for.
     pub defaults: GenerationDefaults,
+    /// Read where the first conversation needs it.
+    template: OnceLock<ChatTemplate>,
+    chat: ChatOptions,
 }
 
 impl Language {
@@ -37,7 +41,19 @@ impl Language {
             ));
         }
         let defaults = GenerationDefaults::of_bundle(bundle, tokenizer.as_ref())?;
-        Ok(Language { bundle: bundle.clone(), tokenizer: tokenizer.map(Arc::new), defaults })
+        Ok(Language {
+            bundle: bundle.clone(),
+            tokenizer: tokenizer.map(Arc::new),
+            defaults,
+            template: OnceLock::new(),
+            chat: ChatOptions::default(),
+        })
+    }
+
+    /// With what the user gives chat templates beside messages.
+    #[must_use]
+    pub fn with_chat(self, chat: ChatOptions) -> Self {
+        Language { chat, ..self }
     }
 
     /// The tokenizer, if there is one.
@@ -60,9 +76,17 @@ impl Language {
         Ok(self.needed()?.encode(text, true)?)
     }
 
-    /// The tokens of a conversation, by the model's chat template.
-    pub fn encode_chat(&self, messages: &[Message]) -> Result<Encoded, Failure> {
-        let text = ChatTemplate::needed(&self.bundle)?.render(messages)?;
+    /// The tokens of a conversation, by the model's chat template; with `tools` of its own in place of the user's.
+    pub fn encode_chat(&self, messages: &[Message], tools: Option<&Value>) -> Result<Encoded, Failure> {
+        let template = match self.template.get() {
+            Some(template) => template,
+            None => {
+                let read = ChatTemplate::needed(&self.bundle)?;
+                self.template.get_or_init(|| read)
+            }
+        };
+        let own = tools.map(|tools| ChatOptions { tools: tools.clone(), ..self.chat.clone() });
+        let text = template.render(messages, own.as_ref().unwrap_or(&self.chat))?;
         // The template writes every mark itself.
         Ok(self.needed()?.encode(&text, false)?)
     }
@@ -77,7 +101,7 @@ impl From<TextError> for Failure {
                 Failure::input("the bundle cannot be used", &error)
                     .help("mend the file in the checkpoint and export again")
             }
-            TextError::Encode { .. } | TextError::Refused { .. } => {
+            TextError::Encode { .. } | TextError::Refused { .. } | TextError::NoDate { .. } => {
                 Failure::input("the prompt cannot be used", &error)
             }
             TextError::Decode { .. } => {

@@ -42,6 +42,14 @@ pub enum TextError {
         /// The library's reason.
         message: String,
     },
+    /// The chat template asks for a date, and there is no clock.
+    #[error("{}: {message}, and there is no clock; give it with --date 2026-01-31 (or 2026-01-31T23:59:59)", .path.display())]
+    NoDate {
+        /// The file with the template.
+        path: PathBuf,
+        /// What it asks for.
+        message: String,
+    },
     /// The chat template refuses the messages.
     #[error("{}: the chat template refuses the messages: {message}", .path.display())]
     Refused {

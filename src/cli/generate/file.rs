@@ -35,6 +35,8 @@ struct Line {
     id: Option<Value>,
     prompt: Option<String>,
     messages: Option<Vec<Message>>,
+    /// The tools of a conversation, in place of those of the command line.
+    tools: Option<Value>,
     prompt_ids: Option<Vec<i64>>,
     max_new_tokens: Option<usize>,
     seed: Option<u64>,
@@ -119,7 +121,7 @@ impl Job<'_> {
             let line: Line = serde_json::from_str(line).map_err(|error| failed(&error))?;
             let tokens = match (&line.prompt, &line.messages, &line.prompt_ids) {
                 (Some(text), None, None) => self.chat.tokens(text, self.language)?,
-                (None, Some(messages), None) => self.language.encode_chat(messages)?.ids,
+                (None, Some(messages), None) => self.language.encode_chat(messages, line.tools.as_ref())?.ids,
                 (None, None, Some(ids)) => ids.clone(),
                 _ => return Err(failed(&"expected one of prompt, messages and prompt_ids")),
             };
