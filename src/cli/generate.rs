@@ -171,19 +171,20 @@ impl Args {
 
     fn request(&self, bundle: &Bundle, language: &Language, reporter: &Reporter) -> Result<Request, Failure> {
         let prompts = self.prompts.read(&self.chat, language)?;
+        let defaults = language.defaults(self.sampling.wanted(&self.ends))?;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let room = bundle.manifest().model.max_tokens.saturating_sub(longest);
         Ok(Request {
             prompts,
             samples: self.samples,
-            max_new_tokens: self.sampling.max_new_tokens(&self.ends, &language.defaults, room),
+            max_new_tokens: self.sampling.max_new_tokens(&self.ends, &defaults, room),
             protocol: self.run.protocol(bundle),
-            sampling: self.sampling.told(language, reporter),
-            penalties: self.sampling.penalties(&language.defaults),
+            sampling: self.sampling.told(&defaults, reporter),
+            penalties: self.sampling.penalties(&defaults),
             given: None,
             run_ahead: self.run.run_ahead,
-            stop: self.ends.stop_ids(),
-            eos: self.ends.eos(language),
+            stop: self.ends.stop_ids(bundle.manifest().model.vocab_size)?,
+            eos: defaults.eos,
             watch: self.ends.watch(language)?,
             keep: Keep::default(),
             profile: reporter.json(),

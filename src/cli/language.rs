@@ -5,7 +5,7 @@ use super::{Failure, Reporter};
 use crate::bundle::Bundle;
 use crate::text::TextError;
 use crate::text::chat::{ChatOptions, ChatTemplate, Message};
-use crate::text::defaults::GenerationDefaults;
+use crate::text::defaults::{GenerationDefaults, Wanted};
 use crate::text::tokenizer::{Encoded, Tokenizer};
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
@@ -15,8 +15,6 @@ use std::sync::{Arc, OnceLock};
 pub struct Language {
     bundle: Bundle,
     tokenizer: Option<Arc<Tokenizer>>,
-    /// What generation_config.json asks for.
-    pub defaults: GenerationDefaults,
     /// Read where the first conversation needs it.
     template: OnceLock<ChatTemplate>,
     chat: ChatOptions,
@@ -40,14 +38,17 @@ impl Language {
                 "tokenizer.json has {tokens} tokens and the model {ids}: is it this model's?"
             ));
         }
-        let defaults = GenerationDefaults::of_bundle(bundle, tokenizer.as_ref())?;
         Ok(Language {
             bundle: bundle.clone(),
             tokenizer: tokenizer.map(Arc::new),
-            defaults,
             template: OnceLock::new(),
             chat: ChatOptions::default(),
         })
+    }
+
+    /// What the checkpoint says of generation, as far as it is wanted.
+    pub fn defaults(&self, wanted: Wanted) -> Result<GenerationDefaults, Failure> {
+        Ok(GenerationDefaults::of_bundle(&self.bundle, self.tokenizer.as_deref(), wanted)?)
     }
 
     /// With what the user gives chat templates beside messages.

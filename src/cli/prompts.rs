@@ -3,6 +3,7 @@
 
 use super::Failure;
 use super::language::Language;
+use crate::json;
 use crate::text::Date;
 use crate::text::chat::{ChatOptions, Message};
 use std::io::Read as _;
@@ -83,13 +84,15 @@ impl PromptArgs {
 impl ChatArgs {
     /// What chat templates are given beside messages.
     pub fn options(&self) -> Result<ChatOptions, Failure> {
-        let Some(file) = &self.tools else { return Ok(ChatOptions { date: self.date, ..Default::default() }) };
+        let Some(file) = &self.tools else {
+            return Ok(ChatOptions { date: self.date, ..Default::default() });
+        };
         let failed = |cause: &dyn std::fmt::Display| {
             Failure::input("the tools cannot be read", &format_args!("{}: {cause}", file.display()))
                 .help("name a file with a JSON list of tools, each an object")
         };
         let tools: serde_json::Value =
-            serde_json::from_str(&text_file(file)?).map_err(|error| failed(&error))?;
+            json::parse(text_file(file)?.as_bytes()).map_err(|error| failed(&error))?;
         match tools.as_array() {
             Some(list) if list.iter().all(serde_json::Value::is_object) => {
                 Ok(ChatOptions { tools, date: self.date })
@@ -142,7 +145,9 @@ pub fn lines(file: &Path) -> Result<Vec<Vec<i64>>, Failure> {
     };
     let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
     let mut prompts = Vec::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (number, line) in
+        json::unmarked(&text).lines().enumerate().filter(|(_, line)| !line.trim().is_empty())
+    {
         let parsed = ids(line.trim()).map_err(|cause| failed(format!("line {}: {cause}", number + 1)))?;
         prompts.push(parsed.0);
     }

@@ -106,7 +106,7 @@ impl ChatTemplate {
                     let message = format!("the chat template does not parse: {message}");
                     TextError::File { path, message }
                 }
-                Kind::Runtime => TextError::Refused { path, message },
+                Kind::Runtime | Kind::Limit => TextError::Refused { path, message },
                 Kind::NoDate => TextError::NoDate { path, message },
             }
         })
@@ -175,15 +175,18 @@ mod tests {
     #[test]
     fn messages_keep_their_keys_and_tools_are_none() {
         let said: Vec<Message> =
-            serde_json::from_value(json!([{"content": null, "role": "user", "b": 1.5, "a": true}])).expect("reads");
-        let render = |source: &str, options: &ChatOptions| template(source).render(&said, options).expect("renders");
+            serde_json::from_value(json!([{"content": null, "role": "user", "b": 1.5, "a": true}]))
+                .expect("reads");
+        let render =
+            |source: &str, options: &ChatOptions| template(source).render(&said, options).expect("renders");
         let none = ChatOptions::default();
         assert_eq!(
             render("{{ messages[0]|tojson }} {{ messages[0] }} {{ tools }} {{ documents is none }}", &none),
             "{\"content\": null, \"role\": \"user\", \"b\": 1.5, \"a\": true} \
              {'content': None, 'role': 'user', 'b': 1.5, 'a': True} None True"
         );
-        let options = ChatOptions { tools: json!([{"name": "f"}]), date: Some("2026-02-01".parse().expect("a date")) };
+        let options =
+            ChatOptions { tools: json!([{"name": "f"}]), date: Some("2026-02-01".parse().expect("a date")) };
         assert_eq!(render("{{ tools[0].name }} {{ strftime_now('%d %b %Y') }}", &options), "f 01 Feb 2026");
         assert!(serde_json::from_value::<Message>(json!({"content": "x"})).is_err(), "no role");
     }

@@ -31,14 +31,18 @@ pub enum TextError {
         message: String,
     },
     /// The tokenizer fails on a text.
-    #[error("the tokenizer cannot encode the text: {message}")]
+    #[error("{}: cannot encode the text: {message}", .path.display())]
     Encode {
+        /// The tokenizer's file.
+        path: PathBuf,
         /// The library's reason.
         message: String,
     },
     /// The tokenizer fails on ids.
-    #[error("the tokenizer cannot decode the tokens: {message}")]
+    #[error("{}: cannot decode the tokens: {message}", .path.display())]
     Decode {
+        /// The tokenizer's file.
+        path: PathBuf,
         /// The library's reason.
         message: String,
     },

@@ -7,6 +7,8 @@ pub mod defaults;
 mod error;
 mod files;
 mod jinja;
+mod oniguruma;
+mod preflight;
 pub mod speech;
 pub mod stream;
 pub mod tokenizer;

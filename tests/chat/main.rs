@@ -128,9 +128,12 @@ fn templates_of_published_models_render_as_in_python() {
     let mut cases = Vec::new();
     for path in &paths {
         let template = std::fs::read_to_string(path).unwrap();
-        for (messages, tools) in
-            [(conversation(), Value::Null), (conversation(), tools()), (simple(), Value::Null), (simple(), tools())]
-        {
+        for (messages, tools) in [
+            (conversation(), Value::Null),
+            (conversation(), tools()),
+            (simple(), Value::Null),
+            (simple(), tools()),
+        ] {
             let windows = template.replace('\n', "\r\n");
             cases.push(Case { template: template.clone(), messages: messages.clone(), tools: tools.clone() });
             cases.push(Case { template: windows, messages, tools });

@@ -7,6 +7,7 @@ use crate::bundle::{Blake3, Bundle};
 use crate::cli::language::Language;
 use crate::cli::prompts::{ChatArgs, text_file};
 use crate::cli::{Failure, Reporter};
+use crate::json::unmarked;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::generator::Generator;
 use crate::runtime::prompt::Prompt;
@@ -109,7 +110,7 @@ impl Job<'_> {
 
     fn entries(&self, file: &Path) -> Result<Vec<Entry>, Failure> {
         let text = text_file(file)?;
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let lines = unmarked(&text).lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let common = self.common_key()?;
         lines.enumerate().map(|(index, (number, line))| {
             let failed = |cause: &dyn std::fmt::Display| {

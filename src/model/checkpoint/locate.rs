@@ -109,7 +109,7 @@ pub(super) fn read_json(path: &Path) -> Result<Value, CheckpointError> {
     if text.len() as u64 > MAX_JSON_BYTES {
         return Err(bad(format!("longer than {MAX_JSON_BYTES} bytes")));
     }
-    serde_json::from_slice(&text).map_err(|error| bad(format!("not JSON: {error}")))
+    crate::json::parse(&text).map_err(|error| bad(format!("not JSON: {error}")))
 }
 
 fn read_index(

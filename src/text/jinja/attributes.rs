@@ -7,10 +7,45 @@ use super::{ops, walking};
 use std::rc::Rc;
 
 const STR: &[&str] = &[
-    "capitalize", "center", "count", "endswith", "find", "format", "index", "isalnum", "isalpha", "isascii",
-    "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "join", "ljust", "lower",
-    "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition",
-    "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper", "zfill",
+    "capitalize",
+    "center",
+    "count",
+    "endswith",
+    "find",
+    "format",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "islower",
+    "isnumeric",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "upper",
+    "zfill",
 ];
 
 const DICT: &[&str] = &["copy", "get", "items", "keys", "values"];
@@ -19,8 +54,35 @@ const SEQUENCE: &[&str] = &["count", "index"];
 
 /// Attributes that Python's values have and these do not.
 const MISSING: &[(&str, &[&str])] = &[
-    ("str", &["casefold", "encode", "expandtabs", "format_map", "isidentifier", "isprintable", "maketrans", "translate"]),
-    ("int", &["as_integer_ratio", "bit_count", "bit_length", "conjugate", "denominator", "from_bytes", "imag", "numerator", "real", "to_bytes", "is_integer"]),
+    (
+        "str",
+        &[
+            "casefold",
+            "encode",
+            "expandtabs",
+            "format_map",
+            "isidentifier",
+            "isprintable",
+            "maketrans",
+            "translate",
+        ],
+    ),
+    (
+        "int",
+        &[
+            "as_integer_ratio",
+            "bit_count",
+            "bit_length",
+            "conjugate",
+            "denominator",
+            "from_bytes",
+            "imag",
+            "numerator",
+            "real",
+            "to_bytes",
+            "is_integer",
+        ],
+    ),
     ("float", &["as_integer_ratio", "conjugate", "fromhex", "hex", "imag", "real"]),
     ("dict", &["fromkeys"]),
     ("range", &["start", "stop", "step"]),
@@ -33,7 +95,17 @@ const MISSING: &[(&str, &[&str])] = &[
 
 /// Methods that change a value: the sandbox of transformers has none of them.
 const CHANGING: &[&str] = &[
-    "append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse", "setdefault", "sort", "update",
+    "append",
+    "clear",
+    "extend",
+    "insert",
+    "pop",
+    "popitem",
+    "remove",
+    "reverse",
+    "setdefault",
+    "sort",
+    "update",
 ];
 
 /// `value.name`; `None` where it has no such attribute.
@@ -121,7 +193,10 @@ pub fn get(value: &Value, name: &str, namespaces: &[Attributes]) -> Outcome<Valu
         _ => {}
     }
     if is_hidden(value, name) {
-        return Ok(Value::undefined(format!("access to attribute '{name}' of '{}' object is unsafe", value.kind())));
+        return Ok(Value::undefined(format!(
+            "access to attribute '{name}' of '{}' object is unsafe",
+            value.kind()
+        )));
     }
     if let Some(found) = attribute(value, name)? {
         return Ok(found);
@@ -146,10 +221,10 @@ pub fn item(value: &Value, key: &Value, namespaces: &[Attributes]) -> Outcome<Va
         let what = key.as_int().map_or_else(|| key.kind().to_owned(), |at| at.to_string());
         return Ok(nothing(value, &what));
     };
-    if !is_hidden(value, name) {
-        if let Some(found) = attribute(value, name)? {
-            return Ok(found);
-        }
+    if !is_hidden(value, name)
+        && let Some(found) = attribute(value, name)?
+    {
+        return Ok(found);
     }
     Ok(nothing(value, name))
 }
@@ -181,14 +256,12 @@ pub fn slice(value: &Value, bounds: &[Value; 3]) -> Outcome<Value> {
         Value::None => Ok(None),
         other => match other.as_int() {
             Some(bound) => Ok(Some(bound)),
-            // Python's TypeError, which Jinja2 takes for a part that is not there.
-            None => Err(()),
+            None => fail("slice indices must be integers or None"),
         },
     };
-    let [Ok(start), Ok(stop), Ok(step)] = bounds.each_ref().map(bound) else {
-        return Ok(nothing(value, "slice"));
-    };
-    Ok(walking::slice(value, [start, stop, step])?.unwrap_or_else(|| nothing(value, "slice")))
+    let [start, stop, step] = bounds.each_ref().map(bound);
+    let found = walking::slice(value, [start?, stop?, step?])?;
+    found.map_or_else(|| fail(format!("'{}' object is not subscriptable", value.kind())), Ok)
 }
 
 /// `sequence.index(item)` and `sequence.count(item)`.

@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing is made whose size was not asked for first.
 
-use super::error::{Fault, Outcome};
+use super::error::{Outcome, exceeds};
 use std::cell::Cell;
 
 /// Evaluations and copies of [`BYTES_PER_STEP`] bytes: far more than any template needs, few enough to end in a second or
@@ -49,7 +49,7 @@ pub fn steps(count: usize) -> Outcome<()> {
         meter.steps.set(taken);
         // A long conversation takes more.
         if taken > MAX_STEPS + meter.input.get() as u64 / 8 {
-            return Err(Fault::new("too many steps: the template may never end"));
+            return exceeds("too many steps: the template may never end");
         }
         Ok(())
     })
@@ -64,7 +64,7 @@ pub fn bytes(count: usize) -> Outcome<()> {
 pub fn text_fits(bytes: usize) -> Outcome<()> {
     let limit = METER.with(|meter| MAX_TEXT_BYTES.saturating_add(meter.input.get().saturating_mul(3)));
     if bytes > limit {
-        return Err(Fault::new(format!("a text of {bytes} bytes, more than the {limit} that are allowed")));
+        return exceeds(format!("a text of {bytes} bytes, more than the {limit} that are allowed"));
     }
     Ok(())
 }
@@ -73,7 +73,7 @@ pub fn text_fits(bytes: usize) -> Outcome<()> {
 pub fn items_fit(count: usize) -> Outcome<()> {
     let limit = METER.with(|meter| MAX_ITEMS.saturating_add(meter.input.get() / 8));
     if count > limit {
-        return Err(Fault::new(format!("a list of {count} elements, more than the {limit} that are allowed")));
+        return exceeds(format!("a list of {count} elements, more than the {limit} that are allowed"));
     }
     Ok(())
 }
@@ -88,7 +88,7 @@ impl Held {
         METER.with(|meter| {
             let live = meter.live.get().saturating_add(bytes);
             if live > MAX_LIVE_BYTES.saturating_add(meter.input.get().saturating_mul(20)) {
-                return Err(Fault::new("too much memory: the template's values are too large together"));
+                return exceeds("too much memory: the template's values are too large together");
             }
             meter.live.set(live);
             Ok(Held(bytes))

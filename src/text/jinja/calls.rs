@@ -114,7 +114,11 @@ impl Interpreter {
                 if items.is_empty() {
                     return fail("at least one item has to be provided");
                 }
-                Ok(Value::Cycler(Rc::new(Walk { items: walking::shared(items)?, at: Cell::new(0) })))
+                Ok(Value::Cycler(Rc::new(Walk {
+                    items: walking::shared(items)?,
+                    at: Cell::new(0),
+                    fault: None,
+                })))
             }
             "joiner" => {
                 let [separator] = given.take(name, ["sep"])?;
@@ -211,7 +215,9 @@ fn range(given: Given) -> Outcome<Value> {
         return fail("range: a bound is too large");
     }
     if super::value::range_length(&range) > MAX_RANGE {
-        return fail(format!("Range too big. The sandbox blocks ranges larger than MAX_RANGE ({MAX_RANGE})."));
+        return fail(format!(
+            "Range too big. The sandbox blocks ranges larger than MAX_RANGE ({MAX_RANGE})."
+        ));
     }
     Ok(Value::Range(Rc::new(range)))
 }

@@ -21,8 +21,27 @@ const COMPARISONS: [(&[&str], Compare); 7] = [
 ];
 
 const OTHERS: [&str; 21] = [
-    "boolean", "callable", "defined", "divisibleby", "escaped", "even", "false", "filter", "float", "integer",
-    "iterable", "lower", "mapping", "none", "number", "odd", "sameas", "sequence", "string", "test", "true",
+    "boolean",
+    "callable",
+    "defined",
+    "divisibleby",
+    "escaped",
+    "even",
+    "false",
+    "filter",
+    "float",
+    "integer",
+    "iterable",
+    "lower",
+    "mapping",
+    "none",
+    "number",
+    "odd",
+    "sameas",
+    "sequence",
+    "string",
+    "test",
+    "true",
 ];
 
 impl Interpreter {
@@ -31,7 +50,8 @@ impl Interpreter {
         budget::steps(1)?;
         let comparison = COMPARISONS.iter().find(|(names, _)| names.contains(&name));
         if let Some((_, how)) = comparison {
-            let [other] = given.unnamed(name)?.try_into().or_else(|_| fail(format!("`{name}` takes one value")))?;
+            let [other] =
+                given.unnamed(name)?.try_into().or_else(|_| fail(format!("`{name}` takes one value")))?;
             return ops::compare(*how, value, &other);
         }
         let mut given = given.unnamed(name)?.into_iter();
@@ -42,14 +62,22 @@ impl Interpreter {
         }
         let whole = || match value {
             Value::Undefined(why) => fail(why.to_string()),
-            other => integer(other, name),
+            other => other
+                .as_int()
+                .map_or_else(|| fail(format!("`{name}` of a {} is not supported", other.kind())), Ok),
         };
         Ok(match name {
             "boolean" => matches!(value, Value::Bool(_)),
-            "callable" => matches!(
-                value,
-                Value::Macro(_) | Value::Method(..) | Value::Function(_) | Value::Joiner(..) | Value::Loop(_)
-            ) || matches!(value, Value::Undefined(_)),
+            "callable" => {
+                matches!(
+                    value,
+                    Value::Macro(_)
+                        | Value::Method(..)
+                        | Value::Function(_)
+                        | Value::Joiner(..)
+                        | Value::Loop(_)
+                ) || matches!(value, Value::Undefined(_))
+            }
             "defined" => !matches!(value, Value::Undefined(_)),
             "undefined" => matches!(value, Value::Undefined(_)),
             "divisibleby" => {
@@ -70,7 +98,15 @@ impl Interpreter {
                 use Value::{Dict, Iter, List, Loop, Range, Str, Tuple, Undefined, View};
                 matches!(
                     value,
-                    Undefined(_) | Str(_) | List(_) | Tuple(_) | Dict(_) | View(..) | Range(_) | Iter(_) | Loop(_)
+                    Undefined(_)
+                        | Str(_)
+                        | List(_)
+                        | Tuple(_)
+                        | Dict(_)
+                        | View(..)
+                        | Range(_)
+                        | Iter(_)
+                        | Loop(_)
                 )
             }
             "sequence" => {
@@ -80,10 +116,15 @@ impl Interpreter {
             "lower" | "upper" => strings::has_case(&printing::to_str(value)?, name == "upper")?,
             "sameas" => same(value, &argument.unwrap_or(Value::None))?,
             "escaped" => false,
+            "filter" | "test" if value.as_str().is_none() => {
+                value.key()?;
+                false
+            }
             "filter" => is_filter(string(value, name)?),
             "test" => {
                 let name = string(value, name)?;
-                OTHERS.contains(&name) || ["undefined", "upper"].contains(&name)
+                OTHERS.contains(&name)
+                    || ["undefined", "upper"].contains(&name)
                     || COMPARISONS.iter().any(|(names, _)| names.contains(&name))
             }
             _ => return fail(format!("no test named '{name}'")),

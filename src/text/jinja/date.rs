@@ -4,7 +4,17 @@ use super::error::{Fault, Kind, Outcome, fail};
 
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 
@@ -102,7 +112,9 @@ impl Date {
         let month_name = MONTHS[month as usize - 1];
         let [hour, minute, second] = match (self.time, code) {
             (Some(time), _) => time,
-            (None, 'H' | 'I' | 'M' | 'S' | 'p' | 'c' | 'X' | 'T' | 'R' | 'f') => return Err(no_date("a time", code)),
+            (None, 'H' | 'I' | 'M' | 'S' | 'p' | 'c' | 'X' | 'T' | 'R' | 'f') => {
+                return Err(no_date("a time", code));
+            }
             (None, _) => [0; 3],
         };
         let clock = format!("{hour:02}:{minute:02}:{second:02}");

@@ -9,6 +9,8 @@ pub enum Kind {
     Syntax,
     /// It fails while it renders, as it would in Python, or asks for what is not supported.
     Runtime,
+    /// It would take more time or memory than it may.
+    Limit,
     /// It calls for a date, and none was given.
     NoDate,
 }
@@ -52,6 +54,11 @@ impl fmt::Display for Fault {
         }
         f.write_str(&self.message)
     }
+}
+
+/// A refusal of what would take too much.
+pub fn exceeds<T>(message: impl Into<String>) -> Outcome<T> {
+    Err(Fault { kind: Kind::Limit, ..Fault::new(message) })
 }
 
 /// Whatever is formatted, as an error.

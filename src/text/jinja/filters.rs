@@ -41,12 +41,15 @@ impl Interpreter {
             "round" => round(&value, given),
             "string" => Value::text(printing::to_str(&value)?),
             "tojson" => to_json(&value, given),
-            "safe" => fail("`safe` is supported only at the end of an output"),
+            "safe" => fail("`safe` other than at the end of an output is not supported"),
             "e" | "escape" | "forceescape" | "striptags" | "urlize" | "xmlattr" | "urlencode" | "pprint"
             | "random" | "filesizeformat" | "wordwrap" | "groupby" => {
                 fail(format!("the filter `{name}` is not supported in chat templates"))
             }
             _ if TEXT.contains(&name) => {
+                if ["indent", "truncate"].contains(&name) && value.as_str().is_none() {
+                    return fail(format!("the filter `{name}` of a {} is not supported", value.kind()));
+                }
                 let text = printing::to_str(&value)?;
                 of_text(name, &text, given)
             }
@@ -57,16 +60,65 @@ impl Interpreter {
 
 /// Filters that take whatever it is as a text.
 const TEXT: [&str; 11] = [
-    "capitalize", "center", "format", "indent", "lower", "replace", "title", "trim", "truncate", "upper", "wordcount",
+    "capitalize",
+    "center",
+    "format",
+    "indent",
+    "lower",
+    "replace",
+    "title",
+    "trim",
+    "truncate",
+    "upper",
+    "wordcount",
 ];
 
 /// Names of all filters, for the test `filter`.
 pub fn is_filter(name: &str) -> bool {
     const OTHER: &[&str] = &[
-        "abs", "attr", "batch", "count", "d", "default", "dictsort", "e", "escape", "filesizeformat", "first", "float",
-        "forceescape", "groupby", "int", "items", "join", "last", "length", "list", "map", "max", "min", "pprint",
-        "random", "reject", "rejectattr", "reverse", "round", "safe", "select", "selectattr", "slice", "sort",
-        "string", "striptags", "sum", "tojson", "unique", "urlencode", "urlize", "wordwrap", "xmlattr",
+        "abs",
+        "attr",
+        "batch",
+        "count",
+        "d",
+        "default",
+        "dictsort",
+        "e",
+        "escape",
+        "filesizeformat",
+        "first",
+        "float",
+        "forceescape",
+        "groupby",
+        "int",
+        "items",
+        "join",
+        "last",
+        "length",
+        "list",
+        "map",
+        "max",
+        "min",
+        "pprint",
+        "random",
+        "reject",
+        "rejectattr",
+        "reverse",
+        "round",
+        "safe",
+        "select",
+        "selectattr",
+        "slice",
+        "sort",
+        "string",
+        "striptags",
+        "sum",
+        "tojson",
+        "unique",
+        "urlencode",
+        "urlize",
+        "wordwrap",
+        "xmlattr",
     ];
     TEXT.contains(&name) || OTHER.contains(&name)
 }
@@ -201,7 +253,8 @@ fn truncate(text: &str, given: Given) -> Outcome<Value> {
     }
     let byte = text.char_indices().nth(kept as usize).map_or(text.len(), |(byte, _)| byte);
     let cut = &text[..byte];
-    let whole = if kill.is_some_and(|kill| kill.is_true()) { cut } else { cut.rsplit_once(' ').map_or(cut, |c| c.0) };
+    let whole =
+        if kill.is_some_and(|kill| kill.is_true()) { cut } else { cut.rsplit_once(' ').map_or(cut, |c| c.0) };
     Value::text(format!("{whole}{end}"))
 }
 
@@ -255,7 +308,8 @@ fn to_int(value: &Value, given: Given) -> Outcome<Value> {
 fn round(value: &Value, given: Given) -> Outcome<Value> {
     let [precision, method] = given.take("round", ["precision", "method"])?;
     let precision = precision.map_or(Ok(0), |precision| integer(&precision, "round"))?;
-    let method = method.map_or_else(|| Ok("common".to_owned()), |m| string(&m, "round").map(str::to_owned))?;
+    let method =
+        method.map_or_else(|| Ok("common".to_owned()), |m| string(&m, "round").map(str::to_owned))?;
     if !(0..=300).contains(&precision) {
         return fail("round: a precision below 0 or above 300 is not supported");
     }
@@ -271,7 +325,9 @@ fn round(value: &Value, given: Given) -> Outcome<Value> {
         "ceil" | "floor" => {
             let scale = 10_f64.powi(digits as i32);
             let scaled = number * scale;
-            Ok(Value::Float(if method == "ceil" { scaled.ceil() } else { scaled.floor() } / scale))
+            // An integer in Python, which has no negative zero.
+            let whole = if method == "ceil" { scaled.ceil() } else { scaled.floor() } + 0.0;
+            Ok(Value::Float(whole / scale))
         }
         _ => fail("round: the method must be common, ceil or floor"),
     }

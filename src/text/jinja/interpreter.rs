@@ -4,7 +4,7 @@ use super::ast::{Applied, Expr, ExprKind, For, Macro, Stmt, Target};
 use super::attributes::Attributes;
 use super::budget::{self, Buffer};
 use super::date::Date;
-use super::error::{Outcome, fail};
+use super::error::{Outcome, exceeds, fail};
 use super::printing;
 use super::value::{Closure, Loop, Scope, Value};
 use super::walking;
@@ -45,7 +45,14 @@ impl Interpreter {
         for (name, value) in variables {
             scope.set(&name, value);
         }
-        Interpreter { namespaces: Vec::new(), date, scope, out: Buffer::default(), depth: 0, circular: Vec::new() }
+        Interpreter {
+            namespaces: Vec::new(),
+            date,
+            scope,
+            out: Buffer::default(),
+            depth: 0,
+            circular: Vec::new(),
+        }
     }
 
     /// What a template writes.
@@ -62,7 +69,7 @@ impl Interpreter {
     pub(super) fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
         budget::steps(1)?;
         if self.depth >= MAX_DEPTH {
-            return fail("calls or expressions are nested too deeply: the template may never end");
+            return exceeds("calls or expressions are nested too deeply: the template may never end");
         }
         self.depth += 1;
         let outcome = run(self);

@@ -39,7 +39,7 @@ impl Style {
                 }
                 if self.sorted {
                     if dict.entries.values().any(|(key, _)| key.as_str().is_none()) {
-                        return fail("tojson: keys that are not all strings cannot be sorted");
+                        return fail("tojson: a sort of keys that are not all strings is not supported");
                     }
                     budget::steps(entries.len() * 4)?;
                     entries.sort_by(|a, b| a.0.cmp(&b.0));

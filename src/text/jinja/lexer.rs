@@ -43,8 +43,8 @@ pub struct Token {
 
 /// Longest first.
 const OPERATORS: [&str; 26] = [
-    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=",
-    ".", ":", "|", ",", ";",
+    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<",
+    "=", ".", ":", "|", ",", ";",
 ];
 
 struct Lexer<'s> {
@@ -60,8 +60,7 @@ struct Lexer<'s> {
 pub fn tokens(source: &str) -> Outcome<Vec<Token>> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let source = source.strip_suffix('\n').unwrap_or(&source);
-    let mut lexer =
-        Lexer { source, at: 0, counted: (0, 1), line_starting: true, tokens: Vec::new() };
+    let mut lexer = Lexer { source, at: 0, counted: (0, 1), line_starting: true, tokens: Vec::new() };
     while lexer.at < source.len() {
         lexer.root()?;
     }
@@ -273,10 +272,8 @@ impl<'s> Lexer<'s> {
             "(" => open.push(')'),
             "[" => open.push(']'),
             "{" => open.push('}'),
-            ")" | "]" | "}" => {
-                if open.pop() != operator.chars().next() {
-                    return self.fault(format!("unexpected `{operator}`"));
-                }
+            ")" | "]" | "}" if open.pop() != operator.chars().next() => {
+                return self.fault(format!("unexpected `{operator}`"));
             }
             _ => {}
         }

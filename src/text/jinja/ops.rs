@@ -12,8 +12,10 @@ pub fn binary(how: Binary, left: &Value, right: &Value) -> Outcome<Value> {
     if let (Value::Str(format), Binary::Mod) = (left, how) {
         return Value::text(percent::format(&format.text, right)?);
     }
-    if let (Value::Undefined(why), _) | (_, Value::Undefined(why)) = (left, right) {
-        return fail(why.to_string());
+    match (left, right) {
+        (Value::View(..), _) | (_, Value::View(..)) => return unsupported(how, left, right),
+        (Value::Undefined(why), _) | (_, Value::Undefined(why)) => return fail(why.to_string()),
+        _ => {}
     }
     if let (Some(a), Some(b)) = (left.as_int(), right.as_int()) {
         return integers(how, a, b);
@@ -46,6 +48,9 @@ fn unsupported<T>(how: Binary, left: &Value, right: &Value) -> Outcome<T> {
         Binary::Mod => "%",
         Binary::Pow => "**",
     };
+    if matches!(left, Value::View(..)) || matches!(right, Value::View(..)) {
+        return fail(format!("`{sign}` of views of dictionaries is not supported"));
+    }
     fail(format!("unsupported operand types for {sign}: '{}' and '{}'", left.kind(), right.kind()))
 }
 
@@ -138,8 +143,11 @@ fn floats(how: Binary, a: f64, b: f64) -> Outcome<Value> {
         }
         Binary::Pow => {
             let power = a.powf(b);
-            if (a == 0.0 && b < 0.0) || (a < 0.0 && b.fract() != 0.0) || (power.is_infinite() && a.is_finite()) {
-                return fail("a power that is no finite real number");
+            if (a == 0.0 && b < 0.0)
+                || (a < 0.0 && b.fract() != 0.0)
+                || (power.is_infinite() && a.is_finite())
+            {
+                return fail("a power that is no finite real number is not supported");
             }
             power
         }
@@ -254,6 +262,9 @@ pub fn order(left: &Value, right: &Value) -> Outcome<Option<Ordering>> {
         return Ok(a.partial_cmp(&b));
     }
     match (left, right) {
+        (Value::View(..), _) | (_, Value::View(..)) => {
+            fail("a comparison of views of dictionaries is not supported")
+        }
         (Value::Undefined(why), _) | (_, Value::Undefined(why)) => fail(why.to_string()),
         (Value::Str(a), Value::Str(b)) => {
             budget::bytes(a.text.len().min(b.text.len()))?;
@@ -297,7 +308,7 @@ pub fn contains(container: &Value, item: &Value) -> Outcome<bool> {
             _ => Ok(false),
         },
         Value::Iter(walk) => {
-            while let Some(next) = walking::next(walk) {
+            while let Some(next) = walking::next(walk)? {
                 if equal(&next, item)? {
                     return Ok(true);
                 }

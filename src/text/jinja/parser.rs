@@ -316,6 +316,9 @@ impl Parser {
                 self.expect_op(",")?;
             }
             let name = self.expect_name()?;
+            if parameters.iter().any(|(before, _)| *before == name) {
+                return self.fault(format!("two parameters `{name}`"));
+            }
             let default = if self.takes_op("=") {
                 Some(self.expression()?)
             } else if parameters.last().is_some_and(|(_, default)| default.is_some()) {

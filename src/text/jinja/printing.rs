@@ -55,7 +55,7 @@ pub fn push_repr(value: &Value, out: &mut Buffer) -> Outcome<()> {
             [start, stop, step] => out.push(&format!("range({start}, {stop}, {step})")),
         },
         Value::Macro(closure) => out.push(&format!("<Macro '{}'>", closure.code.name)),
-        other => fail(format!("a {} has no text that means anything", other.kind())),
+        other => fail(format!("a text of the type {} is not supported: it means nothing", other.kind())),
     }
 }
 

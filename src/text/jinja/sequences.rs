@@ -13,11 +13,11 @@ impl Interpreter {
     pub fn sequence_filter(&mut self, name: &str, value: &Value, given: &Given) -> Outcome<Option<Value>> {
         let given = || Given { positional: given.positional.clone(), keywords: given.keywords.clone() };
         let found = match name {
-            "batch" | "slice" => portions(value, name, given())?,
+            "batch" | "slice" => Value::walk(|lists| portions(value, name, given(), lists))?,
             "dictsort" => dictsort(value, given())?,
             "first" => {
                 let first = match value {
-                    Value::Iter(walk) => walking::next(walk),
+                    Value::Iter(walk) => walking::next(walk)?,
                     other => walking::items(other)?.first().cloned(),
                 };
                 first.unwrap_or_else(|| Value::undefined("No first item, sequence was empty."))
@@ -29,23 +29,27 @@ impl Interpreter {
                     last.unwrap_or_else(|| Value::undefined("No last item, sequence was empty."))
                 }
             },
-            "items" => match value {
-                Value::Undefined(_) => Value::walk(Vec::new())?,
+            "items" => Value::walk(|pairs| match value {
+                Value::Undefined(_) => Ok(()),
                 Value::Dict(dict) => {
-                    let pairs = dict.entries.values().map(|(k, v)| Value::tuple(vec![k.clone(), v.clone()]));
-                    Value::walk(pairs.collect::<Outcome<_>>()?)?
+                    for (key, value) in dict.entries.values() {
+                        pairs.push(Value::tuple(vec![key.clone(), value.clone()])?);
+                    }
+                    Ok(())
                 }
-                _ => return fail("Can only get item pairs from a mapping."),
-            },
+                _ => fail("Can only get item pairs from a mapping."),
+            })?,
             "join" => self.join(value, given())?,
             "list" => Value::list(walking::items(value)?.into_owned())?,
-            "map" => self.map(value, given())?,
+            "map" => Value::walk(|mapped| self.map(value, given(), mapped))?,
             "max" | "min" => self.extreme(value, name, given())?,
             "reverse" => reverse(value)?,
-            "select" | "reject" | "selectattr" | "rejectattr" => self.select(value, name, given())?,
+            "select" | "reject" | "selectattr" | "rejectattr" => {
+                Value::walk(|selected| self.select(value, name, given(), selected))?
+            }
             "sort" => self.sort(value, given())?,
             "sum" => self.sum(value, given())?,
-            "unique" => self.unique(value, given())?,
+            "unique" => Value::walk(|kept| self.unique(value, given(), kept))?,
             _ => return Ok(None),
         };
         Ok(Some(found))
@@ -87,8 +91,10 @@ impl Interpreter {
         Value::text(out.into_string())
     }
 
-    fn map(&mut self, value: &Value, mut given: Given) -> Outcome<Value> {
-        let mut mapped = Vec::new();
+    fn map(&mut self, value: &Value, mut given: Given, mapped: &mut Vec<Value>) -> Outcome<()> {
+        if !value.is_true() {
+            return Ok(());
+        }
         if given.positional.is_empty() {
             let [attribute, default] = given.take("map", ["attribute", "default"])?;
             let attribute = needed(attribute, "map", "attribute")?;
@@ -101,7 +107,7 @@ impl Interpreter {
                     _ => part,
                 });
             }
-            return Value::walk(mapped);
+            return Ok(());
         }
         let name = given.positional.remove(0);
         let name = string(&name, "map")?;
@@ -110,10 +116,19 @@ impl Interpreter {
             let given = Given { positional: given.positional.clone(), keywords: given.keywords.clone() };
             mapped.push(self.filter(name, item.clone(), given)?);
         }
-        Value::walk(mapped)
+        Ok(())
     }
 
-    fn select(&mut self, value: &Value, how: &str, mut given: Given) -> Outcome<Value> {
+    fn select(
+        &mut self,
+        value: &Value,
+        how: &str,
+        mut given: Given,
+        selected: &mut Vec<Value>,
+    ) -> Outcome<()> {
+        if !value.is_true() {
+            return Ok(());
+        }
         let attribute = if how.ends_with("attr") {
             if given.positional.is_empty() {
                 return fail(format!("{how} is missing the attribute"));
@@ -124,7 +139,6 @@ impl Interpreter {
         };
         let wanted = how.starts_with("select");
         let test = if given.positional.is_empty() { None } else { Some(given.positional.remove(0)) };
-        let mut selected = Vec::new();
         for item in walking::items(value)?.iter() {
             budget::steps(1)?;
             let tested = match &attribute {
@@ -133,7 +147,8 @@ impl Interpreter {
             };
             let holds = match &test {
                 Some(name) => {
-                    let given = Given { positional: given.positional.clone(), keywords: given.keywords.clone() };
+                    let given =
+                        Given { positional: given.positional.clone(), keywords: given.keywords.clone() };
                     self.test(string(name, how)?, &tested, given)?
                 }
                 None => tested.is_true(),
@@ -142,7 +157,7 @@ impl Interpreter {
                 selected.push(item.clone());
             }
         }
-        Value::walk(selected)
+        Ok(())
     }
 
     /// What an element is compared by: parts of it, and small letters where the case does not count.
@@ -166,7 +181,7 @@ impl Interpreter {
         for item in walking::items(value)?.iter() {
             keyed.push((self.sort_key(item, &attribute, cased)?, item.clone()));
         }
-        sort_by_keys(&mut keyed, reverse)?;
+        sort_by_keys(&mut keyed, reverse, order_keys)?;
         Value::list(keyed.into_iter().map(|(_, item)| item).collect())
     }
 
@@ -178,11 +193,13 @@ impl Interpreter {
         for item in walking::items(value)?.iter() {
             let key = match &attribute {
                 // Here a comma is part of the name.
-                Some(path) => vec![if cased { self.part(item, path)? } else { small(self.part(item, path)?)? }],
+                Some(path) => {
+                    vec![if cased { self.part(item, path)? } else { small(self.part(item, path)?)? }]
+                }
                 None => self.sort_key(item, &None, cased)?,
             };
             let better = match &best {
-                Some((than, _)) => order_keys(&key, than)? == Some(wanted),
+                Some((than, _)) => ops::order(&key[0], &than[0])? == Some(wanted),
                 None => true,
             };
             if better {
@@ -203,18 +220,19 @@ impl Interpreter {
         for item in walking::items(value)?.iter() {
             let part = attribute.as_ref().map_or(Ok(item.clone()), |attribute| self.part(item, attribute))?;
             if matches!((&sum, &part), (Value::Float(_), _) | (_, Value::Float(_))) {
-                return fail("a sum of floats is not supported: its rounding differs between versions of Python");
+                return fail(
+                    "a sum of floats is not supported: its rounding differs between versions of Python",
+                );
             }
             sum = ops::binary(super::ast::Binary::Add, &sum, &part)?;
         }
         Ok(sum)
     }
 
-    fn unique(&mut self, value: &Value, given: Given) -> Outcome<Value> {
+    fn unique(&mut self, value: &Value, given: Given, kept: &mut Vec<Value>) -> Outcome<()> {
         let [cased, attribute] = given.take("unique", ["case_sensitive", "attribute"])?;
         let cased = cased.is_some_and(|cased| cased.is_true());
         let mut seen = std::collections::HashSet::new();
-        let mut kept = Vec::new();
         for item in walking::items(value)?.iter() {
             let part = match &attribute {
                 None | Some(Value::None) => item.clone(),
@@ -225,7 +243,7 @@ impl Interpreter {
                 kept.push(item.clone());
             }
         }
-        Value::walk(kept)
+        Ok(())
     }
 }
 
@@ -246,13 +264,17 @@ fn order_keys(a: &[Value], b: &[Value]) -> Outcome<Option<Ordering>> {
 }
 
 /// Stable, as Python's; reversed, equal elements keep their order.
-fn sort_by_keys(keyed: &mut [(Vec<Value>, Value)], reverse: bool) -> Outcome<()> {
+fn sort_by_keys(
+    keyed: &mut [(Vec<Value>, Value)],
+    reverse: bool,
+    order: fn(&[Value], &[Value]) -> Outcome<Option<Ordering>>,
+) -> Outcome<()> {
     let mut fault: Option<Fault> = None;
     let mut compare = |a: &[Value], b: &[Value]| {
         if fault.is_some() {
             return Ordering::Equal;
         }
-        match order_keys(a, b) {
+        match order(a, b) {
             Ok(Some(order)) => order,
             Ok(None) => {
                 fault = Some(Fault::new("a sort of numbers that are none (nan) is not supported"));
@@ -287,7 +309,7 @@ fn dictsort(value: &Value, given: Given) -> Outcome<Value> {
         let by = if cased { by } else { small(by)? };
         keyed.push((vec![by], Value::tuple(vec![key.clone(), value.clone()])?));
     }
-    sort_by_keys(&mut keyed, is_true(reverse))?;
+    sort_by_keys(&mut keyed, is_true(reverse), |a, b| ops::order(&a[0], &b[0]))?;
     Value::list(keyed.into_iter().map(|(_, item)| item).collect())
 }
 
@@ -302,13 +324,16 @@ fn reverse(value: &Value) -> Outcome<Value> {
         other => {
             let mut items = walking::items(other)?.into_owned();
             items.reverse();
-            Value::walk(items)
+            Value::walk(|reversed| {
+                *reversed = items;
+                Ok(())
+            })
         }
     }
 }
 
 /// `batch` and `slice`
-fn portions(value: &Value, how: &str, given: Given) -> Outcome<Value> {
+fn portions(value: &Value, how: &str, given: Given, made: &mut Vec<Value>) -> Outcome<()> {
     let names = if how == "batch" { ["linecount", "fill_with"] } else { ["slices", "fill_with"] };
     let [count, fill] = given.take(how, names)?;
     let fill = fill.filter(|fill| !matches!(fill, Value::None));
@@ -338,5 +363,8 @@ fn portions(value: &Value, how: &str, given: Given) -> Outcome<Value> {
         }
     }
     budget::steps(lists.len())?;
-    Value::walk(lists.into_iter().map(Value::list).collect::<Outcome<_>>()?)
+    for list in lists {
+        made.push(Value::list(list)?);
+    }
+    Ok(())
 }

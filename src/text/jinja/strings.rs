@@ -155,13 +155,7 @@ pub fn stripped<'t>(text: &'t str, characters: Option<&Value>, left: bool, right
     Ok(if right { text.trim_end_matches(goes) } else { text })
 }
 
-fn ends(
-    text: &str,
-    name: &str,
-    parts: &Value,
-    start: Option<Value>,
-    stop: Option<Value>,
-) -> Outcome<Value> {
+fn ends(text: &str, name: &str, parts: &Value, start: Option<Value>, stop: Option<Value>) -> Outcome<Value> {
     let Some((_, text)) = cutting::window(text, name, start, stop)? else { return Ok(Value::Bool(false)) };
     let is = |part: &str| if name == "startswith" { text.starts_with(part) } else { text.ends_with(part) };
     let one = match parts {

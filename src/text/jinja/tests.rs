@@ -91,9 +91,11 @@ fn depth_is_bounded_in_templates_and_values() {
         let fault = render(&template, &Map::new(), None).expect_err(&template[..30]);
         assert_eq!(fault.kind, Kind::Syntax, "{}: {fault}", &template[..30]);
     }
-    let growing = "{% set ns = namespace(x=[]) %}{% for i in range(9000) %}{% set ns.x = [ns.x] %}{% endfor %}";
+    let growing =
+        "{% set ns = namespace(x=[]) %}{% for i in range(9000) %}{% set ns.x = [ns.x] %}{% endfor %}";
     assert!(refusal(growing).contains("nested"));
-    let growing = "{% set ns = namespace(x={}) %}{% for i in range(9000) %}{% set ns.x = {'a': ns.x} %}{% endfor %}";
+    let growing =
+        "{% set ns = namespace(x={}) %}{% for i in range(9000) %}{% set ns.x = {'a': ns.x} %}{% endfor %}";
     assert!(refusal(growing).contains("nested"));
 }
 
@@ -125,8 +127,9 @@ fn what_is_not_supported_is_refused_and_not_guessed() {
 /// A long conversation is no attack.
 #[test]
 fn large_inputs_render() {
-    let messages: Vec<Value> =
-        (0..2000).map(|at| json!({"role": "user", "content": "words ".repeat(500) + &at.to_string()})).collect();
+    let messages: Vec<Value> = (0..2000)
+        .map(|at| json!({"role": "user", "content": "words ".repeat(500) + &at.to_string()}))
+        .collect();
     let template = "{% set ns = namespace(all='') %}{% for m in messages %}{{ m.role + ': ' + m.content|trim }}\n\
                     {% endfor %}";
     let rendered = with(template, &json!({"messages": messages})).expect("renders");

@@ -3,7 +3,7 @@
 
 use super::ast::{For, Macro};
 use super::budget::{self, Held};
-use super::error::{Fault, Outcome};
+use super::error::{Fault, Kind, Outcome, exceeds};
 use indexmap::IndexMap;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -106,6 +106,8 @@ pub struct Walk {
     pub items: Rc<Items>,
     /// The next one.
     pub at: Cell<usize>,
+    /// What Python would fail with behind the last of them.
+    pub fault: Option<Fault>,
 }
 
 /// The state of a loop.
@@ -185,9 +187,14 @@ impl Value {
         Ok(Value::Tuple(Rc::new(Items::new(items)?)))
     }
 
-    /// A generator of `items`.
-    pub fn walk(items: Vec<Value>) -> Outcome<Value> {
-        Ok(Value::Iter(Rc::new(Walk { items: Rc::new(Items::new(items)?), at: Cell::new(0) })))
+    /// A generator of what `make` adds: where that fails, a walk fails once it comes there, as in Python.
+    pub fn walk(make: impl FnOnce(&mut Vec<Value>) -> Outcome<()>) -> Outcome<Value> {
+        let mut items = Vec::new();
+        let fault = match make(&mut items) {
+            Err(fault) if fault.kind != Kind::Runtime => return Err(fault),
+            made => made.err(),
+        };
+        Ok(Value::Iter(Rc::new(Walk { items: Rc::new(Items::new(items)?), at: Cell::new(0), fault })))
     }
 
     /// A dictionary; of equal keys the first stands, with the last value.
@@ -254,7 +261,10 @@ impl Value {
                 budget::steps(items.items.len())?;
                 Ok(Key::Tuple(items.items.iter().map(Value::key).collect::<Outcome<_>>()?))
             }
-            other => Err(Fault::new(format!("unhashable type: '{}'", other.kind()))),
+            Value::List(_) | Value::Dict(_) | Value::View(..) => {
+                Err(Fault::new(format!("unhashable type: '{}'", self.kind())))
+            }
+            other => Err(Fault::new(format!("a key of the type {} is not supported", other.kind()))),
         }
     }
 
@@ -348,7 +358,7 @@ impl Items {
 
 fn nests(depth: usize) -> Outcome<()> {
     if depth > MAX_NESTING {
-        return Err(Fault::new(format!("values nested more than {MAX_NESTING} levels deep")));
+        return exceeds(format!("values nested more than {MAX_NESTING} levels deep"));
     }
     Ok(())
 }

@@ -7,10 +7,14 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 /// The next element of a generator, if it has one.
-pub fn next(walk: &Rc<Walk>) -> Option<Value> {
+pub fn next(walk: &Rc<Walk>) -> Outcome<Option<Value>> {
     let value = walk.items.items.get(walk.at.get()).cloned();
-    walk.at.set(walk.at.get() + usize::from(value.is_some()));
-    value
+    match (&value, &walk.fault) {
+        (None, Some(fault)) => return Err(fault.clone()),
+        (None, None) => {}
+        (Some(_), _) => walk.at.set(walk.at.get() + 1),
+    }
+    Ok(value)
 }
 
 /// What a walk over `value` meets. A generator is empty afterwards.
@@ -38,6 +42,7 @@ pub fn items(value: &Value) -> Outcome<Cow<'_, [Value]>> {
             let rest = walk.items.items.get(walk.at.get()..).unwrap_or_default().to_vec();
             walk.at.set(walk.items.items.len());
             budget::steps(rest.len())?;
+            walk.fault.clone().map_or(Ok(()), Err)?;
             Ok(rest.into())
         }
         Value::Loop(_) => fail("a walk over `loop` is not supported"),
