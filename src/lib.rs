@@ -42,6 +42,7 @@ pub mod export;
 pub mod graph;
 pub mod inspect;
 pub mod ir;
+mod json;
 pub mod model;
 pub mod onnx;
 pub mod passes;

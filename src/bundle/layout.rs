@@ -8,7 +8,8 @@ impl Layout {
     /// The manifest.
     pub const MANIFEST: &'static str = "photon.json";
     /// Files of a checkpoint that are carried unchanged where it has them.
-    pub const CARRIED: [&'static str; 5] = [
+    pub const CARRIED: [&'static str; 6] = [
+        "config.json",
         "tokenizer.json",
         "tokenizer_config.json",
         "special_tokens_map.json",

@@ -131,7 +131,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let bundle = args.backend.bundle.open(&args.bundle)?;
     let form = args.print.unwrap_or(if args.prompts.are_text() { Form::Text } else { Form::Ids });
     let needs_text = args.prompts.are_text() || args.ends.need_text() || form == Form::Text;
-    let language = Language::of(&bundle, needs_text, reporter)?;
+    let language = Language::of(&bundle, needs_text, reporter)?.with_chat(args.chat.options()?);
     let (request, prompts) = args.request(&bundle, &language, reporter)?;
     let printer = Printer { form, tokenizer: language.tokenizer().cloned(), stops: args.ends.stops()? };
     let from_file = args.prompts.prompts_file.as_ref();
@@ -203,17 +203,18 @@ impl Args {
         reporter: &Reporter,
     ) -> Result<(Request, Vec<Vec<i64>>), Failure> {
         let prompts = self.prompts.read(&self.chat, language)?;
+        let defaults = language.defaults(self.sampling.wanted(&self.ends))?;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let room = bundle.manifest().model.max_tokens.saturating_sub(longest);
-        let max_new_tokens = self.sampling.max_new_tokens(&self.ends, &language.defaults, room);
+        let max_new_tokens = self.sampling.max_new_tokens(&self.ends, &defaults, room);
         let request = Request {
             samples: self.samples,
             align: self.align.into(),
-            sampling: self.sampling.told(language, reporter),
-            penalties: self.sampling.penalties(&language.defaults),
-            stop: self.ends.stop_ids(),
-            eos: self.ends.eos(language),
+            sampling: self.sampling.told(&defaults, reporter),
+            penalties: self.sampling.penalties(&defaults),
+            stop: self.ends.stop_ids(bundle.manifest().model.vocab_size)?,
             stop_condition: self.ends.stop_condition(language)?,
+            eos: defaults.eos,
             ..Request::greedy(self.run.protocol(bundle), Vec::new(), max_new_tokens)
         };
         Ok((request, prompts))

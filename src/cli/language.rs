@@ -4,18 +4,20 @@
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
 use crate::text::TextError;
-use crate::text::chat::{ChatTemplate, Message};
-use crate::text::defaults::GenerationDefaults;
+use crate::text::chat::{ChatOptions, ChatTemplate, Message};
+use crate::text::defaults::{GenerationDefaults, Wanted};
 use crate::text::tokenizer::{Encoded, Tokenizer};
-use std::sync::Arc;
+use serde_json::Value;
+use std::sync::{Arc, OnceLock};
 
 /// The tokenizer of a bundle and what its checkpoint says of generation.
 #[derive(Debug)]
 pub struct Language {
     bundle: Bundle,
     tokenizer: Option<Arc<Tokenizer>>,
-    /// What generation_config.json asks for.
-    pub defaults: GenerationDefaults,
+    /// Read where the first conversation needs it.
+    template: OnceLock<ChatTemplate>,
+    chat: ChatOptions,
 }
 
 impl Language {
@@ -36,8 +38,23 @@ impl Language {
                 "tokenizer.json has {tokens} tokens and the model {ids}: is it this model's?"
             ));
         }
-        let defaults = GenerationDefaults::of_bundle(bundle, tokenizer.as_ref())?;
-        Ok(Language { bundle: bundle.clone(), tokenizer: tokenizer.map(Arc::new), defaults })
+        Ok(Language {
+            bundle: bundle.clone(),
+            tokenizer: tokenizer.map(Arc::new),
+            template: OnceLock::new(),
+            chat: ChatOptions::default(),
+        })
+    }
+
+    /// What the checkpoint says of generation, as far as it is wanted.
+    pub fn defaults(&self, wanted: Wanted) -> Result<GenerationDefaults, Failure> {
+        Ok(GenerationDefaults::of_bundle(&self.bundle, self.tokenizer.as_deref(), wanted)?)
+    }
+
+    /// With what the user gives chat templates beside messages.
+    #[must_use]
+    pub fn with_chat(self, chat: ChatOptions) -> Self {
+        Language { chat, ..self }
     }
 
     /// The tokenizer, if there is one.
@@ -60,9 +77,17 @@ impl Language {
         Ok(self.needed()?.encode(text, true)?)
     }
 
-    /// The tokens of a conversation, by the model's chat template.
-    pub fn encode_chat(&self, messages: &[Message]) -> Result<Encoded, Failure> {
-        let text = ChatTemplate::needed(&self.bundle)?.render(messages)?;
+    /// The tokens of a conversation, by the model's chat template; with `tools` of its own in place of the user's.
+    pub fn encode_chat(&self, messages: &[Message], tools: Option<&Value>) -> Result<Encoded, Failure> {
+        let template = match self.template.get() {
+            Some(template) => template,
+            None => {
+                let read = ChatTemplate::needed(&self.bundle)?;
+                self.template.get_or_init(|| read)
+            }
+        };
+        let own = tools.map(|tools| ChatOptions { tools: tools.clone(), ..self.chat.clone() });
+        let text = template.render(messages, own.as_ref().unwrap_or(&self.chat))?;
         // The template writes every mark itself.
         Ok(self.needed()?.encode(&text, false)?)
     }
@@ -78,7 +103,9 @@ impl From<TextError> for Failure {
                 Failure::input("the bundle cannot be used", &error)
                     .help("mend the file in the checkpoint and export again")
             }
-            TextError::Encode { .. } | TextError::Refused { .. } => Failure::prompt(&error),
+            TextError::Encode { .. } | TextError::Refused { .. } | TextError::NoDate { .. } => {
+                Failure::prompt(&error)
+            }
             TextError::Decode { .. } => {
                 Failure::input("the tokens have no text", &error).help("read them as ids: --print ids")
             }

@@ -3,7 +3,9 @@
 
 use super::Failure;
 use super::language::Language;
-use crate::text::chat::Message;
+use crate::json;
+use crate::text::Date;
+use crate::text::chat::{ChatOptions, Message};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -47,6 +49,12 @@ pub struct ChatArgs {
     /// What the system says before the user, with --chat
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
+    /// File with a JSON list of the tools that the chat template tells the model of
+    #[arg(long, value_name = "FILE")]
+    tools: Option<PathBuf>,
+    /// What chat templates that ask for today's date are told, 2026-01-31 or 2026-01-31T23:59:59; there is no clock
+    #[arg(long, value_name = "DATE")]
+    date: Option<Date>,
 }
 
 impl PromptArgs {
@@ -74,6 +82,25 @@ impl PromptArgs {
 }
 
 impl ChatArgs {
+    /// What chat templates are given beside messages.
+    pub fn options(&self) -> Result<ChatOptions, Failure> {
+        let Some(file) = &self.tools else {
+            return Ok(ChatOptions { date: self.date, ..Default::default() });
+        };
+        let failed = |cause: &dyn std::fmt::Display| {
+            Failure::input("the tools cannot be read", &format_args!("{}: {cause}", file.display()))
+                .help("name a file with a JSON list of tools, each an object")
+        };
+        let tools: serde_json::Value =
+            json::parse(text_file(file)?.as_bytes()).map_err(|error| failed(&error))?;
+        match tools.as_array() {
+            Some(list) if list.iter().all(serde_json::Value::is_object) => {
+                Ok(ChatOptions { tools, date: self.date })
+            }
+            _ => Err(failed(&"not a list of objects")),
+        }
+    }
+
     /// Token ids of a text of the command line, where `-` is standard input.
     pub fn tokens(&self, text: &str, language: &Language) -> Result<Vec<i64>, Failure> {
         match text {
@@ -89,7 +116,7 @@ impl ChatArgs {
         }
         let system = self.system.iter().map(|words| Message::new("system", words));
         let messages: Vec<Message> = system.chain([Message::new("user", text)]).collect();
-        Ok(language.encode_chat(&messages)?.ids)
+        Ok(language.encode_chat(&messages, None)?.ids)
     }
 }
 
@@ -118,7 +145,9 @@ pub fn lines(file: &Path) -> Result<Vec<Vec<i64>>, Failure> {
     };
     let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
     let mut prompts = Vec::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (number, line) in
+        json::unmarked(&text).lines().enumerate().filter(|(_, line)| !line.trim().is_empty())
+    {
         let parsed = ids(line.trim()).map_err(|cause| failed(format!("line {}: {cause}", number + 1)))?;
         prompts.push(parsed.0);
     }

@@ -1,38 +1,49 @@
-//! Chat templates: messages to the text that a model was trained on. The only place that names the template engine. Owns
-//! where a template is found and what it may use: no files, no clock, a bounded number of steps.
+//! Chat templates: messages to the text that a model was trained on. Owns where a template is found and which variables it
+//! has; what it means is `jinja`'s affair.
 
 use super::TextError;
 use super::files::{carried, json, token_text};
+use super::jinja::{self, Date, Kind};
 use crate::bundle::Bundle;
-use minijinja::{Environment, ErrorKind, Value as Jinja};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const FILE: &str = "chat_template.jinja";
 const CONFIG: &str = "tokenizer_config.json";
 
-/// Steps that rendering may take: far more than any template needs, few enough to end one that never would.
-const MAX_STEPS: u64 = 5_000_000;
-
-/// What somebody said. Templates may read more keys than these two, such as calls of tools.
+/// What somebody said: an object with a `role`, as a template is given it, its keys in their order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who: `system`, `user`, `assistant`, ..
-    pub role: String,
-    /// What.
-    pub content: Value,
-    /// Whatever else the template reads.
-    #[serde(flatten)]
-    pub more: Map<String, Value>,
-}
+#[serde(try_from = "Map<String, Value>")]
+pub struct Message(Map<String, Value>);
 
 impl Message {
     /// Words of somebody.
     #[must_use]
     pub fn new(role: &str, content: &str) -> Self {
-        Message { role: role.to_owned(), content: content.into(), more: Map::new() }
+        Message(Map::from_iter([("role".to_owned(), role.into()), ("content".to_owned(), content.into())]))
     }
+}
+
+impl TryFrom<Map<String, Value>> for Message {
+    type Error = String;
+
+    fn try_from(message: Map<String, Value>) -> Result<Self, String> {
+        match message.get("role") {
+            Some(Value::String(_)) => Ok(Message(message)),
+            Some(other) => Err(format!("role is {other}, expected a string")),
+            None => Err("missing field `role`".to_owned()),
+        }
+    }
+}
+
+/// What templates are given beside the messages.
+#[derive(Clone, Debug, Default)]
+pub struct ChatOptions {
+    /// The tools that the model may call, as a list; `null` without any.
+    pub tools: Value,
+    /// What `strftime_now` says; templates that ask for it are refused without.
+    pub date: Option<Date>,
 }
 
 /// A template, with the tokens it may name.
@@ -71,58 +82,62 @@ impl ChatTemplate {
         found.ok_or_else(|| TextError::Absent { path: bundle.root().to_owned(), what })
     }
 
+    /// A template that stands at `path`, with the tokens it may name.
+    #[must_use]
+    pub fn new(path: &Path, source: &str, tokens: Map<String, Value>) -> Self {
+        ChatTemplate { path: path.to_owned(), source: source.to_owned(), tokens }
+    }
+
     /// The text of `messages`, ready for the assistant's answer.
     ///
     /// # Errors
     /// A template that does not parse, or that refuses the messages.
-    pub fn render(&self, messages: &[Message]) -> Result<String, TextError> {
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_fuel(Some(MAX_STEPS));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Jinja, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        let mut values = self.tokens.clone();
-        let messages = serde_json::to_value(messages);
-        let messages = messages.map_err(|error| self.file_error(&error))?;
-        values.insert("messages".into(), messages);
-        values.insert("add_generation_prompt".into(), true.into());
-        let template = environment.template_from_str(&self.source);
-        let template = template.map_err(|error| self.file_error(&format_args!("{}", with_line(&error))))?;
-        template
-            .render(Jinja::from_serialize(&values))
-            .map_err(|error| TextError::Refused { path: self.path.clone(), message: with_line(&error) })
+    pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<String, TextError> {
+        let mut variables = self.tokens.clone();
+        let messages = messages.iter().map(|message| Value::Object(message.0.clone())).collect();
+        variables.insert("messages".into(), Value::Array(messages));
+        variables.insert("tools".into(), options.tools.clone());
+        variables.insert("documents".into(), Value::Null);
+        variables.insert("add_generation_prompt".into(), true.into());
+        jinja::render(&self.source, &variables, options.date).map_err(|fault| {
+            let (path, message) = (self.path.clone(), fault.to_string());
+            match fault.kind {
+                Kind::Syntax => {
+                    let message = format!("the chat template does not parse: {message}");
+                    TextError::File { path, message }
+                }
+                Kind::Runtime | Kind::Limit => TextError::Refused { path, message },
+                Kind::NoDate => TextError::NoDate { path, message },
+            }
+        })
     }
+}
 
-    fn file_error(&self, cause: &dyn std::fmt::Display) -> TextError {
-        TextError::File {
-            path: self.path.clone(),
-            message: format!("the chat template does not parse: {cause}"),
+/// Every key of the configuration that is a token, as text, and the further ones as a list.
+fn named_tokens(config: &Value) -> Map<String, Value> {
+    let keys = config.as_object().into_iter().flatten();
+    let mut tokens: Map<String, Value> = Map::new();
+    for (key, token) in keys {
+        if key.ends_with("_token") {
+            tokens.extend(token_text(token).map(|text| (key.clone(), text.into())));
+        } else if key == "additional_special_tokens" {
+            let texts: Option<Vec<Value>> =
+                token.as_array().map(|list| list.iter().filter_map(token_text).map(Value::from).collect());
+            tokens.extend(texts.map(|texts| (key.clone(), Value::Array(texts))));
         }
     }
-}
-
-/// Every key of the configuration that is a token, as text.
-fn named_tokens(config: &Value) -> Map<String, Value> {
-    let tokens = config.as_object().into_iter().flatten().filter(|(key, _)| key.ends_with("_token"));
-    tokens.filter_map(|(key, token)| Some((key.clone(), token_text(token)?.into()))).collect()
-}
-
-fn with_line(error: &minijinja::Error) -> String {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    error.line().map_or_else(|| what.clone(), |line| format!("line {line}: {what}"))
+    tokens
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ChatTemplate, Message};
+    use super::{ChatOptions, ChatTemplate, Message};
     use serde_json::{Map, json};
+    use std::path::Path;
 
     fn template(source: &str) -> ChatTemplate {
         let tokens: Map<_, _> = [("bos_token".to_owned(), json!("<s>"))].into_iter().collect();
-        ChatTemplate { path: "chat_template.jinja".into(), source: source.to_owned(), tokens }
+        ChatTemplate::new(Path::new("chat_template.jinja"), source, tokens)
     }
 
     /// Blocks on lines of their own leave no blank lines, strings have Python's methods, tokens are named.
@@ -135,13 +150,15 @@ mod tests {
 {%- endfor %}
 {%- if add_generation_prompt %}<ASSISTANT>{% endif %}";
         let said = [Message::new("system", "short"), Message::new("user", " hello ")];
-        assert_eq!(template(source).render(&said).expect("renders"), "<s><USER>hello\n<ASSISTANT>");
+        let rendered = template(source).render(&said, &ChatOptions::default()).expect("renders");
+        assert_eq!(rendered, "<s><USER>hello\n<ASSISTANT>");
     }
 
     #[test]
     fn what_a_template_refuses_is_told_with_its_line() {
         let refusal = |source: &str| {
-            template(source).render(&[Message::new("user", "x")]).expect_err("refused").to_string()
+            let said = [Message::new("user", "x")];
+            template(source).render(&said, &ChatOptions::default()).expect_err("refused").to_string()
         };
         assert_eq!(
             refusal("a\n{{ raise_exception('roles must alternate') }}"),
@@ -149,6 +166,28 @@ mod tests {
         );
         assert!(refusal("{% for x in %}").contains("does not parse: line 1"));
         let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
-        assert!(refusal(endless).contains("fuel"), "{}", refusal(endless));
+        assert!(refusal(endless).contains("too many steps"), "{}", refusal(endless));
+        let dated = refusal("{{ strftime_now('%Y') }}");
+        assert!(dated.contains("today's date") && dated.contains("--date"), "{dated}");
+    }
+
+    /// Templates see what they are given in its order, and nothing where nothing was given.
+    #[test]
+    fn messages_keep_their_keys_and_tools_are_none() {
+        let said: Vec<Message> =
+            serde_json::from_value(json!([{"content": null, "role": "user", "b": 1.5, "a": true}]))
+                .expect("reads");
+        let render =
+            |source: &str, options: &ChatOptions| template(source).render(&said, options).expect("renders");
+        let none = ChatOptions::default();
+        assert_eq!(
+            render("{{ messages[0]|tojson }} {{ messages[0] }} {{ tools }} {{ documents is none }}", &none),
+            "{\"content\": null, \"role\": \"user\", \"b\": 1.5, \"a\": true} \
+             {'content': None, 'role': 'user', 'b': 1.5, 'a': True} None True"
+        );
+        let options =
+            ChatOptions { tools: json!([{"name": "f"}]), date: Some("2026-02-01".parse().expect("a date")) };
+        assert_eq!(render("{{ tools[0].name }} {{ strftime_now('%d %b %Y') }}", &options), "f 01 Feb 2026");
+        assert!(serde_json::from_value::<Message>(json!({"content": "x"})).is_err(), "no role");
     }
 }

@@ -26,15 +26,27 @@ pub enum TextError {
         message: String,
     },
     /// The tokenizer fails on a text.
-    #[error("the tokenizer cannot encode the text: {message}")]
+    #[error("{}: cannot encode the text: {message}", .path.display())]
     Encode {
+        /// The tokenizer's file.
+        path: PathBuf,
         /// The library's reason.
         message: String,
     },
     /// The tokenizer fails on ids.
-    #[error("the tokenizer cannot decode the tokens: {message}")]
+    #[error("{}: cannot decode the tokens: {message}", .path.display())]
     Decode {
+        /// The tokenizer's file.
+        path: PathBuf,
         /// The library's reason.
+        message: String,
+    },
+    /// The chat template asks for a date, and there is no clock.
+    #[error("{}: {message}, and there is no clock; give it with --date 2026-01-31 (or 2026-01-31T23:59:59)", .path.display())]
+    NoDate {
+        /// The file with the template.
+        path: PathBuf,
+        /// What it asks for.
         message: String,
     },
     /// The chat template refuses the messages.

@@ -13,7 +13,7 @@ pub(super) fn carried(bundle: &Bundle, name: &str) -> Result<Option<(PathBuf, Ve
 /// A carried JSON file.
 pub(super) fn json(bundle: &Bundle, name: &str) -> Result<Option<(PathBuf, Value)>, TextError> {
     let Some((path, bytes)) = carried(bundle, name)? else { return Ok(None) };
-    match serde_json::from_slice(&bytes) {
+    match crate::json::parse(&bytes) {
         Ok(value) => Ok(Some((path, value))),
         Err(error) => Err(TextError::File { path, message: format!("not JSON: {error}") }),
     }

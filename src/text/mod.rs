@@ -6,8 +6,12 @@ pub mod chat;
 pub mod defaults;
 mod error;
 mod files;
+mod jinja;
+mod oniguruma;
+mod preflight;
 pub mod speech;
 pub mod stream;
 pub mod tokenizer;
 
 pub use error::TextError;
+pub use jinja::Date;

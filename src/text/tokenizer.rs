@@ -2,15 +2,18 @@
 
 use super::TextError;
 use super::files::carried;
+use super::preflight;
 use crate::bundle::Bundle;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 const FILE: &str = "tokenizer.json";
 
 /// Text to ids and back, as a `tokenizer.json` says.
 pub struct Tokenizer {
+    path: PathBuf,
     inner: tokenizers::Tokenizer,
     /// Tokens without a text.
     special: BTreeSet<i64>,
@@ -54,20 +57,26 @@ impl Tokenizer {
     /// # Errors
     /// They describe none.
     pub fn parse(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self, TextError> {
-        let failed = |error: tokenizers::Error| {
-            let message = format!("{error}; expected a tokenizer of the `tokenizers` library");
-            TextError::File { path: path.into(), message }
+        let path = path.into();
+        let failed = |cause: String| {
+            let message = format!("{cause}; expected a tokenizer of the `tokenizers` library");
+            TextError::File { path: path.clone(), message }
         };
-        let read = |bytes: &[u8]| -> Result<tokenizers::Tokenizer, tokenizers::Error> {
-            let mut inner = tokenizers::Tokenizer::from_bytes(bytes)?;
+        let prepared = preflight::prepared(bytes).map_err(&failed)?;
+        let read = || -> Result<tokenizers::Tokenizer, tokenizers::Error> {
+            let mut inner = tokenizers::Tokenizer::from_bytes(&prepared)?;
             // A prompt is what it is: cutting and padding belong to training.
             inner.with_truncation(None)?.with_padding(None);
+            // Some parts break only when they are used; a text without tokens is no fault yet.
+            if let Ok(tried) = inner.encode("A text, as any other.", true) {
+                let _text = inner.decode(tried.get_ids(), true);
+            }
             Ok(inner)
         };
-        let inner = read(bytes).map_err(failed)?;
+        let inner = guarded(read).map_err(&failed)?;
         let added = inner.get_added_tokens_decoder().into_iter();
         let special = added.filter(|(_, token)| token.special).map(|(id, _)| i64::from(id)).collect();
-        Ok(Tokenizer { inner, special })
+        Ok(Tokenizer { path, inner, special })
     }
 
     /// Number of ids, added tokens included.
@@ -87,8 +96,8 @@ impl Tokenizer {
     /// # Errors
     /// The text has a character that the tokenizer has no token for.
     pub fn encode(&self, text: &str, mark: bool) -> Result<Encoded, TextError> {
-        let encoding = self.inner.encode(text, mark);
-        let encoding = encoding.map_err(|error| TextError::Encode { message: error.to_string() })?;
+        let encoding = guarded(|| self.inner.encode(text, mark));
+        let encoding = encoding.map_err(|message| TextError::Encode { path: self.path.clone(), message })?;
         Ok(Encoded {
             ids: encoding.get_ids().iter().copied().map(i64::from).collect(),
             starts: encoding.get_offsets().iter().map(|(start, _)| *start).collect(),
@@ -101,7 +110,8 @@ impl Tokenizer {
     /// The tokenizer's decoder fails.
     pub fn decode(&self, ids: &[i64]) -> Result<String, TextError> {
         let ids: Vec<u32> = ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
-        self.inner.decode(&ids, true).map_err(|error| TextError::Decode { message: error.to_string() })
+        let text = guarded(|| self.inner.decode(&ids, true));
+        text.map_err(|message| TextError::Decode { path: self.path.clone(), message })
     }
 
     /// Whether a token has no text: special ones and ids that the tokenizer lacks.
@@ -116,5 +126,17 @@ impl Tokenizer {
     pub(super) fn is_single_byte(&self, id: i64) -> bool {
         let token = u32::try_from(id).ok().and_then(|id| self.inner.id_to_token(id));
         token.is_some_and(|token| token.len() == 6 && token.starts_with("<0x") && token.ends_with('>'))
+    }
+}
+
+/// What the library does, its panics as errors: they come of what the file says, and a read of it leaves nothing half done.
+fn guarded<T>(work: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(payload) => {
+            let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(format!("the `tokenizers` library fails on it ({text})"))
+        }
     }
 }

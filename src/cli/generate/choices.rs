@@ -6,7 +6,7 @@ use crate::cli::{Failure, Reporter};
 use crate::runtime::penalties::Penalties;
 use crate::runtime::request::StopCondition;
 use crate::runtime::sampler::Sampling;
-use crate::text::defaults::GenerationDefaults;
+use crate::text::defaults::{GenerationDefaults, Wanted};
 use crate::text::speech::StopStrings;
 use std::sync::Arc;
 
@@ -71,17 +71,38 @@ pub struct EndArgs {
 }
 
 impl SamplingArgs {
+    /// What of the checkpoint's files counts beside these choices.
+    pub fn wanted(&self, ends: &EndArgs) -> Wanted {
+        let sampling = !self.no_defaults && !self.greedy;
+        Wanted {
+            eos: !ends.ignore_eos,
+            do_sample: sampling && !self.asks(),
+            temperature: sampling && self.temperature.is_none(),
+            top_k: sampling && self.top_k.is_none(),
+            top_p: sampling && self.top_p.is_none(),
+            min_p: sampling && self.min_p.is_none(),
+            repetition_penalty: sampling && self.repetition_penalty.is_none(),
+            max_new_tokens: !self.no_defaults && ends.max_new_tokens.is_none(),
+            unread: !self.no_defaults,
+        }
+    }
+
+    /// Whether the user says how tokens are drawn.
+    fn asks(&self) -> bool {
+        let Self { temperature, top_k, top_p, min_p, .. } = *self;
+        temperature.is_some() || top_k.is_some() || top_p.is_some() || min_p.is_some()
+    }
+
     /// The parameters, and what of them the checkpoint chose.
     pub fn sampling(&self, checkpoint: &GenerationDefaults) -> (Sampling, Vec<String>) {
         let seed = self.seed;
         let Self { temperature, top_k, top_p, min_p, .. } = *self;
         let none = GenerationDefaults::default();
         let theirs = if self.no_defaults { &none } else { checkpoint };
-        let asked = temperature.is_some() || top_k.is_some() || top_p.is_some() || min_p.is_some();
         if self.greedy {
             return (Sampling { seed, ..Sampling::greedy() }, Vec::new());
         }
-        if theirs.do_sample == Some(false) && !asked {
+        if theirs.do_sample == Some(false) && !self.asks() {
             return (Sampling { seed, ..Sampling::greedy() }, vec!["greedy".to_owned()]);
         }
         let mut told = Vec::new();
@@ -93,12 +114,13 @@ impl SamplingArgs {
     }
 
     /// The parameters; tells of those that the checkpoint chose.
-    pub fn told(&self, language: &Language, reporter: &Reporter) -> Sampling {
-        let (sampling, mut told) = self.sampling(&language.defaults);
-        let repetition = self.penalties(&language.defaults).repetition;
+    pub fn told(&self, checkpoint: &GenerationDefaults, reporter: &Reporter) -> Sampling {
+        let (sampling, mut told) = self.sampling(checkpoint);
+        let repetition = self.penalties(checkpoint).repetition;
         if self.repetition_penalty.is_none() && repetition != 1.0 {
             told.push(format!("repetition-penalty {repetition}"));
         }
+        checkpoint.notes.iter().for_each(|note| reporter.note(note));
         if !told.is_empty() {
             reporter.note(&format!("as generation_config.json says: {}", told.join(", ")));
         }
@@ -156,14 +178,16 @@ impl EndArgs {
         Ok(self.stop.clone().into())
     }
 
-    /// Ids that end a sequence on the user's behalf.
-    pub fn stop_ids(&self) -> Vec<i64> {
-        self.stop_ids.as_ref().map(|ids| ids.0.clone()).unwrap_or_default()
-    }
-
-    /// Ids that end a sequence by the model's convention.
-    pub fn eos(&self, language: &Language) -> Vec<i64> {
-        if self.ignore_eos { Vec::new() } else { language.defaults.eos.clone() }
+    /// Ids that end a sequence on the user's behalf; the model has `vocab_size`.
+    pub fn stop_ids(&self, vocab_size: usize) -> Result<Vec<i64>, Failure> {
+        let ids = self.stop_ids.as_ref().map(|ids| ids.0.clone()).unwrap_or_default();
+        match ids.iter().find(|id| usize::try_from(**id).map_or(true, |id| id >= vocab_size)) {
+            Some(id) => Err(Failure::usage(&format_args!(
+                "--stop-ids names token {id}, and the model has the ids 0 to {}",
+                vocab_size.saturating_sub(1)
+            ))),
+            None => Ok(ids),
+        }
     }
 
     /// What ends sequences at stop strings; `None` without any.

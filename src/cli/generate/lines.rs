@@ -20,6 +20,8 @@ struct Written {
     id: Option<Box<RawValue>>,
     prompt: Option<String>,
     messages: Option<Value>,
+    /// The tools of a conversation, in place of those of the command line.
+    tools: Option<Value>,
     prompt_ids: Option<Vec<i64>>,
     max_new_tokens: Option<usize>,
     seed: Option<u64>,
@@ -85,11 +87,11 @@ fn written(line: &[u8]) -> Result<Written, String> {
 
 impl Line {
     fn of(written: Written, text: &[u8], chat: &ChatArgs, language: &Language) -> Result<Self, Failure> {
-        let Written { id, prompt, messages, prompt_ids, max_new_tokens, seed } = written;
+        let Written { id, prompt, messages, tools, prompt_ids, max_new_tokens, seed } = written;
         let tokens = match (prompt, messages, prompt_ids) {
             (Some(prompt), ..) => chat.of_text(&prompt, language),
             (_, Some(messages), _) => match serde_json::from_value::<Vec<Message>>(messages) {
-                Ok(messages) => language.encode_chat(&messages).map(|encoded| encoded.ids),
+                Ok(messages) => language.encode_chat(&messages, tools.as_ref()).map(|encoded| encoded.ids),
                 Err(error) => Err(Failure::prompt(&format_args!("messages: {error}"))),
             },
             (.., ids) => Ok(ids.unwrap_or_default()),

@@ -125,7 +125,7 @@ pub(super) fn read_json(path: &Path, most_bytes: u64) -> Result<Value, Checkpoin
     if text.len() as u64 > most_bytes {
         return Err(bad(format!("longer than {most_bytes} bytes")));
     }
-    serde_json::from_slice(&text).map_err(|error| bad(format!("not JSON: {error}")))
+    crate::json::parse(&text).map_err(|error| bad(format!("not JSON: {error}")))
 }
 
 fn read_index(
