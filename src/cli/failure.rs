@@ -307,11 +307,14 @@ impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Self {
         let title = match &error {
             RuntimeError::Bundle(_) | RuntimeError::Signature { .. } => "the bundle cannot be used",
-            RuntimeError::Prompt(_)
-            | RuntimeError::Refused(Refusal::Prompt(_) | Refusal::TooLong { .. }) => "the prompt cannot be used",
+            RuntimeError::Prompt(_) | RuntimeError::Refused(Refusal::Prompt(_) | Refusal::TooLong { .. }) => {
+                "the prompt cannot be used"
+            }
             RuntimeError::ShortText { .. } => "the text cannot be used",
             RuntimeError::Sampling(_)
-            | RuntimeError::Refused(Refusal::Sampling(_) | Refusal::Empty { .. } | Refusal::Logprobs { .. })
+            | RuntimeError::Refused(
+                Refusal::Sampling(_) | Refusal::Empty { .. } | Refusal::Logprobs { .. },
+            )
             | RuntimeError::Empty { .. }
             | RuntimeError::GraphSamplerOnly { .. } => {
                 return Failure::usage(&error);

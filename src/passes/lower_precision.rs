@@ -124,6 +124,8 @@ fn moves(op: &Op) -> bool {
         | Op::RmsNorm { .. }
         | Op::Rope { .. }
         | Op::Attention { .. }
+        | Op::Route { .. }
+        | Op::Experts { .. }
         | Op::SwiGlu
         | Op::CacheAppend
         | Op::Sample { .. } => false,

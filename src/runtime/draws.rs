@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn forced_tokens_stand_where_they_were_put() {
-        let mut sequence = SequenceDraws::new(&Arc::new(Draws::of(Sampling::greedy())), 0, &[5; 4], &[7, 8, 9]);
+        let mut sequence =
+            SequenceDraws::new(&Arc::new(Draws::of(Sampling::greedy())), 0, &[5; 4], &[7, 8, 9]);
         assert_eq!((sequence.forced(0), sequence.forced(2), sequence.forced(3)), (Some(7), Some(9), None));
         sequence.advance(&[7, 8]);
         assert_eq!((sequence.forced(0), sequence.forced(1)), (Some(9), None));

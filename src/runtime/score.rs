@@ -98,11 +98,7 @@ impl Generator {
             timing.total += spent.total;
             (done, count) = (end, count + 1);
         }
-        let score = LongScore {
-            tokens: all.len(),
-            negative_log_likelihood: likelihood,
-            windows: count,
-        };
+        let score = LongScore { tokens: all.len(), negative_log_likelihood: likelihood, windows: count };
         Ok((score, timing))
     }
 

@@ -4,7 +4,7 @@ use crate::fixture::Spread;
 use crate::harness::{Weights, check};
 use photonc::graph::interp::Tensors;
 use photonc::graph::{Graph, NodeId, Scope};
-use photonc::ir::attr::{BinaryFn, CompareFn, Mask, Role, UnaryFn};
+use photonc::ir::attr::{BinaryFn, CompareFn, Mask, Reach, Role, UnaryFn};
 use photonc::ir::dtype::Dtype;
 use photonc::ir::op::Op;
 use photonc::ir::shape::{Shape, Type};
@@ -218,7 +218,7 @@ fn past_graph(name: &str, heads: usize, n: &str) -> Build {
     let lengths = build.input("lengths", "i64[batch]");
     let keys = build.add(Op::Concat { axis: 2 }, &[k, new_k]);
     let values = build.add(Op::Concat { axis: 2 }, &[v, new_v]);
-    let op = Op::Attention { scale: 0.5.into(), mask: Mask::Past };
+    let op = Op::Attention { scale: 0.5.into(), mask: Mask::Past, reach: Reach::ALL };
     build.output("out", op, &[q, keys, values, lengths]);
     build
 }
@@ -268,7 +268,7 @@ fn cache_attention_sees_slots_up_to_each_query() {
         let k = build.input("k", "f32[batch, 2, capacity, 4]");
         let v = build.input("v", "f32[batch, 2, capacity, 4]");
         let lengths = build.input("lengths", "i64[batch]");
-        let op = Op::Attention { scale: 0.5.into(), mask: Mask::Cache };
+        let op = Op::Attention { scale: 0.5.into(), mask: Mask::Cache, reach: Reach::ALL };
         build.output("out", op, &[q, k, v, lengths]);
         let mut spread = Spread(9);
         let filled = [n as i64, 2 + n as i64, 5];
@@ -297,7 +297,11 @@ fn causal_attention_is_aligned_at_the_end() {
         let q = build.input("q", &format!("f32[batch, {heads}, {n}, 4]"));
         let k = build.input("k", &format!("f32[batch, 2, {m}, 4]"));
         let v = build.input("v", &format!("f32[batch, 2, {m}, 4]"));
-        build.output("out", Op::Attention { scale: 0.5.into(), mask: Mask::Causal }, &[q, k, v]);
+        build.output(
+            "out",
+            Op::Attention { scale: 0.5.into(), mask: Mask::Causal, reach: Reach::ALL },
+            &[q, k, v],
+        );
         let mut spread = Spread(10);
         let mut run = |b: usize| {
             tensors([

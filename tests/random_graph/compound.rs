@@ -2,7 +2,7 @@
 
 use super::Grower;
 use photonc::graph::NodeId;
-use photonc::ir::attr::{BinaryFn, Mask, Real, Role};
+use photonc::ir::attr::{BinaryFn, Mask, Reach, Real, Role};
 use photonc::ir::dim::Dim;
 use photonc::ir::dtype::Dtype;
 use photonc::ir::op::Op;
@@ -62,7 +62,7 @@ impl Grower {
         };
         let k = self.pick(n[1], fits)?;
         let v = self.pick(n[2], |id| self.ty(id) == self.ty(k))?;
-        let op = Op::Attention { scale: Real::from(0.5), mask: Mask::Causal };
+        let op = Op::Attention { scale: Real::from(0.5), mask: Mask::Causal, reach: Reach::ALL };
         let attended = self.add(op, &[q, k, v])?;
         if n[3].is_multiple_of(2) {
             // Some of the queries, as in the last layer of a window.
@@ -106,7 +106,7 @@ impl Grower {
             Some(q) => q,
             None => self.input_of(fresh),
         };
-        let op = Op::Attention { scale: Real::from(0.7), mask: Mask::Cache };
+        let op = Op::Attention { scale: Real::from(0.7), mask: Mask::Cache, reach: Reach::ALL };
         self.add(op, &[q, appended[0], appended[1], lengths]).map(|_| ())
     }
 

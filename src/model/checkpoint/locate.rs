@@ -12,6 +12,8 @@ use super::CheckpointError;
 
 /// Longest JSON file read, in bytes.
 const MAX_JSON_BYTES: u64 = 64 << 20;
+/// Names of the configuration, first that is there.
+const CONFIGS: [&str; 2] = ["config.json", "model_config.json"];
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -37,13 +39,11 @@ pub(super) fn locate(path: &Path) -> Result<Located, CheckpointError> {
     } else {
         (parent(path), path.to_owned())
     };
-    let config = directory.join("config.json");
-    if !config.is_file() {
-        return Err(CheckpointError::NotFound {
-            path: directory,
-            what: "no config.json beside the weights".into(),
-        });
-    }
+    let found = CONFIGS.iter().map(|name| directory.join(name)).find(|path| path.is_file());
+    let Some(config) = found else {
+        let what = format!("no {} beside the weights", CONFIGS.join(" or "));
+        return Err(CheckpointError::NotFound { path: directory, what });
+    };
     if weights.extension().is_some_and(|extension| extension == "json") {
         let (files, tensors) = read_index(&directory, &weights)?;
         return Ok(Located { config, weights: files, index: Some((weights, tensors)), notes });

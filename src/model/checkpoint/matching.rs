@@ -65,6 +65,30 @@ impl fmt::Display for Mismatch {
     }
 }
 
+/// A router without a bias in the file has none: where no layer of a stack has one, the configuration says so.
+pub(super) fn settle_biases(config: &mut ModelConfig, dialect: &Dialect, stored: &BTreeMap<String, Stored>) {
+    let names: Vec<String> = parameters(config).into_iter().map(|parameter| parameter.name).collect();
+    let tied = tied_depth(config);
+    let is_stored =
+        |name: &String| dialect.native_name_of(name, tied).is_some_and(|native| stored.contains_key(&native));
+    let tensors: Vec<usize> = (1..=config.depth()).map(|l| config.tensors_of(l)).collect();
+    for (level, tensors) in config.levels.iter_mut().zip(tensors) {
+        for (part, stack) in [("encoder", &mut level.encoder), ("decoder", &mut level.decoder)] {
+            let prefix = format!("levels.{tensors}.{part}.");
+            let mut biases =
+                names.iter().filter(|name| name.starts_with(&prefix) && name.ends_with(".router.bias"));
+            if let Some(experts) = &mut stack.options.experts {
+                experts.bias = biases.any(is_stored);
+            }
+        }
+    }
+}
+
+/// The depth of a model whose middle levels share their tensors.
+fn tied_depth(config: &ModelConfig) -> Option<usize> {
+    config.wiring.tied_middle.then(|| config.depth())
+}
+
 /// Finds every tensor of the model among the stored ones, by native name; canonical order.
 ///
 /// # Errors
@@ -80,7 +104,7 @@ pub(super) fn match_tensors(
     let mut expected = BTreeSet::new();
     let mut missing: Vec<(Parameter, String)> = Vec::new();
     for parameter in parameters(config) {
-        let Some(native) = dialect.native_name(&parameter.name) else {
+        let Some(native) = dialect.native_name_of(&parameter.name, tied_depth(config)) else {
             mismatch
                 .missing
                 .push(format!("`{}`: dialect {} has no name for it", parameter.name, dialect.name));

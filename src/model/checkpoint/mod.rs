@@ -36,6 +36,10 @@ pub struct Checkpoint {
     pub files: Vec<WeightsFile>,
     /// What the user may want to know: keys and tensors that were ignored.
     pub notes: Vec<String>,
+    /// Where each choice and size of the configuration came from.
+    pub sources: Vec<dialect::Source>,
+    /// Name of the configuration's file.
+    pub config_file: String,
 }
 
 /// One weights file, open for reading.
@@ -193,11 +197,22 @@ impl Checkpoint {
         let mut notes = located.notes;
         let dialect = dialect::choose(choice, &json, stored.keys().map(String::as_str))
             .map_err(|source| CheckpointError::Dialect { path: path.to_owned(), source })?;
-        let parsed = dialect.read_config(&located.config.display().to_string(), &json)?;
+        let mut parsed = dialect.read_config(&located.config.display().to_string(), &json)?;
         notes.extend(parsed.notes);
+        matching::settle_biases(&mut parsed.config, &dialect, &stored);
         let tensors = matching::match_tensors(&parsed.config, &dialect, &stored, &mut notes)
             .map_err(|mismatch| CheckpointError::Mismatch { path: path.to_owned(), mismatch })?;
-        Ok(Checkpoint { config: parsed.config, dialect, tensors, files, notes })
+        let config_file =
+            located.config.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Ok(Checkpoint {
+            config: parsed.config,
+            dialect,
+            tensors,
+            files,
+            notes,
+            sources: parsed.sources,
+            config_file,
+        })
     }
 
     /// Where a tensor's bytes stand, by canonical name; a tied `lm_head.weight` is `embed.weight`.

@@ -5,8 +5,8 @@ use super::backend::Cuda;
 use super::decode::{CudaDecoder, KvBytes, Layout};
 use super::replicas::RowCount;
 use crate::passes::choose_protocol::Protocol;
-use crate::runtime::error::RuntimeError;
 use crate::runtime::decoder::{Decoder as _, DecoderSetup};
+use crate::runtime::error::RuntimeError;
 use crate::runtime::measure::{Regime, Speed, repeat};
 use crate::runtime::plan::Program;
 use crate::runtime::schedule::Limits;
@@ -69,7 +69,8 @@ impl Cuda {
         let setup = DecoderSetup { rows, sequences: rows, ..one };
         let prompt = regime.prompt_meta_contexts(meta_tokens);
         if prompt == 0 {
-            let message = format!("prompts of {} tokens fill no meta-context of {meta_tokens}", regime.prompt_tokens);
+            let message =
+                format!("prompts of {} tokens fill no meta-context of {meta_tokens}", regime.prompt_tokens);
             return Err(setup.refuses(message).into());
         }
         let new = regime.bursts(meta_tokens, run_ahead) * run_ahead;

@@ -24,9 +24,11 @@ impl GraphDecoder<'_> {
             let Admission { row, sequences, prompt, .. } = *admission;
             let length = prompt.len() / meta_tokens;
             let taken = self.rows.get(row).is_none_or(Option::is_some);
-            let twice = self.rows.iter().flatten().any(|taken| {
-                sequences.iter().any(|sequence| taken.sequences.contains(sequence))
-            });
+            let twice = self
+                .rows
+                .iter()
+                .flatten()
+                .any(|taken| sequences.iter().any(|sequence| taken.sequences.contains(sequence)));
             if taken || twice || sequences.is_empty() || length * meta_tokens != prompt.len() {
                 return Err(self.setup.refuses(format!(
                     "row {row} or one of its sequences is taken or unknown, or its {} tokens are not whole meta-contexts",
@@ -69,7 +71,8 @@ impl GraphDecoder<'_> {
             if admission.keep.states || admission.keep.trajectory {
                 let keeps = admission.keep.trajectory && matches!(self.plan, Plan::Distributed { .. });
                 let trajectory = keeps.then(|| Trajectory::new(admission.prompt.len()));
-                self.kept.insert(admission.row, Kept { states: admission.keep.states.then(Vec::new), trajectory });
+                self.kept
+                    .insert(admission.row, Kept { states: admission.keep.states.then(Vec::new), trajectory });
             }
         }
         Ok(())
@@ -116,8 +119,7 @@ impl GraphDecoder<'_> {
             let (lane, places) = &mut lanes[at];
             for (number, sequence) in admission.sequences.iter().enumerate() {
                 let sample = admission.first_sample + number as u64;
-                let draws =
-                    SequenceDraws::new(admission.draws, sample, admission.prompt, admission.forced);
+                let draws = SequenceDraws::new(admission.draws, sample, admission.prompt, admission.forced);
                 lane.push(admission, *sequence, number, draws);
                 places.push(place);
             }

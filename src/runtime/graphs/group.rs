@@ -135,7 +135,8 @@ impl Group {
         count: usize,
         kept: &mut BTreeMap<usize, Kept>,
     ) -> Result<Buffer, RuntimeError> {
-        let state = self.ahead.as_mut().expect("invariant: the groups of a split protocol have a coarse state");
+        let state =
+            self.ahead.as_mut().expect("invariant: the groups of a split protocol have a coarse state");
         let labels: Vec<Label> = self.rows.iter().map(|row| Label { row: *row, number: 0 }).collect();
         let done: Vec<usize> = self.rows.iter().map(|row| drawn(&self.lanes, *row)).collect();
         let mut collected: Option<Buffer> = None;

@@ -17,8 +17,8 @@ use super::plan::{Program, SCORE};
 use super::session::{Session, State};
 use super::timing::{Phase, Timing};
 use crate::passes::compile::Plan;
-use group::Group;
 pub(super) use draw::{Drawing, Wanted, draw};
+use group::Group;
 pub(super) use route::Route;
 use std::collections::{BTreeMap, VecDeque};
 

@@ -165,12 +165,7 @@ impl Limits {
     ///
     /// # Errors
     /// Why the request can never run.
-    pub fn meta_contexts(
-        self,
-        number: usize,
-        request: &Request,
-        run_ahead: usize,
-    ) -> Result<usize, Refusal> {
+    pub fn meta_contexts(self, number: usize, request: &Request, run_ahead: usize) -> Result<usize, Refusal> {
         Ok(self.fit(number, request)?.meta_contexts(run_ahead))
     }
 

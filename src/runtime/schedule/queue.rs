@@ -214,7 +214,12 @@ impl<'r> Queue<'r> {
         self.lock()
     }
 
-    fn work(&self, replica: usize, protocol: Protocol, decoder: &mut dyn Decoder) -> Result<(), RuntimeError> {
+    fn work(
+        &self,
+        replica: usize,
+        protocol: Protocol,
+        decoder: &mut dyn Decoder,
+    ) -> Result<(), RuntimeError> {
         let mut scheduler: Scheduler<'_, 'r> = Scheduler::new(decoder, self.limits.model);
         let before = self.lock().totals[replica];
         let mut running: HashMap<usize, Done<'r>> = HashMap::new();

@@ -18,8 +18,8 @@ use crate::runtime::plan::Program;
 use crate::runtime::request::Keep;
 use crate::runtime::timing::Timing;
 pub use kv::KvBytes;
-use layout::{ALL_FORCED, FORCED, ROW_OF};
 pub use layout::Layout;
+use layout::{ALL_FORCED, FORCED, ROW_OF};
 use parameters::Parameters;
 use prefill::Prefill;
 use std::collections::{BTreeMap, VecDeque};
@@ -178,7 +178,8 @@ impl<'m> CudaDecoder<'m> {
             }
             sequences.iter().for_each(|sequence| row_of[*sequence] = row as i64);
         }
-        let bytes = |values: &[i64]| -> Vec<u8> { values.iter().copied().flat_map(i64::to_le_bytes).collect() };
+        let bytes =
+            |values: &[i64]| -> Vec<u8> { values.iter().copied().flat_map(i64::to_le_bytes).collect() };
         let device = &*self.machine.device;
         for (name, values) in [("lengths", &lengths), ("active", &active)] {
             device.write(self.ahead, self.address(name)?, &bytes(values))?;

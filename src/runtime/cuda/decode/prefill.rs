@@ -253,7 +253,11 @@ fn stretches(group: &[&Admission<'_>], of_rows: bool) -> Vec<Stretch> {
         let places = if of_rows { std::slice::from_ref(&admission.row) } else { admission.sequences };
         for to in places {
             match stretches.last_mut() {
-                Some(last) if last.to + last.rows_to == *to && last.rows_from == last.rows_to && last.from + last.rows_from == at => {
+                Some(last)
+                    if last.to + last.rows_to == *to
+                        && last.rows_from == last.rows_to
+                        && last.from + last.rows_from == at =>
+                {
                     last.rows_from += 1;
                     last.rows_to += 1;
                 }
