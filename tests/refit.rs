@@ -29,6 +29,7 @@ fn options(bundle: &Path, weights: &Path) -> RefitOptions {
         bundle: bundle.to_owned(),
         weights: weights.to_owned(),
         dialect: DialectChoice::Recognise,
+        unexpected: Unexpected::Refused,
         allow_nonfinite: false,
     }
 }

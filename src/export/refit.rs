@@ -25,6 +25,8 @@ pub struct RefitOptions {
     pub weights: PathBuf,
     /// How the checkpoint names things.
     pub dialect: DialectChoice,
+    /// What happens to tensors that the model has not.
+    pub unexpected: Unexpected,
     /// Takes NaN and infinite weights as they are.
     pub allow_nonfinite: bool,
 }
@@ -110,7 +112,8 @@ pub fn refit(
     progress(Progress { stage: "read checkpoint", done_bytes: 0, total_bytes: 0 });
     let bundle = Bundle::open(&options.bundle)?;
     let old = bundle.manifest();
-    let checkpoint = Checkpoint::open(&options.weights, &options.dialect)?;
+    let checkpoint = Checkpoint::open_with(&options.weights, &options.dialect, options.unexpected)?;
+    checkpoint.check_unpacked()?;
     let mut differences = Vec::new();
     compare("", &config_json(&checkpoint.config), &old.model.config, &mut differences);
     if !differences.is_empty() {
