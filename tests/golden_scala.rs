@@ -198,7 +198,7 @@ fn generate(
         let given: Vec<i64> = (0..meta_tokens)
             .map(|i| if at == 0 { forced.get(i).copied().unwrap_or(-1) } else { -1 })
             .collect();
-        inputs.insert("given".to_owned(), Tensor::ints(&[1, meta_tokens], given).expect("counts agree"));
+        inputs.insert("forced".to_owned(), Tensor::ints(&[1, meta_tokens], given).expect("counts agree"));
         let verified = step.verify().expect("verifies");
         let outputs =
             Interpreter::new(verified, weights).expect("prepares").step(&mut state, &inputs).expect("steps");
@@ -219,5 +219,23 @@ fn generate(
     for (level, found) in &found_conditions {
         let wanted = expected.floats(k, &key(&format!("Xhat{level}")));
         assert_close(&format!("{what} Xhat{level}"), found, wanted, STATES);
+    }
+}
+
+/// Weights in few bits read as the numbers that the original quantiser's codes stand for, formats mixed by tensor.
+#[test]
+fn packed_weights_are_the_numbers_of_their_codes() {
+    for name in ["scala_moe_fp8", "scala_moe_nvfp4"] {
+        let checkpoint = golden_checkpoint(name);
+        let expected = Expected::at(&fixture::golden_path(name).join("dequant.safetensors"));
+        let mut compared = 0;
+        for (canonical, entry) in checkpoint.tensors.iter().filter(|(_, entry)| entry.packing.is_some()) {
+            let Some(wanted) = expected.find(&entry.native) else { continue };
+            let found = checkpoint.read_f64(canonical).expect("reads");
+            assert_close(&entry.native, &found, wanted.as_floats().expect("floats"), 1e-6);
+            compared += 1;
+        }
+        assert!(compared > 3, "{name}: {compared} packed tensors compared");
+        check_forward(name, &checkpoint, &weights_of(&checkpoint));
     }
 }

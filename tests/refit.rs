@@ -6,6 +6,7 @@ use fixture::golden_path;
 use photonc::bundle::{Bundle, Manifest};
 use photonc::export::{ExportOptions, RefitError, RefitOptions, export, refit};
 use photonc::ir::dtype::Dtype;
+use photonc::model::checkpoint::Unexpected;
 use photonc::model::dialect::DialectChoice;
 use photonc::model::preset::preset;
 use photonc::model::synth::synth;

@@ -8,7 +8,7 @@ use crate::bundle::{Bundle, BundleError, BundleWriter, Manifest};
 use crate::engine::{EngineSet, Sets, sets};
 use crate::graph::{Graph, text};
 use crate::ir::dtype::Dtype;
-use crate::model::checkpoint::{Checkpoint, CheckpointError};
+use crate::model::checkpoint::{Checkpoint, CheckpointError, Unexpected};
 use crate::model::config_json::config_json;
 use crate::model::dialect::DialectChoice;
 use indexmap::IndexMap;
