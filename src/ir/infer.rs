@@ -1,5 +1,7 @@
 //! Types of results from types of operands. Owns every shape rule; an operation without a rule does not compile.
 
+mod experts;
+
 use super::attr::Mask;
 use super::dim::Dim;
 use super::dtype::Dtype;
@@ -89,8 +91,10 @@ pub fn infer(op: &Op, operands: &[Type]) -> Inferred {
         }
         Op::Rope { .. } => rope(&operands[0], &operands[1]),
         Op::Attention { mask, reach, .. } => attention(operands, *mask, reach.recent),
-        Op::Route { top_k, groups, kept_groups, .. } => route(operands, *top_k, *groups, *kept_groups),
-        Op::Experts { top_k } => experts(operands, *top_k),
+        Op::Route { top_k, groups, kept_groups, .. } => {
+            experts::route(operands, *top_k, *groups, *kept_groups)
+        }
+        Op::Experts { top_k } => experts::experts(operands, *top_k),
         Op::SwiGlu => {
             float(&operands[0], "swiglu")?;
             same(&operands[0], &operands[1], || "gate and up".to_owned())
@@ -309,53 +313,6 @@ fn attention(operands: &[Type], mask: Mask, recent: usize) -> Inferred {
     let mut shape = q.shape.clone();
     shape.0[3] = vs[3].clone();
     Ok(Type::new(q.dtype, shape))
-}
-
-fn route(operands: &[Type], top_k: usize, groups: usize, kept_groups: usize) -> Inferred {
-    let logits = &operands[0];
-    float(logits, "route")?;
-    let last = axis_dim(logits, logits.shape.rank().wrapping_sub(1))?;
-    let Some(experts) = last.as_const() else {
-        return fail(format!("the number of experts of {logits} is not known"));
-    };
-    if let Some(bias) = operands.get(1) {
-        same(&Type::new(logits.dtype, Shape(vec![last])), bias, || "bias of experts".to_owned())?;
-    }
-    if groups == 0 || !experts.is_multiple_of(groups) || kept_groups == 0 || kept_groups > groups {
-        return fail(format!("{kept_groups} of {groups} groups of {experts} experts"));
-    }
-    let size = experts / groups;
-    if groups > 1 && size < 2 {
-        return fail(format!("groups of {size} expert: a group's score needs two"));
-    }
-    if top_k == 0 || top_k > size * kept_groups {
-        return fail(format!("top {top_k} of {} experts", size * kept_groups));
-    }
-    Ok(logits.clone())
-}
-
-fn experts(operands: &[Type], top_k: usize) -> Inferred {
-    let [x, gates, up, down] = operands else { return fail("experts takes 4 operands") };
-    float(x, "experts")?;
-    rank(up, 3, "the experts' gate and up maps")?;
-    rank(down, 3, "the experts' down maps")?;
-    let (Some((width, rows)), Some((count, gate_rows))) =
-        (x.shape.0.split_last(), gates.shape.0.split_last())
-    else {
-        return fail(format!("experts of {x} with gates {gates}"));
-    };
-    let inner = &down.shape.0[1];
-    let fits = rows == gate_rows
-        && up.shape.0 == [count.clone(), width.clone(), inner.plus(inner)]
-        && down.shape.0 == [count.clone(), inner.clone(), width.clone()]
-        && operands.iter().all(|operand| operand.dtype == x.dtype);
-    if !fits {
-        return fail(format!("experts of {x} with gates {gates}, maps {up} and {down}"));
-    }
-    if top_k == 0 || count.as_const().is_none_or(|count| top_k > count) {
-        return fail(format!("top {top_k} of {count} experts"));
-    }
-    Ok(x.clone())
 }
 
 fn cache_append(operands: &[Type]) -> Inferred {
