@@ -54,7 +54,10 @@ pub enum KeptCaches {
 /// # Errors
 /// A configuration whose widths contradict each other.
 pub fn step_program(config: &ModelConfig) -> Result<Graph, BuildError> {
-    step::build(Builder::new("step", config, Dtype::F32))
+    match config.wiring.condition {
+        Condition::Carried => step::build(Builder::new("step", config, Dtype::F32)),
+        Condition::Estimate => step_program_of(config, Summary::State),
+    }
 }
 
 /// One meta-context step of a model whose windows are conditioned on estimates, for one way to summarise units.
