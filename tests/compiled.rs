@@ -7,7 +7,8 @@ use photonc::export::target::Target;
 use photonc::graph::{Graph, text};
 use photonc::model::build;
 use photonc::model::config::{
-    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig,
+    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig, StackOptions,
+    Wiring,
 };
 use photonc::model::parameters::parameters;
 use photonc::passes::choose_protocol::Protocol;
@@ -16,7 +17,14 @@ use std::collections::BTreeMap;
 
 /// The `paper` dialect at the smallest size that shows everything: two levels of chunks of two, one layer a stack.
 fn small() -> ModelConfig {
-    let stack = StackConfig { layers: 1, heads: 2, kv_heads: 1, head_dim: 4, ffn: 12 };
+    let stack = StackConfig {
+        layers: 1,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 4,
+        ffn: 12,
+        options: StackOptions::default(),
+    };
     let level = |chunker, feedback| LevelConfig {
         chunk_size: 2,
         dim: 8,
@@ -27,6 +35,8 @@ fn small() -> ModelConfig {
         decoder: stack,
         decoder_dim: 8,
         feedback,
+        stream: None,
+        encoder_window: None,
     };
     ModelConfig {
         vocab_size: 11,
@@ -39,6 +49,7 @@ fn small() -> ModelConfig {
             level(Chunker::Concat, Feedback::Token),
             level(Chunker::Linear { norm: true, bias: true }, Feedback::Latent),
         ],
+        wiring: Wiring::default(),
     }
 }
 

@@ -11,7 +11,8 @@ use photonc::graph::interp::{Interpreter, WeightSource};
 use photonc::ir::op::Op;
 use photonc::ir::tensor::Tensor;
 use photonc::model::config::{
-    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig,
+    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig, StackOptions,
+    Wiring,
 };
 use photonc::passes::choose_protocol::Protocol;
 use photonc::passes::compile::{Compilation, PassOptions, Plan, compile_with, specialise_with};
@@ -37,6 +38,7 @@ fn stack() -> impl Strategy<Value = StackConfig> {
             kv_heads,
             head_dim,
             ffn,
+            options: StackOptions::default(),
         },
     )
 }
@@ -58,6 +60,8 @@ fn level() -> impl Strategy<Value = LevelConfig> {
                     decoder,
                     decoder_dim,
                     feedback: Feedback::Latent,
+                    stream: None,
+                    encoder_window: None,
                 }
             },
         )
@@ -90,6 +94,7 @@ fn model() -> impl Strategy<Value = ModelConfig> {
             rope_theta: 10000.0,
             max_position_embeddings: 64,
             levels,
+            wiring: Wiring::default(),
         }
     })
 }

@@ -4,7 +4,7 @@
 
 mod fixture;
 
-use fixture::{Expected, GOLDENS, assert_close, golden_checkpoint};
+use fixture::{Expected, GOLDENS, assert_close, golden_checkpoint, weights_of};
 use indexmap::IndexMap;
 use photonc::graph::interp::Interpreter;
 use photonc::graph::{Graph, NodeId};
@@ -19,17 +19,6 @@ use std::collections::BTreeMap;
 type Values = IndexMap<String, Tensor>;
 
 const TOLERANCE: f64 = 1e-5;
-
-fn weights(checkpoint: &Checkpoint) -> BTreeMap<String, Tensor> {
-    checkpoint
-        .tensors
-        .iter()
-        .map(|(name, entry)| {
-            let values = checkpoint.read_f64(name).expect("weight reads");
-            (name.clone(), Tensor::floats(&entry.shape, values).expect("counts agree"))
-        })
-        .collect()
-}
 
 /// The aligned prompt as a batch of one, and its length in meta-contexts.
 fn prompt(expected: &Expected, k: usize, meta_tokens: usize) -> Values {
@@ -48,7 +37,7 @@ fn teacher_forced_forward_matches_every_golden() {
     for name in GOLDENS {
         let checkpoint = golden_checkpoint(name);
         let config = &checkpoint.config;
-        let weights = weights(&checkpoint);
+        let weights = weights_of(&checkpoint);
         let expected = Expected::of(name);
         let graph = build::score(config).expect("builds");
         let verified = graph.verify().expect("verifies");
@@ -117,7 +106,7 @@ fn prefilled(
 fn step_program_generates_every_golden_token() {
     for name in GOLDENS {
         let checkpoint = golden_checkpoint(name);
-        let weights = weights(&checkpoint);
+        let weights = weights_of(&checkpoint);
         let expected = Expected::of(name);
         for protocol in [Protocol::Recgen, Protocol::Hiergen] {
             let step = specialise(&checkpoint.config, protocol).expect("specialises");

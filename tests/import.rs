@@ -217,7 +217,7 @@ fn one_report_of_every_fault_of_the_configuration() -> TestResult {
             "  vocab_size: found \"many\", expected a whole number",
             "  rope_theta: missing",
             "  levels[1].encoder: found 7, expected an object",
-            "  levels[1].decoder.feedback: found \"both\", expected \"latent\" or \"token\"",
+            "  levels[1].decoder.feedback: found \"both\", expected \"latent\" or \"token\" or \"summary\"",
             "  decoder_embed_dim: found 33, expected 32: the width of the level-1 decoder (levels[0].decoder.dim)",
             "  levels[0].dim: found 48, expected 32 for a concat chunker (chunk_size 4 x width below 8)",
             "  levels[0].encoder.kv_heads: found 3, expected a divisor of heads 4",
@@ -411,7 +411,7 @@ fn a_directory_that_is_no_checkpoint_says_what_is_missing() -> TestResult {
         "MODEL: no model.safetensors, model.safetensors.index.json or other *.safetensors file"
     );
     fs::write(directory.path().join("b.safetensors"), b"")?;
-    assert_eq!(refusal(directory.path()), "MODEL: no config.json beside the weights");
+    assert_eq!(refusal(directory.path()), "MODEL: no config.json or model_config.json beside the weights");
     fs::write(directory.path().join("a.safetensors"), b"")?;
     assert!(refusal(directory.path()).contains(
         "several weights files and no model.safetensors.index.json: `a.safetensors`, `b.safetensors`"

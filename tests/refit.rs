@@ -6,6 +6,7 @@ use fixture::golden_path;
 use photonc::bundle::{Bundle, Manifest};
 use photonc::export::{ExportOptions, RefitError, RefitOptions, export, refit};
 use photonc::ir::dtype::Dtype;
+use photonc::model::checkpoint::Unexpected;
 use photonc::model::dialect::DialectChoice;
 use photonc::model::preset::preset;
 use photonc::model::synth::synth;
@@ -29,6 +30,7 @@ fn options(bundle: &Path, weights: &Path) -> RefitOptions {
         bundle: bundle.to_owned(),
         weights: weights.to_owned(),
         dialect: DialectChoice::Recognise,
+        unexpected: Unexpected::Refused,
         allow_nonfinite: false,
     }
 }

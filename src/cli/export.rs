@@ -98,6 +98,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     args.target.engines.iter().try_for_each(|target| args.engines.check(target))?;
     let options = ExportOptions {
         dialect: args.dialect.choice(),
+        unexpected: args.dialect.unexpected(),
         protocols: args.protocol.map(Protocols::list),
         max_tokens: args.max_tokens,
         precision: args.dtype.dtype(),

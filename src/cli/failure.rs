@@ -294,6 +294,9 @@ impl From<CheckpointError> for Failure {
             CheckpointError::Mismatch { .. } => {
                 "correct config.json or the weights, or name another layout with --dialect or --weight-map"
             }
+            CheckpointError::Packed { .. } => {
+                "store the weights as f32, f16 or bf16; --quant keeps them in few bits again"
+            }
             CheckpointError::NonFinite { .. } => {
                 "mend the checkpoint, or pass --allow-nonfinite to export it as it is"
             }

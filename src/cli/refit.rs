@@ -43,6 +43,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         bundle: args.bundle.clone(),
         weights: args.weights.clone(),
         dialect: args.dialect.choice(),
+        unexpected: args.dialect.unexpected(),
         allow_nonfinite: args.allow_nonfinite,
     };
     let shown = reporter.progress("refit");

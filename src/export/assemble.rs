@@ -129,7 +129,8 @@ pub fn export_with(
 ) -> Result<ExportReport, ExportError> {
     let stage = |stage| progress(Progress { stage, done_bytes: 0, total_bytes: 0 });
     stage("read checkpoint");
-    let checkpoint = Checkpoint::open(&options.model, &options.dialect)?;
+    let checkpoint = Checkpoint::open_with(&options.model, &options.dialect, options.unexpected)?;
+    checkpoint.check_unpacked()?;
     let mut notes = checkpoint.notes.clone();
     let protocols = protocols(&checkpoint, options, &mut notes)?;
     let max_tokens = max_tokens(&checkpoint, options)?;

@@ -2,6 +2,7 @@
 
 use super::target::Target;
 use crate::ir::dtype::Dtype;
+use crate::model::checkpoint::Unexpected;
 use crate::model::dialect::DialectChoice;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::opt_level::OptLevel;
@@ -17,6 +18,8 @@ pub struct ExportOptions {
     pub out: PathBuf,
     /// How the checkpoint names things.
     pub dialect: DialectChoice,
+    /// What happens to tensors that the model has not.
+    pub unexpected: Unexpected,
     /// Protocols to compile for; by default every one the model defines.
     pub protocols: Option<Vec<Protocol>>,
     /// Longest sequence in tokens, prompt included; by default what the checkpoint states.
@@ -43,6 +46,7 @@ impl ExportOptions {
             model: model.into(),
             out: out.into(),
             dialect: DialectChoice::Recognise,
+            unexpected: Unexpected::Refused,
             protocols: None,
             max_tokens: None,
             opt_level: OptLevel::default(),

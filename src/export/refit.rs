@@ -8,7 +8,7 @@ use crate::bundle::{Bundle, BundleError, BundleWriter, Manifest};
 use crate::engine::{EngineSet, Sets, sets};
 use crate::graph::Graph;
 use crate::ir::dtype::Dtype;
-use crate::model::checkpoint::{Checkpoint, CheckpointError};
+use crate::model::checkpoint::{Checkpoint, CheckpointError, Unexpected};
 use crate::model::config_json::config_json;
 use crate::model::dialect::DialectChoice;
 use indexmap::IndexMap;
@@ -25,6 +25,8 @@ pub struct RefitOptions {
     pub weights: PathBuf,
     /// How the checkpoint names things.
     pub dialect: DialectChoice,
+    /// What happens to tensors that the model has not.
+    pub unexpected: Unexpected,
     /// Takes NaN and infinite weights as they are.
     pub allow_nonfinite: bool,
 }
@@ -103,7 +105,8 @@ pub fn refit(
     // Its weights go.
     let bundle = Bundle::open_unverified(&options.bundle)?;
     let old = bundle.manifest();
-    let checkpoint = Checkpoint::open(&options.weights, &options.dialect)?;
+    let checkpoint = Checkpoint::open_with(&options.weights, &options.dialect, options.unexpected)?;
+    checkpoint.check_unpacked()?;
     let mut differences = Vec::new();
     compare("", &config_json(&checkpoint.config), &old.model.config, &mut differences);
     if !differences.is_empty() {

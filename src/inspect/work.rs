@@ -110,7 +110,7 @@ pub fn work(graph: &Graph, id: NodeId, bindings: &Bindings, precision: Option<Dt
         Op::CacheAppend => cost.bytes,
         _ => 0u64,
     };
-    let matmul = matches!(op, Op::Linear | Op::Attention { .. });
+    let matmul = matches!(op, Op::Linear | Op::Attention { .. } | Op::Experts { .. });
     let declared_bytes = declared_bytes.min(cost.bytes);
     let weight_bytes = weight_bytes.min(declared_bytes);
     Work {

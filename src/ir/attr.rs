@@ -5,6 +5,7 @@ use super::dtype::Dtype;
 use super::shape::{Shape, Type};
 use super::tensor::Literal;
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// A value that can stand in an operation's braces; printing and parsing are inverse.
@@ -13,6 +14,10 @@ pub trait Attribute: Sized {
     fn print(&self) -> String;
     /// The value of that text.
     fn parse(text: &str) -> Option<Self>;
+    /// The value that stands where the attribute is left out of the text; `None` if it may not be.
+    fn implied() -> Option<Self> {
+        None
+    }
 }
 
 /// A binary64 number compared and hashed by its bits.
@@ -185,6 +190,10 @@ named! {
         Neg = "neg",
         /// `x * sigmoid(x)`
         Silu = "silu",
+        /// `1 / (1 + exp(-x))`
+        Sigmoid = "sigmoid",
+        /// Hyperbolic tangent
+        Tanh = "tanh",
     }
 }
 
@@ -235,6 +244,81 @@ named! {
         Cache = "cache",
         /// The first `m - n` keys are cache slots, visible where `j < lengths[b]`; the last `n` are new, causal.
         Past = "past",
+    }
+}
+
+/// Which of the keys that its mask lets it see a query reads. A graph's text says nothing of a reach that hides none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Reach {
+    /// Only the query's own position and those before it, so many in all.
+    pub window: Option<NonZeroUsize>,
+    /// Only positions of the query's own tile: those from the last multiple of this size on.
+    pub tile: Option<NonZeroUsize>,
+    /// Keys before the queries' own that are new too, not slots of the cache (`past` only).
+    pub recent: usize,
+}
+
+impl Reach {
+    /// Every key that the mask lets a query see.
+    pub const ALL: Reach = Reach { window: None, tile: None, recent: 0 };
+
+    /// A window of that many positions; `None` sees all.
+    #[must_use]
+    pub fn window(size: Option<usize>) -> Self {
+        Reach { window: size.and_then(NonZeroUsize::new), ..Reach::ALL }
+    }
+
+    /// Whether a query may be kept from a position before its own.
+    #[must_use]
+    pub fn hides(self) -> bool {
+        self.window.is_some() || self.tile.is_some()
+    }
+
+    /// The first position that a query at `position` reads.
+    #[must_use]
+    pub fn first(self, position: usize) -> usize {
+        let near = self.window.map_or(0, |size| (position + 1).saturating_sub(size.get()));
+        self.tile.map_or(0, |size| position / size.get() * size.get()).max(near)
+    }
+}
+
+impl Attribute for Reach {
+    fn print(&self) -> String {
+        let sizes = [("window", self.window.map_or(0, NonZeroUsize::get))].into_iter();
+        let sizes = sizes.chain([("tile", self.tile.map_or(0, NonZeroUsize::get)), ("recent", self.recent)]);
+        let parts: Vec<String> =
+            sizes.filter(|(_, size)| *size > 0).map(|(name, size)| format!("{name} {size}")).collect();
+        if parts.is_empty() { "all".to_owned() } else { parts.join(" ") }
+    }
+    fn parse(text: &str) -> Option<Self> {
+        let mut reach = Reach::ALL;
+        if text == "all" {
+            return Some(reach);
+        }
+        let mut words = text.split_whitespace();
+        while let Some(name) = words.next() {
+            let size: NonZeroUsize = words.next()?.parse().ok()?;
+            match name {
+                "window" if reach.window.is_none() => reach.window = Some(size),
+                "tile" if reach.tile.is_none() => reach.tile = Some(size),
+                "recent" if reach.recent == 0 => reach.recent = size.get(),
+                _ => return None,
+            }
+        }
+        (reach != Reach::ALL).then_some(reach)
+    }
+    fn implied() -> Option<Self> {
+        Some(Reach::ALL)
+    }
+}
+
+named! {
+    /// What a router makes of its logits.
+    Scores {
+        /// Each expert by itself.
+        Sigmoid = "sigmoid",
+        /// Against all others.
+        Softmax = "softmax",
     }
 }
 

@@ -86,27 +86,45 @@ fn flops(op: &Op, operands: &[Extent], result: &Extent) -> u64 {
         Op::SwiGlu => per_element(5),
         // Square and add, then two products.
         Op::RmsNorm { .. } => per_element(4),
+        // A score, its bias and what is made of the gate; the choice is few.
+        Op::Route { .. } => per_element(6),
+        Op::Experts { top_k } => {
+            let rows = result.elements.checked_div(axis(3, 2)).unwrap_or(0);
+            let maps = axis(3, 1).saturating_mul(axis(3, 2).saturating_mul(6).saturating_add(5));
+            rows.saturating_mul(*top_k as u64).saturating_mul(maps)
+        }
         Op::Rope { .. } => per_element(3),
         Op::Linear => {
             let bias = u64::from(operands.len() > 2);
             per_element(axis(1, 1).saturating_mul(2).saturating_add(bias))
         }
-        Op::Attention { mask, .. } => {
-            let (heads, queries, width) = (axis(0, 0).saturating_mul(axis(0, 1)), axis(0, 2), axis(0, 3));
+        Op::Attention { mask, reach, .. } => {
+            let (heads, queries) = (axis(0, 0).saturating_mul(axis(0, 1)), axis(0, 2));
+            // A query of a tile sees the whole of it at most.
+            let sizes = [reach.window, reach.tile].into_iter().flatten();
+            let most = sizes.map(|size| size.get() as u64).min().unwrap_or(u64::MAX);
             let pairs = match mask {
-                // The newest query sees every key, each older one a key less.
-                Mask::Causal => {
-                    let hidden = queries.saturating_mul(queries.saturating_sub(1)) / 2;
-                    queries.saturating_mul(axis(1, 2)).saturating_sub(hidden)
-                }
-                Mask::Cache | Mask::Past => queries.saturating_mul(axis(1, 2)),
+                Mask::Causal => causal_pairs(queries, axis(1, 2), most),
+                Mask::Cache | Mask::Past => queries.saturating_mul(most.min(axis(1, 2))),
             };
-            // Scores and weighted values: two multiply-adds a component; scale, exponential, sum a pair.
-            heads.saturating_mul(pairs).saturating_mul(width.saturating_mul(4).saturating_add(3))
+            // Scores and weighted values: a multiply-add a component; scale, exponential, sum a pair.
+            let widths = axis(0, 3).saturating_add(axis(2, 3));
+            heads.saturating_mul(pairs).saturating_mul(widths.saturating_mul(2).saturating_add(3))
         }
         // A comparison per logit; what is kept is few.
         Op::Sample { .. } => operands.first().map_or(0, |logits| logits.elements),
     }
+}
+
+/// Queries and keys that see each other: the newest query sees every key in its window, each older one a key less.
+fn causal_pairs(queries: u64, keys: u64, most: u64) -> u64 {
+    let before = keys.saturating_sub(queries);
+    let full = keys.min(most);
+    // Queries that see `before + 1 ..= full` keys, then those that see as many as the window holds.
+    let growing = full.saturating_sub(before);
+    let triangle = growing.saturating_mul(growing.saturating_add(1)) / 2;
+    let rest = queries.saturating_sub(growing);
+    growing.saturating_mul(before).saturating_add(triangle).saturating_add(rest.saturating_mul(full))
 }
 
 fn bytes(op: &Op, operands: &[Extent], result: &Extent) -> u64 {
@@ -122,6 +140,14 @@ fn bytes(op: &Op, operands: &[Extent], result: &Extent) -> u64 {
         Op::Iota { .. } => result.bytes,
         Op::Slice { .. } | Op::Shift => result.bytes.saturating_mul(2),
         Op::Gather | Op::GatherRows => result.bytes.saturating_mul(2).saturating_add(read(1)),
+        // Of the experts only those that some row chose, at most.
+        Op::Experts { top_k } => {
+            let gates = operands.get(1).map_or(1, |gates| gates.elements);
+            let count = operands.get(3).map_or(1, |down| down.axis(0)).max(1);
+            let chosen = (gates / count).saturating_mul(*top_k as u64).min(count);
+            let maps = (read(2).saturating_add(read(3)) / count).saturating_mul(chosen);
+            result.bytes.saturating_add(read(0)).saturating_add(read(1)).saturating_add(maps)
+        }
         Op::CacheAppend => read(1).saturating_mul(2).saturating_add(read(2)),
         Op::Unary { .. }
         | Op::Binary { .. }
@@ -134,6 +160,7 @@ fn bytes(op: &Op, operands: &[Extent], result: &Extent) -> u64 {
         | Op::RmsNorm { .. }
         | Op::Rope { .. }
         | Op::Attention { .. }
+        | Op::Route { .. }
         | Op::SwiGlu
         | Op::Sample { .. } => {
             operands.iter().fold(result.bytes, |total, operand| total.saturating_add(operand.bytes))
@@ -144,7 +171,7 @@ fn bytes(op: &Op, operands: &[Extent], result: &Extent) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::{Cost, cost};
-    use crate::ir::attr::Mask;
+    use crate::ir::attr::{Mask, Reach};
     use crate::ir::dim::{Bindings, Symbol};
     use crate::ir::op::Op;
     use crate::ir::shape::Type;
@@ -164,9 +191,27 @@ mod tests {
 
     #[test]
     fn causal_attention_counts_visible_keys() {
-        let op = Op::Attention { scale: 1.0.into(), mask: Mask::Causal };
-        let found = of(&op, &["f32[1, 2, 2, 4]", "f32[1, 1, 5, 4]", "f32[1, 1, 5, 4]"], "f32[1, 2, 2, 4]");
-        assert_eq!(found, Some(Cost { flops: 2 * (4 + 5) * 19, bytes: 4 * (16 + 20 + 20 + 16) }));
+        let of_window = |window| {
+            let reach = Reach::window(window);
+            let op = Op::Attention { scale: 1.0.into(), mask: Mask::Causal, reach };
+            of(&op, &["f32[1, 2, 2, 4]", "f32[1, 1, 5, 4]", "f32[1, 1, 5, 4]"], "f32[1, 2, 2, 4]")
+        };
+        let bytes = 4 * (16 + 20 + 20 + 16);
+        assert_eq!(of_window(None), Some(Cost { flops: 2 * (4 + 5) * 19, bytes }));
+        for (size, pairs) in [(9, 4 + 5), (5, 4 + 5), (4, 4 + 4), (3, 3 + 3), (1, 1 + 1)] {
+            assert_eq!(of_window(Some(size)), Some(Cost { flops: 2 * pairs * 19, bytes }));
+        }
+    }
+
+    // Two rows that choose two of four experts read all four at most, and compute four.
+    #[test]
+    fn experts_count_as_they_are_chosen() {
+        let operands = ["f32[2, 3]", "f32[2, 4]", "f32[4, 3, 10]", "f32[4, 5, 3]"];
+        let found = of(&Op::Experts { top_k: 2 }, &operands, "f32[2, 3]");
+        assert_eq!(found, Some(Cost { flops: 2 * 2 * 5 * (6 * 3 + 5), bytes: 4 * (6 + 8 + 120 + 60 + 6) }));
+        let one = ["f32[1, 3]", "f32[1, 4]", "f32[4, 3, 10]", "f32[4, 5, 3]"];
+        let found = of(&Op::Experts { top_k: 1 }, &one, "f32[1, 3]");
+        assert_eq!(found, Some(Cost { flops: 5 * (6 * 3 + 5), bytes: 4 * (3 + 4 + 30 + 15 + 3) }));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Types of results from types of operands. Owns every shape rule; an operation without a rule does not compile.
 
+mod experts;
+
 use super::attr::Mask;
 use super::dim::Dim;
 use super::dtype::Dtype;
@@ -88,7 +90,11 @@ pub fn infer(op: &Op, operands: &[Type]) -> Inferred {
             Ok(operands[0].clone())
         }
         Op::Rope { .. } => rope(&operands[0], &operands[1]),
-        Op::Attention { mask, .. } => attention(operands, *mask),
+        Op::Attention { mask, reach, .. } => attention(operands, *mask, reach.recent),
+        Op::Route { top_k, groups, kept_groups, .. } => {
+            experts::route(operands, *top_k, *groups, *kept_groups)
+        }
+        Op::Experts { top_k } => experts::experts(operands, *top_k),
         Op::SwiGlu => {
             float(&operands[0], "swiglu")?;
             same(&operands[0], &operands[1], || "gate and up".to_owned())
@@ -261,13 +267,16 @@ fn rope(x: &Type, positions: &Type) -> Inferred {
     Ok(x.clone())
 }
 
-fn attention(operands: &[Type], mask: Mask) -> Inferred {
+fn attention(operands: &[Type], mask: Mask, recent: usize) -> Inferred {
     let (q, k, v) = (&operands[0], &operands[1], &operands[2]);
     float(q, "attention")?;
     rank(q, 4, "queries")?;
     rank(k, 4, "keys")?;
-    same(k, v, || "values".to_owned())?;
-    let (qs, ks) = (&q.shape.0, &k.shape.0);
+    rank(v, 4, "values")?;
+    let (qs, ks, vs) = (&q.shape.0, &k.shape.0, &v.shape.0);
+    if k.dtype != v.dtype || ks[..3] != vs[..3] {
+        return fail(format!("values: {v}, expected {k} but for the width"));
+    }
     if q.dtype != k.dtype || qs[0] != ks[0] || qs[3] != ks[3] {
         return fail(format!("attention of queries {q} and keys {k}"));
     }
@@ -279,16 +288,31 @@ fn attention(operands: &[Type], mask: Mask) -> Inferred {
         Mask::Causal => false,
         Mask::Cache | Mask::Past => true,
     };
-    match (wants_lengths, operands.get(3)) {
+    if recent > 0 && mask != Mask::Past {
+        return fail(format!("mask {} knows no recent keys", mask.name()));
+    }
+    let mut rest = operands[3..].iter();
+    match (wants_lengths, rest.clone().next()) {
         (true, Some(lengths)) => {
             int(lengths, "lengths")?;
             expect(lengths, "lengths", &Shape(vec![qs[0].clone()]))?;
+            rest.next();
         }
-        (false, None) => {}
+        (false, Some(first)) if first.dtype == Dtype::I64 => {
+            return fail(format!("mask {} takes no lengths", mask.name()));
+        }
         (true, None) => return fail(format!("mask {} needs lengths", mask.name())),
-        (false, Some(_)) => return fail(format!("mask {} takes no lengths", mask.name())),
+        (false, _) => {}
     }
-    Ok(q.clone())
+    if let Some(sinks) = rest.next() {
+        same(&Type::new(q.dtype, Shape(vec![qs[1].clone()])), sinks, || "sinks".to_owned())?;
+    }
+    if let Some(more) = rest.next() {
+        return fail(format!("mask {} leaves no place for a fifth operand {more}", mask.name()));
+    }
+    let mut shape = q.shape.clone();
+    shape.0[3] = vs[3].clone();
+    Ok(Type::new(q.dtype, shape))
 }
 
 fn cache_append(operands: &[Type]) -> Inferred {

@@ -1,7 +1,7 @@
 //! The operation table: one row per operation. Owns names, attributes, arity and the ONNX counterpart; what an
 //! operation means is in `infer` (types) and `eval` (values).
 
-use super::attr::{Attribute, BinaryFn, CompareFn, Mask, Real, Role, Scheme, UnaryFn};
+use super::attr::{Attribute, BinaryFn, CompareFn, Mask, Reach, Real, Role, Scheme, Scores, UnaryFn};
 use super::dtype::Dtype;
 use super::shape::{Shape, Type};
 use super::tensor::Literal;
@@ -74,12 +74,13 @@ macro_rules! operations {
                 match self { $(Op::$variant $({ $($field: _),* })? => OpKind::$variant),* }
             }
 
-            /// Attribute names and their text, in table order.
+            /// Attribute names and their text, in table order, but for those that the text may leave out.
             #[must_use]
             pub fn attributes(&self) -> Vec<(&'static str, String)> {
-                match self {
-                    $(Op::$variant $({ $($field),* })? => vec![$($((stringify!($field), $field.print())),*)?]),*
-                }
+                let all: Vec<Option<(&'static str, String)>> = match self {
+                    $(Op::$variant $({ $($field),* })? => vec![$($(said(stringify!($field), $field)),*)?]),*
+                };
+                all.into_iter().flatten().collect()
             }
 
             /// Builds an operation from its attributes' text; an error names the attribute that is missing or bad.
@@ -93,13 +94,21 @@ macro_rules! operations {
                 let _ = &get;
                 match kind {
                     $(OpKind::$variant => Ok(Op::$variant $({ $($field: {
-                        let text = get(stringify!($field)).ok_or(stringify!($field))?;
-                        <$fty as Attribute>::parse(text).ok_or(stringify!($field))?
+                        let value = match get(stringify!($field)) {
+                            Some(text) => <$fty as Attribute>::parse(text),
+                            None => <$fty as Attribute>::implied(),
+                        };
+                        value.ok_or(stringify!($field))?
                     }),* })?)),*
                 }
             }
         }
     };
+}
+
+/// An attribute's name and text, unless the text may leave it out.
+fn said<A: Attribute + PartialEq>(name: &'static str, value: &A) -> Option<(&'static str, String)> {
+    (A::implied().as_ref() != Some(value)).then(|| (name, value.print()))
 }
 
 operations! {
@@ -117,7 +126,7 @@ operations! {
     /// `[..T], [..T] -> [..T]`. HierGen's source, then RecGen's where it is defined; resolved by `choose-protocol`.
     ProtocolSwitch = "protocol_switch", 1..=2, "lowered before export";
     /// `[..] -> [..]`. Elementwise function.
-    Unary { function: UnaryFn } = "unary", 1..=1, "Neg, Sigmoid, Mul";
+    Unary { function: UnaryFn } = "unary", 1..=1, "Neg, Sigmoid, Tanh, Mul";
     /// `[..], [..] -> broadcast`. Elementwise function.
     Binary { function: BinaryFn } = "binary", 2..=2, "Add, Sub, Mul, Max, Min";
     /// `[..], [..] -> bool broadcast`. Elementwise comparison.
@@ -148,11 +157,24 @@ operations! {
     RmsNorm { eps: Real } = "rms_norm", 2..=2, "RMSNormalization (23)";
     /// `[B, H, n, d], i64 [n] or [B, n] -> [B, H, n, d]`. Rotates the halves of a head by `position * theta^(-2t/d)`.
     Rope { theta: Real } = "rope", 2..=2, "RotaryEmbedding (23)";
-    /// `[B, H, n, d], [B, G, m, d], [B, G, m, d], (i64 [B]) -> [B, H, n, d]`. Softmax attention; query head `h` reads
-    /// key head `h / (H / G)`; `mask` says which keys a query sees, `lengths` is its last operand where it needs one.
-    Attention { scale: Real, mask: Mask } = "attention", 3..=4, "MatMul, Softmax, MatMul";
+    /// `[B, H, n, d], [B, G, m, d], [B, G, m, e], (i64 [B]), ([H]) -> [B, H, n, e]`. Softmax attention; query head `h`
+    /// reads key head `h / (H / G)`; `mask` says which keys a query sees, `lengths` follows the values where it needs
+    /// one; `reach` hides those that are far. The last operand, if there is one more, are sinks: a logit of each head, not
+    /// scaled, that joins the softmax and has no value.
+    Attention { scale: Real, mask: Mask, reach: Reach } = "attention", 3..=5, "MatMul, Softmax, MatMul";
     /// `[..], [..] -> [..]`. `silu(gate) * up`.
     SwiGlu = "swiglu", 2..=2, "Sigmoid, Mul, Mul";
+    /// `[.., E], ([E]) -> [.., E]`. Gates of a router: `scores` of the logits; the `top_k` experts whose score plus bias
+    /// is largest (ties: lowest first) keep their score without the bias, the others are 0. With `groups` above 1 only
+    /// experts of the `kept_groups` best groups stand to choice; a group of consecutive experts is as good as the sum of
+    /// its two largest biased scores. If `normalize`, gates are divided by their sum; then times `factor`.
+    Route {
+        scores: Scores, top_k: usize, groups: usize, kept_groups: usize, normalize: bool, factor: Real,
+    } = "route", 1..=2, "Sigmoid or Softmax, TopK, Equal, ReduceSum, Mul, Div";
+    /// `[.., W], [.., E], [E, W, 2I], [E, I, W] -> [.., W]`. Sum over the experts of a gate (the second operand) times
+    /// the expert's `(silu(x G) * (x U)) D`, where `[G | U]` is its part of the third operand and `D` of the fourth. At
+    /// most `top_k` gates of a row are not 0; an expert whose gate is 0 adds nothing, whatever it would yield.
+    Experts { top_k: usize } = "experts", 4..=4, "MatMul over every expert: E / top_k times the arithmetic";
     /// `[B, G, S, d], [B, G, n, d], i64 [B] -> [B, G, S, d]`. Writes the new slice of row `b` at slots
     /// `lengths[b] ..`; later slots keep what they hold.
     CacheAppend = "cache_append", 3..=3, "new slice as graph output";

@@ -1,6 +1,8 @@
 //! A PHOTON model's shape: every choice that PHOTON.md leaves open, resolved. Owns the structures; parsing a
 //! checkpoint's own `config.json` into them belongs to `dialect`.
 
+use crate::ir::attr::{Real, Scores};
+
 /// Shape of one model, bottom level first (`levels[0]` is level 1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
@@ -18,6 +20,45 @@ pub struct ModelConfig {
     pub max_position_embeddings: usize,
     /// Levels above the tokens, bottom first; never empty.
     pub levels: Vec<LevelConfig>,
+    /// What conditions what, and what stands around the levels.
+    pub wiring: Wiring,
+}
+
+/// Choices of the whole model that have no size; the default is the paper's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wiring {
+    /// What a decoder window is conditioned on.
+    pub condition: Condition,
+    /// Whether encoder-side embeddings are multiplied by the root of their width.
+    pub scaled_embedding: bool,
+    /// Whether an RMSNorm stands before the head.
+    pub final_norm: bool,
+    /// `c` of `c * tanh(logits / c)`.
+    pub softcap: Option<Real>,
+    /// Whether every level between the first and the last has the tensors of the second.
+    pub tied_middle: bool,
+}
+
+impl Default for Wiring {
+    fn default() -> Self {
+        Wiring {
+            condition: Condition::Carried,
+            scaled_embedding: false,
+            final_norm: false,
+            softcap: None,
+            tied_middle: false,
+        }
+    }
+}
+
+/// What the window of a chunk is conditioned on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// At every level the reconstruction of the unit *before* the chunk's own, carried over meta-contexts (PHOTON.md
+    /// section 4).
+    Carried,
+    /// At the top the state before the chunk's own; below, the estimate of that very unit, made just before.
+    Estimate,
 }
 
 /// Shape of one level: what folds `chunk_size` units of the level below into one, and back.
@@ -41,6 +82,10 @@ pub struct LevelConfig {
     pub decoder_dim: usize,
     /// What a window position reads of the element before it.
     pub feedback: Feedback,
+    /// Positions that every layer of the encoder sees, below the top; replaces the stack's own window.
+    pub encoder_window: Option<usize>,
+    /// Whether the decoder has one sequence over all chunks instead of windows, seen so many positions back.
+    pub stream: Option<usize>,
 }
 
 /// Chunker `C^l` (PHOTON.md section 3).
@@ -48,6 +93,8 @@ pub struct LevelConfig {
 pub enum Chunker {
     /// The concatenation itself; `D_l = C_l * D_{l-1}`.
     Concat,
+    /// RMSNorm of each vector by itself, the concatenation, a linear map without bias, RMSNorm of the result.
+    NormedEach,
     /// Optional RMSNorm over the concatenation, then a linear map with optional bias.
     Linear {
         /// RMSNorm over the concatenation.
@@ -73,6 +120,12 @@ pub enum ConverterLayout {
     Linear,
     /// `ConvTranspose1d` with kernel = stride = R: weight `[D, W, R]`, bias `[W]` shared by the rows.
     ConvTranspose,
+    /// RMSNorm, a linear map `[R*W, D]` read as R rows, plus their convolution along the rows, each channel by itself,
+    /// RMSNorm of each row. The kernel is as long as this or as the rows, whichever is shorter.
+    Convolved {
+        /// Rows that a kernel spans at most.
+        kernel: usize,
+    },
 }
 
 /// What a window position reads of the element before it (PHOTON.md section 4).
@@ -80,11 +133,13 @@ pub enum ConverterLayout {
 pub enum Feedback {
     /// The decoder's own output.
     Latent,
-    /// The embedding of the drawn token (level 1 only).
+    /// The embedding of the drawn token (level 1 only), from a table of the decoder's own.
     Token,
+    /// What the protocol makes of the finished unit; at level 1 the encoder-side embedding of the drawn token.
+    Summary,
 }
 
-/// Shape of one LLaMA-style stack.
+/// Shape of one stack of Transformer blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StackConfig {
     /// Number of layers.
@@ -97,6 +152,125 @@ pub struct StackConfig {
     pub head_dim: usize,
     /// Hidden width of the MLP.
     pub ffn: usize,
+    /// What differs from a LLaMA block.
+    pub options: StackOptions,
+}
+
+/// What a stack has beside, or instead of, the parts of a LLaMA block (PHOTON.md section 2); the default is none of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct StackOptions {
+    /// Epsilon of the norms around layers and of the last one, where it is not the model's.
+    pub norm_eps: Option<Real>,
+    /// Base of the rotary frequencies, where it is not the model's.
+    pub theta: Option<Real>,
+    /// Which channels of a head are rotated.
+    pub rotation: Rotation,
+    /// RMSNorm of every head of queries and keys before rotation.
+    pub qk_norm: bool,
+    /// Positions that attention sees, its own among them.
+    pub window: Option<usize>,
+    /// Of so many layers the last sees everything; 0: none does.
+    pub full_every: usize,
+    /// A logit of each head that joins the softmax without a value.
+    pub sinks: bool,
+    /// A gate of each head, `2 * sigmoid` of a linear map of the layer's normed input.
+    pub output_gate: bool,
+    /// Factor of scores, where it is not the inverse root of the head's width.
+    pub softmax_scale: Option<Real>,
+    /// Learned factors of the residual and of what is added to it, each channel by itself.
+    pub residual_scales: bool,
+    /// Keys and values made of a latent.
+    pub latent: Option<LatentAttention>,
+    /// Experts in the place of the MLP.
+    pub experts: Option<ExpertConfig>,
+}
+
+/// Which channels of a head RoPE rotates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Rotation {
+    /// All of them.
+    #[default]
+    All,
+    /// So many, an even number, from the first on.
+    First(usize),
+    /// None: attention knows no positions.
+    None,
+}
+
+/// Attention whose keys and values are made of one latent a position (MLA). A head of queries and keys is `nope` channels
+/// that are not rotated, then `rope` that are; those of keys are shared by all heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LatentAttention {
+    /// Width that queries are made from; `None`: from the layer's input.
+    pub query_rank: Option<usize>,
+    /// Width of the latent.
+    pub kv_rank: usize,
+    /// Channels of a head that are not rotated.
+    pub nope: usize,
+    /// Channels of a head that are rotated; even.
+    pub rope: usize,
+    /// Width of a head of values.
+    pub value: usize,
+}
+
+/// Expert feed-forward layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertConfig {
+    /// First layer that has experts; those before it have an MLP.
+    pub first_layer: usize,
+    /// Number of experts.
+    pub count: usize,
+    /// Experts that a position chooses.
+    pub top_k: usize,
+    /// Hidden width of an expert.
+    pub inner: usize,
+    /// Hidden width of the expert that every position has; 0: there is none.
+    pub shared: usize,
+    /// Scores of a router's logits.
+    pub scores: Scores,
+    /// Whether a bias is added for the choice.
+    pub bias: bool,
+    /// Whether gates are divided by their sum.
+    pub normalize: bool,
+    /// Factor of gates.
+    pub factor: Real,
+    /// Groups of experts.
+    pub groups: usize,
+    /// Groups that stand to choice.
+    pub kept_groups: usize,
+}
+
+impl StackConfig {
+    /// Width of a head of values.
+    #[must_use]
+    pub fn value_dim(&self) -> usize {
+        self.options.latent.map_or(self.head_dim, |latent| latent.value)
+    }
+
+    /// Channels of a head that are rotated, from the first on; those of a latent's keys stand last.
+    #[must_use]
+    pub fn rotated(&self) -> usize {
+        match (self.options.rotation, self.options.latent) {
+            (Rotation::None, _) => 0,
+            (_, Some(latent)) => latent.rope,
+            (Rotation::All, None) => self.head_dim,
+            (Rotation::First(count), None) => count,
+        }
+    }
+
+    /// Experts of a layer, if it has them.
+    #[must_use]
+    pub fn experts_of(&self, layer: usize) -> Option<ExpertConfig> {
+        self.options.experts.filter(|experts| layer >= experts.first_layer)
+    }
+
+    /// Positions that a layer sees; `None`: all.
+    #[must_use]
+    pub fn window_of(&self, layer: usize) -> Option<usize> {
+        let every = self.options.full_every;
+        let is_full = every > 0 && (layer + 1).is_multiple_of(every);
+        self.options.window.filter(|_| !is_full)
+    }
 }
 
 impl ModelConfig {
@@ -128,6 +302,19 @@ impl ModelConfig {
     #[must_use]
     pub fn meta_tokens(&self) -> usize {
         self.units(0)
+    }
+
+    /// Index of the level whose tensors level `l` has, from 0.
+    #[must_use]
+    pub fn tensors_of(&self, l: usize) -> usize {
+        let is_middle = l > 1 && l < self.depth();
+        if self.wiring.tied_middle && is_middle { 1 } else { l - 1 }
+    }
+
+    /// Whether level `l` has a start latent that is read.
+    #[must_use]
+    pub fn has_start(&self, l: usize) -> bool {
+        self.wiring.condition == Condition::Carried || l == self.depth()
     }
 
     /// Whether RecGen is defined: the top chunker must accept the reconstruction's width (PHOTON.md section 5).

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::model::config::{Chunker, Feedback, ModelConfig, StackConfig};
+use crate::model::config::{Chunker, ConverterLayout, Feedback, ModelConfig, StackConfig};
 use crate::model::parameters::parameters;
 
 /// Parameters of a model by module.
@@ -63,6 +63,9 @@ fn modules(config: &ModelConfig) -> Vec<(String, String, Option<usize>)> {
         let (below, dim, width) = (config.dim(index), level.dim, level.decoder_dim);
         let name = |part: &str| format!("level{}.{part}", index + 1);
         let chunker = match level.chunker {
+            Chunker::NormedEach => {
+                format!("normed linear {} x {below} -> {dim}, norm", level.chunk_size)
+            }
             Chunker::Concat => format!("concat {} x {below} -> {dim}", level.chunk_size),
             Chunker::Linear { norm, bias } => format!(
                 "{}linear {} x {below} -> {dim}{}",
@@ -74,8 +77,16 @@ fn modules(config: &ModelConfig) -> Vec<(String, String, Option<usize>)> {
         let bias = if level.converter.bias { ", bias" } else { "" };
         rows.push((name("chunker"), chunker, None));
         rows.push((name("encoder"), stack(dim, &level.encoder), Some(level.encoder.layers)));
-        rows.push((name("converter"), format!("linear {dim} -> {} x {width}{bias}", level.prefix), None));
+        let kind = match level.converter.layout {
+            ConverterLayout::Convolved { .. } => "norm, convolved ",
+            ConverterLayout::Linear | ConverterLayout::ConvTranspose => "",
+        };
+        let converter = format!("{kind}linear {dim} -> {} x {width}{bias}", level.prefix);
+        rows.push((name("converter"), converter, None));
         rows.push((name("decoder"), stack(width, &level.decoder), Some(level.decoder.layers)));
+    }
+    if config.wiring.final_norm {
+        rows.push(("final_norm".to_owned(), "norm".to_owned(), None));
     }
     if let Some(first) = config.levels.first() {
         let table = format!("[{}, {}]", config.vocab_size, first.decoder_dim);
@@ -94,7 +105,15 @@ fn modules(config: &ModelConfig) -> Vec<(String, String, Option<usize>)> {
 fn stack(width: usize, stack: &StackConfig) -> String {
     let groups =
         if stack.kv_heads == stack.heads { String::new() } else { format!(" ({} kv)", stack.kv_heads) };
-    format!("width {width}, heads {}{groups} x {}, ffn {}", stack.heads, stack.head_dim, stack.ffn)
+    let latent = stack.options.latent.map_or_else(String::new, |latent| {
+        format!(" (latent {} + {}, values {})", latent.kv_rank, latent.rope, latent.value)
+    });
+    let groups = if stack.options.latent.is_some() { latent } else { groups };
+    let experts = stack.options.experts.map_or_else(String::new, |experts| {
+        let from = experts.first_layer + 1;
+        format!(", experts {} x {} (top {}) from layer {from}", experts.count, experts.inner, experts.top_k)
+    });
+    format!("width {width}, heads {}{groups} x {}, ffn {}{experts}", stack.heads, stack.head_dim, stack.ffn)
 }
 
 /// A count in groups of three: `13 312 000`.

@@ -1,7 +1,9 @@
 //! The tensors a model has: names, shapes and what each axis is. Owns the canonical names; reads no file. How another
 //! layout names the same tensors belongs to `dialect`.
 
-use crate::model::config::{Chunker, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig};
+use crate::model::config::{
+    Chunker, ConverterLayout, ExpertConfig, Feedback, LatentAttention, LevelConfig, ModelConfig, StackConfig,
+};
 
 /// One tensor of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +48,12 @@ pub fn parameters(config: &ModelConfig) -> Vec<Parameter> {
         list.add("decoder_embed", "decoder_embed.weight".into(), &[vocab.clone(), decoder_width(level)]);
     }
     for (index, level) in config.levels.iter().enumerate() {
-        level_parameters(config.dim(index), index, level, &mut list);
+        if config.tensors_of(index + 1) == index {
+            level_parameters(config, index, level, &mut list);
+        }
+    }
+    if let Some(level) = first.filter(|_| config.wiring.final_norm) {
+        list.add("final_norm", "final_norm.weight".into(), &[decoder_width(level)]);
     }
     if let Some(level) = first.filter(|_| !config.tied_head) {
         list.add("lm_head", "lm_head.weight".into(), &[vocab, decoder_width(level)]);
@@ -87,12 +94,19 @@ fn decoder_width(level: &LevelConfig) -> Axis {
     Axis::named("decoder width", level.decoder_dim)
 }
 
-fn level_parameters(below: usize, index: usize, level: &LevelConfig, list: &mut List) {
+fn level_parameters(config: &ModelConfig, index: usize, level: &LevelConfig, list: &mut List) {
+    let below = config.dim(index);
     let module = |part: &str| format!("level{}.{part}", index + 1);
     let name = |rest: &str| format!("levels.{index}.{rest}");
     let dim = Axis::named("dim", level.dim);
+    let chunk = Axis::product(("chunk_size", level.chunk_size), ("width below", below));
+    if level.chunker == Chunker::NormedEach {
+        let module = module("chunker");
+        list.add(&module, name("chunker.norm.weight"), &[Axis::named("width below", below)]);
+        list.add(&module, name("chunker.proj.weight"), &[dim.clone(), chunk.clone()]);
+        list.add(&module, name("chunker.out_norm.weight"), std::slice::from_ref(&dim));
+    }
     if let Chunker::Linear { norm, bias } = level.chunker {
-        let chunk = Axis::product(("chunk_size", level.chunk_size), ("width below", below));
         let module = module("chunker");
         if norm {
             list.add(&module, name("chunker.norm.weight"), std::slice::from_ref(&chunk));
@@ -105,7 +119,9 @@ fn level_parameters(below: usize, index: usize, level: &LevelConfig, list: &mut 
     stack_parameters(&module("encoder"), &name("encoder"), &level.encoder, &dim, list);
     converter_parameters(&module("converter"), &name("converter"), level, list);
     stack_parameters(&module("decoder"), &name("decoder"), &level.decoder, &decoder_width(level), list);
-    list.add(&module("start"), name("start"), &[dim]);
+    if config.has_start(index + 1) {
+        list.add(&module("start"), name("start"), &[dim]);
+    }
 }
 
 fn converter_parameters(module: &str, name: &str, level: &LevelConfig, list: &mut List) {
@@ -114,6 +130,20 @@ fn converter_parameters(module: &str, name: &str, level: &LevelConfig, list: &mu
         ConverterLayout::Linear => {
             let rows = Axis::product(("prefix", level.prefix), ("decoder width", level.decoder_dim));
             (vec![rows.clone(), dim], rows)
+        }
+        ConverterLayout::Convolved { kernel } => {
+            let width = decoder_width(level);
+            let rows = Axis::product(("prefix", level.prefix), ("decoder width", level.decoder_dim));
+            let kernel = Axis::named("kernel", kernel.min(level.prefix));
+            list.add(module, format!("{name}.norm.weight"), std::slice::from_ref(&dim));
+            list.add(module, format!("{name}.fanout.weight"), &[rows, dim]);
+            list.add(
+                module,
+                format!("{name}.conv.weight"),
+                &[width.clone(), Axis::named("channel", 1), kernel],
+            );
+            list.add(module, format!("{name}.out_norm.weight"), &[width]);
+            return;
         }
         ConverterLayout::ConvTranspose => {
             (vec![dim, decoder_width(level), Axis::named("prefix", level.prefix)], decoder_width(level))
@@ -126,24 +156,97 @@ fn converter_parameters(module: &str, name: &str, level: &LevelConfig, list: &mu
 }
 
 fn stack_parameters(module: &str, name: &str, stack: &StackConfig, width: &Axis, list: &mut List) {
-    let queries = Axis::product(("heads", stack.heads), ("head_dim", stack.head_dim));
-    let keys = Axis::product(("kv_heads", stack.kv_heads), ("head_dim", stack.head_dim));
     let hidden = Axis::named("ffn", stack.ffn);
     for layer in 0..stack.layers {
-        let mut add = |part: &str, axes: &[Axis]| {
-            list.add(module, format!("{name}.layers.{layer}.{part}.weight"), axes)
-        };
-        add("input_layernorm", std::slice::from_ref(width));
-        add("self_attn.q_proj", &[queries.clone(), width.clone()]);
-        add("self_attn.k_proj", &[keys.clone(), width.clone()]);
-        add("self_attn.v_proj", &[keys.clone(), width.clone()]);
-        add("self_attn.o_proj", &[width.clone(), queries.clone()]);
-        add("post_attention_layernorm", std::slice::from_ref(width));
-        add("mlp.gate_proj", &[hidden.clone(), width.clone()]);
-        add("mlp.up_proj", &[hidden.clone(), width.clone()]);
-        add("mlp.down_proj", &[width.clone(), hidden.clone()]);
+        let mut add =
+            |part: &str, axes: &[Axis]| list.add(module, format!("{name}.layers.{layer}.{part}"), axes);
+        add("input_layernorm.weight", std::slice::from_ref(width));
+        attention_parameters(stack, width, &mut add);
+        add("post_attention_layernorm.weight", std::slice::from_ref(width));
+        match stack.experts_of(layer) {
+            Some(experts) => expert_parameters(&experts, width, &mut add),
+            None => {
+                add("mlp.gate_proj.weight", &[hidden.clone(), width.clone()]);
+                add("mlp.up_proj.weight", &[hidden.clone(), width.clone()]);
+                add("mlp.down_proj.weight", &[width.clone(), hidden.clone()]);
+            }
+        }
+        if stack.options.residual_scales {
+            for part in ["attn_keep", "attn_add", "mlp_keep", "mlp_add"] {
+                add(&format!("residual.{part}"), std::slice::from_ref(width));
+            }
+        }
     }
     list.add(module, format!("{name}.norm.weight"), std::slice::from_ref(width));
+}
+
+fn attention_parameters(stack: &StackConfig, width: &Axis, add: &mut impl FnMut(&str, &[Axis])) {
+    let queries = Axis::product(("heads", stack.heads), ("head_dim", stack.head_dim));
+    let keys = Axis::product(("kv_heads", stack.kv_heads), ("head_dim", stack.head_dim));
+    let values = Axis::product(("heads", stack.heads), ("value width", stack.value_dim()));
+    match stack.options.latent {
+        Some(latent) => latent_parameters(stack, latent, [width, &queries], add),
+        None => {
+            add("self_attn.q_proj.weight", &[queries, width.clone()]);
+            add("self_attn.k_proj.weight", &[keys.clone(), width.clone()]);
+            add("self_attn.v_proj.weight", &[keys, width.clone()]);
+        }
+    }
+    let options = &stack.options;
+    if options.qk_norm {
+        for part in ["q_norm", "k_norm"] {
+            add(&format!("self_attn.{part}.weight"), &[Axis::named("head_dim", stack.head_dim)]);
+        }
+    }
+    let heads = Axis::named("heads", stack.heads);
+    if options.sinks {
+        add("self_attn.sinks", std::slice::from_ref(&heads));
+    }
+    if options.output_gate {
+        add("self_attn.gate.weight", &[heads, width.clone()]);
+    }
+    add("self_attn.o_proj.weight", &[width.clone(), values]);
+}
+
+fn latent_parameters(
+    stack: &StackConfig,
+    latent: LatentAttention,
+    [width, queries]: [&Axis; 2],
+    add: &mut impl FnMut(&str, &[Axis]),
+) {
+    match latent.query_rank {
+        Some(rank) => {
+            let rank = Axis::named("query rank", rank);
+            add("self_attn.q_a_proj.weight", &[rank.clone(), width.clone()]);
+            add("self_attn.q_a_norm.weight", std::slice::from_ref(&rank));
+            add("self_attn.q_b_proj.weight", &[queries.clone(), rank]);
+        }
+        None => add("self_attn.q_proj.weight", &[queries.clone(), width.clone()]),
+    }
+    let rank = Axis::named("kv rank", latent.kv_rank);
+    let joined = latent.kv_rank.saturating_add(latent.rope);
+    add("self_attn.kv_a_proj.weight", &[Axis::named("kv rank + rotated", joined), width.clone()]);
+    add("self_attn.kv_a_norm.weight", std::slice::from_ref(&rank));
+    let each = latent.nope.saturating_add(latent.value);
+    let made = Axis::product(("heads", stack.heads), ("key and value width", each));
+    add("self_attn.kv_b_proj.weight", &[made, rank]);
+}
+
+fn expert_parameters(experts: &ExpertConfig, width: &Axis, add: &mut impl FnMut(&str, &[Axis])) {
+    let (count, inner) = (Axis::named("experts", experts.count), Axis::named("inner", experts.inner));
+    add("mlp.router.weight", &[count.clone(), width.clone()]);
+    if experts.bias {
+        add("mlp.router.bias", std::slice::from_ref(&count));
+    }
+    let both = Axis::product(("gate and up", 2), ("inner", experts.inner));
+    add("mlp.experts.gate_up", &[count.clone(), width.clone(), both]);
+    add("mlp.experts.down", &[count, inner, width.clone()]);
+    if experts.shared > 0 {
+        let shared = Axis::named("shared inner", experts.shared);
+        add("mlp.shared.gate_proj.weight", &[shared.clone(), width.clone()]);
+        add("mlp.shared.up_proj.weight", &[shared.clone(), width.clone()]);
+        add("mlp.shared.down_proj.weight", &[width.clone(), shared]);
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! parameters), and of a tiny one for tests; no weights.
 
 use crate::model::config::{
-    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig,
+    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig, StackOptions,
+    Wiring,
 };
 
 /// Names that [`preset`] knows.
@@ -26,7 +27,7 @@ pub fn preset(name: &str) -> Option<ModelConfig> {
 }
 
 fn uniform_stack(layers: usize, heads: usize, head_dim: usize, ffn: usize) -> StackConfig {
-    StackConfig { layers, heads, kv_heads: heads, head_dim, ffn }
+    StackConfig { layers, heads, kv_heads: heads, head_dim, ffn, options: StackOptions::default() }
 }
 
 fn paper_model(vocab_size: usize, width: usize, stack: StackConfig) -> ModelConfig {
@@ -40,6 +41,8 @@ fn paper_model(vocab_size: usize, width: usize, stack: StackConfig) -> ModelConf
         decoder: stack,
         decoder_dim: width,
         feedback,
+        stream: None,
+        encoder_window: None,
     };
     ModelConfig {
         vocab_size,
@@ -52,5 +55,6 @@ fn paper_model(vocab_size: usize, width: usize, stack: StackConfig) -> ModelConf
             level(Chunker::Concat, Feedback::Token),
             level(Chunker::Linear { norm: true, bias: true }, Feedback::Latent),
         ],
+        wiring: Wiring::default(),
     }
 }

@@ -3,7 +3,10 @@
 
 use std::fmt;
 
-use crate::model::config::{Chunker, Feedback, LevelConfig, ModelConfig, StackConfig};
+use crate::model::config::{
+    Chunker, Condition, ConverterLayout, ExpertConfig, Feedback, LevelConfig, ModelConfig, Rotation,
+    StackConfig,
+};
 use crate::model::parameters::parameters;
 
 /// Largest size of one dimension or count.
@@ -118,6 +121,7 @@ fn check_level(config: &ModelConfig, index: usize, level: &LevelConfig, found: &
             format!("found {}, expected {below}: above level 1 a decoder is as wide as the states of the level below", level.decoder_dim),
         );
     }
+    check_wiring(config, index, level, found);
     if index > 0 && level.feedback == Feedback::Token {
         found.add(
             at("decoder.feedback"),
@@ -126,7 +130,45 @@ fn check_level(config: &ModelConfig, index: usize, level: &LevelConfig, found: &
     }
 }
 
+/// What can be built of conditions, feedback and the decoder's form.
+fn check_wiring(config: &ModelConfig, index: usize, level: &LevelConfig, found: &mut Findings) {
+    let at = |field: &str| format!("levels[{index}].{field}");
+    let estimate = config.wiring.condition == Condition::Estimate;
+    if estimate != (level.feedback == Feedback::Summary) {
+        let (name, expected) =
+            if estimate { ("estimate", "summary") } else { ("recon", "latent or, at level 1, token") };
+        found.add(
+            at("decoder.feedback"),
+            format!("expected {expected} with condition `{name}`: no other is built"),
+        );
+    }
+    if index == 0
+        && level.feedback == Feedback::Summary
+        && known(&[level.decoder_dim, config.embed_dim])
+        && level.decoder_dim != config.embed_dim
+    {
+        let what = format!(
+            "found {}, expected {}: the decoder reads embeddings back",
+            level.decoder_dim, config.embed_dim
+        );
+        found.add(at("decoder.dim"), what);
+    }
+    if let ConverterLayout::Convolved { kernel } = level.converter.layout {
+        found.size(at("converter.kernel"), kernel);
+        if level.converter.bias {
+            found.add(at("converter.bias"), "found true, expected false: a convolved converter has none");
+        }
+    }
+    if level.stream.is_some() {
+        found.add(at("decoder.stream"), "a decoder with one sequence over all chunks is not built yet");
+    }
+    if let Some(size) = level.encoder_window {
+        found.size(at("encoder_window"), size);
+    }
+}
+
 fn check_stack(at: &str, stack: &StackConfig, found: &mut Findings) {
+    check_options(at, stack, found);
     found.size(format!("{at}.layers"), stack.layers);
     found.size(format!("{at}.heads"), stack.heads);
     found.size(format!("{at}.kv_heads"), stack.kv_heads);
@@ -138,11 +180,96 @@ fn check_stack(at: &str, stack: &StackConfig, found: &mut Findings) {
             format!("found {}, expected a divisor of heads {}", stack.kv_heads, stack.heads),
         );
     }
-    if !stack.head_dim.is_multiple_of(2) {
+    if stack.options.rotation == Rotation::All
+        && stack.options.latent.is_none()
+        && !stack.head_dim.is_multiple_of(2)
+    {
         found.add(
             format!("{at}.head_dim"),
             format!("found {}, expected an even width: RoPE rotates its halves", stack.head_dim),
         );
+    }
+}
+
+fn check_options(at: &str, stack: &StackConfig, found: &mut Findings) {
+    let options = &stack.options;
+    let reals = [
+        ("norm_eps", options.norm_eps),
+        ("rope_theta", options.theta),
+        ("softmax_scale", options.softmax_scale),
+    ];
+    for (field, value) in reals {
+        if let Some(value) =
+            value.map(|value| value.get()).filter(|value| !(value.is_finite() && *value > 0.0))
+        {
+            found.add(format!("{at}.{field}"), format!("found {value}, expected a positive number"));
+        }
+    }
+    if let Some(size) = options.window {
+        found.size(format!("{at}.window"), size);
+    }
+    if let Rotation::First(count) = options.rotation
+        && (count > stack.head_dim || !count.is_multiple_of(2))
+    {
+        let what =
+            format!("found {count}, expected an even number of the head's {} channels", stack.head_dim);
+        found.add(format!("{at}.rotated"), what);
+    }
+    if let Some(latent) = options.latent {
+        let sizes = [
+            ("kv_rank", latent.kv_rank),
+            ("nope", latent.nope),
+            ("rope", latent.rope),
+            ("value", latent.value),
+            ("query_rank", latent.query_rank.unwrap_or(1)),
+        ];
+        for (field, size) in sizes {
+            found.size(format!("{at}.latent.{field}"), size);
+        }
+        if !latent.rope.is_multiple_of(2) {
+            let what = format!("found {}, expected an even width: RoPE rotates its halves", latent.rope);
+            found.add(format!("{at}.latent.rope"), what);
+        }
+    }
+    if let Some(experts) = &options.experts {
+        check_experts(&format!("{at}.experts"), experts, found);
+    }
+}
+
+fn check_experts(at: &str, experts: &ExpertConfig, found: &mut Findings) {
+    let ExpertConfig { count, top_k, inner, groups, kept_groups, .. } = *experts;
+    let sizes = [
+        ("count", count),
+        ("top_k", top_k),
+        ("inner", inner),
+        ("groups", groups),
+        ("kept_groups", kept_groups),
+    ];
+    for (field, size) in sizes {
+        found.size(format!("{at}.{field}"), size);
+    }
+    if !known(&[count, top_k, groups, kept_groups]) {
+        return;
+    }
+    let size = count / groups;
+    if !count.is_multiple_of(groups) || (groups > 1 && size < 2) {
+        let what = format!(
+            "found {groups}, expected a divisor of {count} experts that leaves two or more in a group"
+        );
+        found.add(format!("{at}.groups"), what);
+    } else if kept_groups > groups {
+        found.add(
+            format!("{at}.kept_groups"),
+            format!("found {kept_groups}, expected at most {groups} groups"),
+        );
+    } else if top_k > size * kept_groups {
+        let what =
+            format!("found {top_k}, expected at most the {} experts of the kept groups", size * kept_groups);
+        found.add(format!("{at}.top_k"), what);
+    }
+    let factor = experts.factor.get();
+    if !factor.is_finite() {
+        found.add(format!("{at}.factor"), format!("found {factor}, expected a number"));
     }
 }
 
@@ -151,7 +278,7 @@ fn check_totals(config: &ModelConfig, found: &mut Findings) {
     let tensors: u128 = config
         .levels
         .iter()
-        .map(|level| 8 + 9 * (level.encoder.layers as u128 + level.decoder.layers as u128))
+        .map(|level| 8 + 18 * (level.encoder.layers as u128 + level.decoder.layers as u128))
         .sum();
     if tensors > MAX_TENSORS {
         found.add(

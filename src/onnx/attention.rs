@@ -7,7 +7,7 @@ use super::mask::{Extent, Visible};
 use super::proto;
 use super::rules::{HEAD_MULTIPLE, PAD_HEADS};
 use crate::graph::NodeId;
-use crate::ir::attr::Mask;
+use crate::ir::attr::{Mask, Reach};
 use crate::ir::dim::Dim;
 use crate::ir::dtype::Dtype;
 
@@ -32,19 +32,20 @@ struct Types {
 }
 
 impl Emitter<'_> {
-    /// `[B, H, n, d], [B, G, m, d], [B, G, m, d], (i64 [B]) -> [B, H, n, d]`.
+    /// `[B, H, n, d], [B, G, m, d], [B, G, m, e], (i64 [B]), ([H]) -> [B, H, n, e]`.
     pub(super) fn attention(
         &mut self,
         id: NodeId,
         operands: &[NodeId],
         scale: f64,
-        mask: Mask,
+        (mask, reach): (Mask, Reach),
     ) -> Result<String, ExportError> {
         let graph = self.graph;
         let mut names: Vec<String> = operands.iter().map(|operand| self.values[operand].clone()).collect();
-        let shapes = [&graph.ty(operands[0]).shape.0, &graph.ty(operands[1]).shape.0];
+        let shapes = [0, 1, 2].map(|slot: usize| &graph.ty(operands[slot]).shape.0);
         let size = |dim: &Dim| dim.as_const().unwrap_or(1);
-        let (heads, groups, width) = (size(&shapes[0][1]), size(&shapes[1][1]), size(&shapes[0][3]));
+        let (heads, groups) = (size(&shapes[0][1]), size(&shapes[1][1]));
+        let (width, value_width) = (size(&shapes[0][3]), size(&shapes[2][3]));
         let (queries, keys) = (shapes[0][2].clone(), shapes[1][2].clone());
         let share = heads / groups.max(1);
         let grouping = match (share, queries.as_const()) {
@@ -54,14 +55,20 @@ impl Emitter<'_> {
         };
         let repeats = if grouping == Grouping::Rows { share } else { 1 };
         let rows = queries.as_const().map_or(0, |queries| proto::to_i64(queries * share));
-        let visible =
-            self.visible(mask, &Extent { queries, keys, repeats }, names.get(3).map(String::as_str))?;
-        let wide = if self.rewrites(PAD_HEADS, id) { width.next_multiple_of(HEAD_MULTIPLE) } else { width };
-        for name in names.iter_mut().take(3) {
-            *name = self.padded(name, wide - width);
+        let counted = mask != Mask::Causal;
+        let lengths = names.get(3).filter(|_| counted).cloned();
+        let sinks = names.get(3 + usize::from(counted)).cloned();
+        let extent = Extent { queries, keys, repeats };
+        let visible = self.visible((mask, reach), &extent, lengths.as_deref())?;
+        let pad = self.rewrites(PAD_HEADS, id);
+        let padded = |width: usize| if pad { width.next_multiple_of(HEAD_MULTIPLE) } else { width };
+        let (wide, value_wide) = (padded(width), padded(value_width));
+        for (name, missing) in names.iter_mut().zip([wide - width, wide - width, value_wide - value_width]) {
+            *name = self.padded(name, missing);
         }
-        let cut = (wide > width).then_some(width);
-        let [heads, groups, share, width] = [heads, groups, share, wide].map(proto::to_i64);
+        let cut = (value_wide > value_width).then_some(value_width);
+        let [heads, groups, share, width, value_wide] =
+            [heads, groups, share, wide, value_wide].map(proto::to_i64);
 
         let dtype = graph.ty(id).dtype;
         let types = Types {
@@ -76,14 +83,15 @@ impl Emitter<'_> {
         };
         let k = self.transpose(&names[1], &[0, 1, 3, 2]);
         let v = self.blanked(&names[2], visible.as_ref(), dtype);
-        let out = self.product([&q, &k, &v], visible.as_ref(), grouping, types);
+        let sinks = sinks.map(|sinks| self.sink_column(&sinks, grouping, [heads, groups, share, rows]));
+        let out = self.product([&q, &k, &v], visible.as_ref(), sinks.as_deref(), (grouping, types));
         let out = match grouping {
             Grouping::None => out,
             Grouping::Rows => {
                 let queries = rows / share.max(1);
-                self.reshape_to(&out, &[0, heads, queries, width])
+                self.reshape_to(&out, &[0, heads, queries, value_wide])
             }
-            Grouping::Axis => self.reshape_to(&out, &[0, heads, -1, width]),
+            Grouping::Axis => self.reshape_to(&out, &[0, heads, -1, value_wide]),
         };
         Ok(match cut {
             Some(width) => self.slice(&out, 3, 0, width, false),
@@ -100,13 +108,28 @@ impl Emitter<'_> {
         self.node("Pad", &[x, &pads], vec![])
     }
 
-    /// `softmax(q k) v` over what is seen.
+    /// `[H]` as a column that broadcasts against the scores.
+    fn sink_column(&mut self, sinks: &str, grouping: Grouping, sizes: [i64; 4]) -> String {
+        let [heads, groups, share, rows] = sizes;
+        match grouping {
+            Grouping::None => self.reshape_to(sinks, &[1, heads, 1, 1]),
+            Grouping::Rows => {
+                let column = self.reshape_to(sinks, &[1, groups, share, 1]);
+                let sizes = self.ints(&[1, groups, share, rows / share.max(1)]);
+                let spread = self.node("Expand", &[&column, &sizes], vec![]);
+                self.reshape_to(&spread, &[1, groups, rows, 1])
+            }
+            Grouping::Axis => self.reshape_to(sinks, &[1, groups, share, 1, 1]),
+        }
+    }
+
+    /// `softmax(q k) v` over what is seen; a column of sinks joins the softmax.
     fn product(
         &mut self,
         [q, k, v]: [&str; 3],
         visible: Option<&Visible>,
-        grouping: Grouping,
-        types: Types,
+        sinks: Option<&str>,
+        (grouping, types): (Grouping, Types),
     ) -> String {
         let on_axis = grouping == Grouping::Axis;
         let lift = |emitter: &mut Self, x: &str, axis: i64| {
@@ -121,7 +144,20 @@ impl Emitter<'_> {
             let never = self.float_of(types.softmax, f64::NEG_INFINITY);
             scores = self.node("Where", &[&seen, &scores, &never], vec![]);
         }
-        let weights = self.node("Softmax", &[&scores], vec![proto::int("axis", -1)]);
+        if let Some(sinks) = sinks {
+            // A column of the scores in the sinks' place gives it the axes that only a run knows.
+            let first = self.slice(&scores, if on_axis { 4 } else { 3 }, 0, 1, false);
+            let always = self.bool_tensor(&[1], &[true]);
+            let sinks = self.cast(sinks, types.values, types.softmax);
+            let column = self.node("Where", &[&always, &sinks, &first], vec![]);
+            scores = self.node("Concat", &[&column, &scores], vec![proto::int("axis", -1)]);
+        }
+        let mut weights = self.node("Softmax", &[&scores], vec![proto::int("axis", -1)]);
+        if sinks.is_some() {
+            let (start, end) = (self.ints(&[1]), self.ints(&[i64::MAX]));
+            let axis = self.ints(&[-1]);
+            weights = self.node("Slice", &[&weights, &start, &end, &axis], vec![]);
+        }
         let weights = self.cast(&weights, types.softmax, types.values);
         self.node("MatMul", &[&weights, &v], vec![])
     }

@@ -8,6 +8,8 @@ impl Emitter<'_> {
         match function {
             UnaryFn::Neg => self.node("Neg", &[x], vec![]),
             UnaryFn::Silu => self.silu(x),
+            UnaryFn::Sigmoid => self.node("Sigmoid", &[x], vec![]),
+            UnaryFn::Tanh => self.node("Tanh", &[x], vec![]),
         }
     }
 

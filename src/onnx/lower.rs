@@ -42,10 +42,12 @@ impl Emitter<'_> {
             Op::Linear => self.linear(id, &args)?,
             Op::RmsNorm { eps } => self.rms_norm(id, &args, eps.get())?,
             Op::Rope { theta } => self.rope(id, &operands, *theta)?,
-            Op::Attention { scale, mask } => {
+            Op::Attention { scale, mask, reach } => {
                 let scale = if self.scaled.contains_key(&id) { 1.0 } else { scale.get() };
-                self.attention(id, &operands, scale, *mask)?
+                self.attention(id, &operands, scale, (*mask, *reach))?
             }
+            Op::Route { .. } => self.route(id, &args)?,
+            Op::Experts { .. } => self.experts(id, &args)?,
             Op::SwiGlu => self.swiglu(args[0], args[1]),
             Op::Shift => self.shift(args[0], args[1]),
             Op::Sample { candidates } => self.sample(id, &operands, *candidates)?,

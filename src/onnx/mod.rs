@@ -9,6 +9,7 @@ mod attention;
 mod check;
 mod elementwise;
 mod emit;
+mod experts;
 mod joined;
 mod linear;
 mod lower;

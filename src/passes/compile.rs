@@ -16,7 +16,7 @@ use super::{Pass, straighten};
 use crate::graph::{BuildError, Graph, NodeId, VerifyError};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
-use crate::model::build::{self, KeptCaches};
+use crate::model::build::{self, KeptCaches, Summary};
 use crate::model::config::ModelConfig;
 use crate::model::forecast::step_nodes;
 use crate::program::{self, Declined, Protocol};
@@ -237,7 +237,12 @@ impl<'o> Compiler<'o> {
     /// would tie parts together that can be told apart.
     fn specialise(&mut self, config: &ModelConfig, protocol: Protocol) -> Result<Graph, CompileError> {
         check_size(config)?;
-        let mut step = build::step_program(config)?;
+        // The rows of the table of protocols; a model of carried conditions wires both into one program.
+        let summary = match protocol {
+            Protocol::Recgen => Summary::Reconstruction,
+            Protocol::Hiergen => Summary::State,
+        };
+        let mut step = build::step_program_of(config, summary)?;
         step.verify()?;
         let passes: Vec<Box<dyn Pass>> =
             vec![Box::new(ChooseProtocol(protocol)), Box::new(CloseCounters), Box::new(LowerCaches)];

@@ -23,21 +23,23 @@ impl Pass for LowerCaches {
         let mut rewrites = Rewrites::default();
         for id in graph.select(|op| matches!(op, Op::Attention { mask: Mask::Cache, .. })) {
             let operands = graph.operands(id);
-            let [q, k, v, lengths] = operands[..] else { continue };
+            let [q, k, v, lengths, ref sinks @ ..] = operands[..] else { continue };
             let (Some(keys), Some(values)) = (appended(graph, k, lengths), appended(graph, v, lengths))
             else {
                 rewrites.decline(graph, id, "keys or values are not appended at the attention's own lengths");
                 continue;
             };
-            let Op::Attention { scale, .. } = *graph.op(id) else { continue };
+            let Op::Attention { scale, reach, .. } = *graph.op(id) else { continue };
             if !graph.may_rewrite() {
                 break;
             }
             let scope = graph.scope(id).clone();
             let keys = graph.add(Op::Concat { axis: 2 }, &keys, &scope)?;
             let values = graph.add(Op::Concat { axis: 2 }, &values, &scope)?;
-            let op = Op::Attention { scale, mask: Mask::Past };
-            let lowered = graph.add(op, &[q, keys, values, lengths], &scope)?;
+            let op = Op::Attention { scale, mask: Mask::Past, reach };
+            let lowered: Vec<NodeId> =
+                [q, keys, values, lengths].into_iter().chain(sinks.iter().copied()).collect();
+            let lowered = graph.add(op, &lowered, &scope)?;
             graph.replace_uses(id, lowered)?;
             graph.erase(id);
             rewrites.count += 1;

@@ -124,6 +124,8 @@ fn moves(op: &Op) -> bool {
         | Op::RmsNorm { .. }
         | Op::Rope { .. }
         | Op::Attention { .. }
+        | Op::Route { .. }
+        | Op::Experts { .. }
         | Op::SwiGlu
         | Op::CacheAppend
         | Op::Sample { .. } => false,
@@ -177,7 +179,8 @@ impl Lowering<'_> {
     /// The float type in which a node reads its operands.
     fn wanted(&self, id: NodeId) -> Dtype {
         match self.from.op(id) {
-            Op::Sample { .. } => Dtype::F32,
+            // A choice of experts, like one of tokens, must not turn on a rounded score.
+            Op::Sample { .. } | Op::Route { .. } => Dtype::F32,
             op if moves(op) && self.wide.contains(&id) => Dtype::F32,
             _ => self.dtype,
         }

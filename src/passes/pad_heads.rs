@@ -52,7 +52,11 @@ impl PadHeads {
         if missing == 0 {
             return Ok(0);
         }
-        let keys = &graph.ty(graph.operands(attention)[1]).shape.0;
+        let operands = graph.operands(attention);
+        if graph.ty(operands[1]).shape != graph.ty(operands[2]).shape {
+            return Err("its values are of another width than its keys");
+        }
+        let keys = &graph.ty(operands[1]).shape.0;
         if keys[2].as_const().is_none() {
             return Err("its keys are a cache or a prompt's, which would be copied in each run");
         }

@@ -39,6 +39,10 @@ impl Pass for QuantizeWeights {
         for id in graph.select(|op| matches!(op, Op::Linear)) {
             let Some(scheme) = chosen(&self.choices, graph.scope(id).as_str()) else { continue };
             let Some(stored) = stored(graph, graph.operands(id)[1]) else { continue };
+            if routes(graph, id) {
+                rewrites.decline(graph, id, "a choice of experts turns on small differences of its result");
+                continue;
+            }
             if let Some(reason) = stored.iter().find_map(|weight| misfit(graph, *weight, scheme)) {
                 rewrites.decline(graph, id, reason);
                 continue;
@@ -51,6 +55,16 @@ impl Pass for QuantizeWeights {
         }
         Ok(rewrites)
     }
+}
+
+/// Whether a map gives the logits of a router.
+fn routes(graph: &Graph, linear: NodeId) -> bool {
+    let mut users = graph.users(linear).into_iter().map(|(user, _)| user);
+    users.any(|user| match graph.op(user) {
+        Op::Route { .. } => true,
+        Op::Reshape { .. } | Op::Cast { .. } => routes(graph, user),
+        _ => false,
+    })
 }
 
 /// The scheme of the longest choice that covers a scope.
@@ -70,7 +84,7 @@ pub fn covers(stack: &str, scope: &str) -> bool {
 pub fn scopes(graph: &Graph) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for id in graph.select(|op| matches!(op, Op::Linear)) {
-        if stored(graph, graph.operands(id)[1]).is_some() {
+        if stored(graph, graph.operands(id)[1]).is_some() && !routes(graph, id) {
             found.insert(graph.scope(id).to_string());
         }
     }

@@ -94,11 +94,14 @@ fn plan(graph: &Graph, id: NodeId, part: Part) -> Result<Vec<Option<Part>>, Opti
         plan
     };
     match graph.op(id) {
-        Op::Linear | Op::RmsNorm { .. } if part.axis + 1 == rank => {
+        Op::Linear | Op::RmsNorm { .. } | Op::Route { .. } | Op::Experts { .. } if part.axis + 1 == rank => {
             Err(Some("mixes entries of the sliced axis"))
         }
         Op::Linear if operands.len() == 3 && dims(2).len() == rank => Ok(vec![Some(part), None, Some(part)]),
-        Op::Linear | Op::RmsNorm { .. } | Op::Cast { .. } | Op::Unary { .. } => Ok(first(part)),
+        Op::Linear | Op::RmsNorm { .. } | Op::Route { .. } | Op::Cast { .. } | Op::Unary { .. } => {
+            Ok(first(part))
+        }
+        Op::Experts { .. } => Ok(vec![Some(part), Some(part), None, None]),
         Op::Binary { .. } | Op::Compare { .. } | Op::Where | Op::SwiGlu => {
             let full = &graph.ty(id).shape.0[part.axis];
             let slice = |slot: usize| {
@@ -117,7 +120,12 @@ fn plan(graph: &Graph, id: NodeId, part: Part) -> Result<Vec<Option<Part>>, Opti
         Op::Rope { .. } if part.axis == 2 => {
             Ok(vec![Some(part), Some(part.along(graph.ty(operands[1]).shape.rank() - 1))])
         }
-        Op::Attention { mask: Mask::Causal, .. } if part.axis == 2 => causal(dims(0), dims(1), part),
+        // Tiles begin at positions, which follow from how many keys there are.
+        Op::Attention { mask: Mask::Causal, reach, .. } if part.axis == 2 && reach.tile.is_none() => {
+            let mut plan = causal(dims(0), dims(1), part)?;
+            plan.resize(operands.len(), None);
+            Ok(plan)
+        }
         Op::Attention { .. } => Err(Some("which keys a query sees follows from how many queries there are")),
         Op::Input { .. }
         | Op::Weight { .. }

@@ -4,11 +4,12 @@ use crate::fixture::Spread;
 use crate::harness::{Weights, check};
 use photonc::graph::interp::Tensors;
 use photonc::graph::{Graph, NodeId, Scope};
-use photonc::ir::attr::{BinaryFn, CompareFn, Mask, Role, UnaryFn};
+use photonc::ir::attr::{BinaryFn, CompareFn, Mask, Reach, Role, Scores, UnaryFn};
 use photonc::ir::dtype::Dtype;
 use photonc::ir::op::Op;
 use photonc::ir::shape::{Shape, Type};
 use photonc::ir::tensor::{Literal, Tensor};
+use std::num::NonZeroUsize;
 
 const TOLERANCE: f64 = 2e-5;
 
@@ -218,7 +219,7 @@ fn past_graph(name: &str, heads: usize, n: &str) -> Build {
     let lengths = build.input("lengths", "i64[batch]");
     let keys = build.add(Op::Concat { axis: 2 }, &[k, new_k]);
     let values = build.add(Op::Concat { axis: 2 }, &[v, new_v]);
-    let op = Op::Attention { scale: 0.5.into(), mask: Mask::Past };
+    let op = Op::Attention { scale: 0.5.into(), mask: Mask::Past, reach: Reach::ALL };
     build.output("out", op, &[q, keys, values, lengths]);
     build
 }
@@ -268,7 +269,7 @@ fn cache_attention_sees_slots_up_to_each_query() {
         let k = build.input("k", "f32[batch, 2, capacity, 4]");
         let v = build.input("v", "f32[batch, 2, capacity, 4]");
         let lengths = build.input("lengths", "i64[batch]");
-        let op = Op::Attention { scale: 0.5.into(), mask: Mask::Cache };
+        let op = Op::Attention { scale: 0.5.into(), mask: Mask::Cache, reach: Reach::ALL };
         build.output("out", op, &[q, k, v, lengths]);
         let mut spread = Spread(9);
         let filled = [n as i64, 2 + n as i64, 5];
@@ -297,7 +298,11 @@ fn causal_attention_is_aligned_at_the_end() {
         let q = build.input("q", &format!("f32[batch, {heads}, {n}, 4]"));
         let k = build.input("k", &format!("f32[batch, 2, {m}, 4]"));
         let v = build.input("v", &format!("f32[batch, 2, {m}, 4]"));
-        build.output("out", Op::Attention { scale: 0.5.into(), mask: Mask::Causal }, &[q, k, v]);
+        build.output(
+            "out",
+            Op::Attention { scale: 0.5.into(), mask: Mask::Causal, reach: Reach::ALL },
+            &[q, k, v],
+        );
         let mut spread = Spread(10);
         let mut run = |b: usize| {
             tensors([
@@ -308,6 +313,97 @@ fn causal_attention_is_aligned_at_the_end() {
         };
         build.check(&[run(1), run(2)]);
     }
+}
+
+/// Windows, tiles, recent keys and sinks, each mask with each way heads are grouped; values are narrower than keys.
+#[test]
+fn attention_reaches_as_far_as_it_says() {
+    let reach = |window, tile, recent| Reach {
+        tile: NonZeroUsize::new(tile),
+        recent,
+        ..Reach::window((window > 0).then_some(window))
+    };
+    let cases = [
+        ("reach_plain", 2, "2", 2, Mask::Past, reach(2, 0, 0)),
+        ("reach_recent", 4, "1", 1, Mask::Past, reach(0, 0, 2)),
+        ("reach_rows", 4, "2", 2, Mask::Past, reach(3, 4, 1)),
+        ("reach_open", 4, "meta", 2, Mask::Past, reach(2, 3, 0)),
+        ("reach_causal", 4, "3", 3, Mask::Causal, reach(2, 0, 0)),
+        ("reach_causal_open", 4, "meta", 2, Mask::Causal, reach(2, 2, 0)),
+        ("reach_last", 2, "1", 1, Mask::Causal, reach(2, 0, 0)),
+        ("reach_cache", 4, "2", 2, Mask::Cache, reach(2, 0, 0)),
+    ];
+    for (name, heads, n, size, mask, reach) in cases {
+        let recent = reach.recent;
+        let mut build = Build::new(name);
+        let q = build.input("q", &format!("f32[batch, {heads}, {n}, 4]"));
+        let (k, v) = (
+            build.input("k", "f32[batch, 2, 6*capacity, 4]"),
+            build.input("v", "f32[batch, 2, 6*capacity, 3]"),
+        );
+        let new = |width: usize| match (n.parse::<usize>(), recent) {
+            (Ok(n), recent) => format!("f32[batch, 2, {}, {width}]", n + recent),
+            (Err(_), _) => format!("f32[batch, 2, {n}, {width}]"),
+        };
+        let sinks = build.weight("sinks", &[heads]);
+        let mut operands = vec![q];
+        if mask == Mask::Cache {
+            operands.extend([k, v]);
+        } else {
+            let (new_k, new_v) = (build.input("new_k", &new(4)), build.input("new_v", &new(3)));
+            operands.push(build.add(Op::Concat { axis: 2 }, &[k, new_k]));
+            operands.push(build.add(Op::Concat { axis: 2 }, &[v, new_v]));
+        }
+        if mask != Mask::Causal {
+            operands.push(build.input("lengths", "i64[batch]"));
+        }
+        let op = Op::Attention { scale: 0.5.into(), mask, reach };
+        build.output("plain", op.clone(), &operands);
+        operands.push(sinks);
+        build.output("sinks", op, &operands);
+        let mut spread = Spread(12);
+        let mut run = |lengths: &[i64]| {
+            let b = lengths.len();
+            let mut all = tensors([
+                ("q", spread.floats(&[b, heads, size, 4], -2.0, 2.0)),
+                ("k", spread.floats(&[b, 2, 6, 4], -2.0, 2.0)),
+                ("v", spread.floats(&[b, 2, 6, 3], -2.0, 2.0)),
+            ]);
+            if mask != Mask::Cache {
+                all.insert("new_k".to_owned(), spread.floats(&[b, 2, size + recent, 4], -2.0, 2.0));
+                all.insert("new_v".to_owned(), spread.floats(&[b, 2, size + recent, 3], -2.0, 2.0));
+            }
+            if mask != Mask::Causal {
+                all.insert("lengths".to_owned(), ints(lengths));
+            }
+            all
+        };
+        build.check(&[run(&[0]), run(&[1, 4, 3])]);
+    }
+}
+
+#[test]
+fn routers_choose_experts() {
+    let mut build = Build::new("experts");
+    let x = build.input("x", "f32[batch, 2*meta, 5]");
+    let (router, bias) = (build.weight("router.weight", &[6, 5]), build.weight("router.bias", &[6]));
+    let logits = build.output("logits", Op::Linear, &[x, router]);
+    let route = |scores, top_k, groups, kept_groups, normalize| Op::Route {
+        scores,
+        top_k,
+        groups,
+        kept_groups,
+        normalize,
+        factor: 2.5.into(),
+    };
+    let gates = build.output("grouped", route(Scores::Sigmoid, 3, 3, 2, true), &[logits, bias]);
+    build.output("one", route(Scores::Softmax, 1, 1, 1, false), &[logits]);
+    let (up, down) = (build.weight("up", &[6, 5, 8]), build.weight("down", &[6, 4, 5]));
+    build.output("experts", Op::Experts { top_k: 3 }, &[x, gates, up, down]);
+    let mut spread = Spread(13);
+    let mut run =
+        |batch: usize, meta: usize| tensors([("x", spread.floats(&[batch, 2 * meta, 5], -2.0, 2.0))]);
+    build.check(&[run(1, 1), run(3, 2)]);
 }
 
 /// Logits of `6 * meta` tokens per request, with ties.

@@ -2,7 +2,7 @@
 
 use super::Grower;
 use photonc::graph::NodeId;
-use photonc::ir::attr::{BinaryFn, Mask, Real, Role};
+use photonc::ir::attr::{BinaryFn, Mask, Reach, Real, Role, Scores};
 use photonc::ir::dim::Dim;
 use photonc::ir::dtype::Dtype;
 use photonc::ir::op::Op;
@@ -62,7 +62,8 @@ impl Grower {
         };
         let k = self.pick(n[1], fits)?;
         let v = self.pick(n[2], |id| self.ty(id) == self.ty(k))?;
-        let op = Op::Attention { scale: Real::from(0.5), mask: Mask::Causal };
+        let reach = Reach::window(n[3].is_multiple_of(3).then_some(1 + usize::from(n[2]) % 3));
+        let op = Op::Attention { scale: Real::from(0.5), mask: Mask::Causal, reach };
         let attended = self.add(op, &[q, k, v])?;
         if n[3].is_multiple_of(2) {
             // Some of the queries, as in the last layer of a window.
@@ -106,7 +107,7 @@ impl Grower {
             Some(q) => q,
             None => self.input_of(fresh),
         };
-        let op = Op::Attention { scale: Real::from(0.7), mask: Mask::Cache };
+        let op = Op::Attention { scale: Real::from(0.7), mask: Mask::Cache, reach: Reach::ALL };
         self.add(op, &[q, appended[0], appended[1], lengths]).map(|_| ())
     }
 
@@ -154,6 +155,25 @@ impl Grower {
             self.hide(map);
         }
         Some(())
+    }
+
+    /// A choice of experts for every row, and what they make of it.
+    pub(super) fn routed(&mut self, n: &[u16; 4]) -> Option<()> {
+        let (x, width) = self.vector(n[0])?;
+        let dtype = self.ty(x).dtype;
+        let w = self.weight(dtype, vec![4.into(), width.into()], n[2])?;
+        let mut operands = vec![self.add(Op::Linear, &[x, w])?];
+        if n[1].is_multiple_of(3) {
+            operands.push(self.weight(dtype, vec![4.into()], n[2])?);
+        }
+        let (groups, top_k) = (1 + usize::from(n[1]) % 2, 1 + usize::from(n[2]) % 2);
+        let scores = if n[3].is_multiple_of(2) { Scores::Sigmoid } else { Scores::Softmax };
+        let normalize = n[2].is_multiple_of(3);
+        let route = Op::Route { scores, top_k, groups, kept_groups: 1, normalize, factor: Real::from(2.0) };
+        let gates = self.add(route, &operands)?;
+        let up = self.weight(dtype, vec![4.into(), width.into(), 4.into()], n[2])?;
+        let down = self.weight(dtype, vec![4.into(), 2.into(), width.into()], n[2])?;
+        self.add(Op::Experts { top_k }, &[x, gates, up, down]).map(|_| ())
     }
 
     /// A value plus a map of it, of one or of any number of axes, or the map that starts from the value.

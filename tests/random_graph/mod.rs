@@ -183,7 +183,7 @@ impl Grower {
     fn grow(&mut self, (kind, n): &Choice) {
         self.scope = Scope::new(SCOPES[usize::from(n[3]) % SCOPES.len()]);
         let before = self.values.len();
-        let grown = match kind % 33 {
+        let grown = match kind % 34 {
             0 => {
                 self.input(TYPES[usize::from(n[0]) % TYPES.len()]);
                 Some(())
@@ -211,6 +211,7 @@ impl Grower {
             29 => self.switch(n),
             30 => self.window(n),
             31 => self.residual(n),
+            32 => self.routed(n),
             _ => self.stacked(n),
         };
         if grown.is_some() && n[3].is_multiple_of(7) && self.values.len() > before {

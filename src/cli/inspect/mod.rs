@@ -4,6 +4,7 @@
 mod forms;
 mod source;
 mod summary;
+mod wiring;
 
 use source::Model;
 pub use source::{Source, config_of};
@@ -28,6 +29,9 @@ pub struct Args {
     /// Print the parameters by module
     #[arg(long, conflicts_with_all = ["graph", "format", "cost", "explain"])]
     params: bool,
+    /// Print every choice and size of the model, and what said so: a key of the configuration, or the dialect
+    #[arg(long, conflicts_with_all = ["params", "graph", "fold", "format", "cost", "explain"])]
+    wiring: bool,
     /// Print one graph: `step` (the step program with its delays), `step-recgen`, `step-hiergen`, or a compiled graph
     /// that the summary lists
     #[arg(long, value_name = "GRAPH")]
@@ -77,6 +81,9 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     if args.params {
         let table = ParameterTable::new(&source.config()?);
         return if reporter.json() { reporter.document(&table) } else { reporter.text(&table.to_string()) };
+    }
+    if args.wiring {
+        return wiring::print(&source, reporter);
     }
     if let Some(pass) = &args.explain {
         return explained(source.compilation()?, pass, reporter);

@@ -10,6 +10,8 @@ pub(super) fn unary(function: UnaryFn, x: &Tensor) -> Evaluated {
     let apply: fn(f64) -> f64 = match function {
         UnaryFn::Neg => |x| -x,
         UnaryFn::Silu => silu,
+        UnaryFn::Sigmoid => sigmoid,
+        UnaryFn::Tanh => f64::tanh,
     };
     let values = floats(x, function.name())?.iter().map(|value| apply(*value)).collect();
     Ok(Tensor { shape: x.shape.clone(), data: Data::float(values) })
@@ -82,7 +84,11 @@ pub(super) fn select(condition: &Tensor, yes: &Tensor, no: &Tensor, shape: &[usi
     Ok(Tensor { shape: shape.to_vec(), data })
 }
 
-fn silu(x: f64) -> f64 {
+pub(super) fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+pub(super) fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
 

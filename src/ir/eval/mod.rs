@@ -8,6 +8,7 @@
 
 mod attention;
 mod elementwise;
+mod experts;
 mod layout;
 mod nn;
 mod sample;
@@ -97,7 +98,14 @@ pub fn eval(op: &Op, operands: &[&Tensor], shape: &[usize]) -> Evaluated {
         Op::Linear => nn::linear(operands[0], operands[1], operands.get(2).copied(), shape),
         Op::RmsNorm { eps } => nn::rms_norm(operands[0], operands[1], eps.get()),
         Op::Rope { theta } => nn::rope(operands[0], operands[1], theta.get()),
-        Op::Attention { scale, mask } => attention::attention(operands, scale.get(), *mask),
+        Op::Attention { scale, mask, reach } => attention::attention(operands, scale.get(), *mask, *reach),
+        Op::Route { scores, top_k, groups, kept_groups, normalize, factor } => experts::route(
+            operands,
+            &experts::Choice { scores: *scores, top_k: *top_k, groups: [*groups, *kept_groups] },
+            *normalize,
+            factor.get(),
+        ),
+        Op::Experts { .. } => experts::experts(operands[0], operands[1], operands[2], operands[3]),
         Op::SwiGlu => elementwise::swiglu(operands[0], operands[1]),
         Op::CacheAppend => attention::cache_append(operands[0], operands[1], operands[2]),
         Op::Shift => layout::shift(operands[0], operands[1]),

@@ -1,7 +1,7 @@
 //! Every operation against numbers computed by hand, and the promises of the module header.
 
 use super::{EvalError, eval};
-use crate::ir::attr::{BinaryFn, CompareFn, Mask, UnaryFn};
+use crate::ir::attr::{BinaryFn, CompareFn, Mask, Reach, UnaryFn};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::ir::shape::Shape;
@@ -204,7 +204,7 @@ fn causal_attention_sees_no_later_key() {
     let q = f(&[1, 1, 2, 1], &[0.0, 1.0]);
     let k = f(&[1, 1, 2, 1], &[0.0, 3.0f64.ln()]);
     let v = f(&[1, 1, 2, 1], &[10.0, 20.0]);
-    let op = Op::Attention { scale: 1.0.into(), mask: Mask::Causal };
+    let op = Op::Attention { scale: 1.0.into(), mask: Mask::Causal, reach: Reach::ALL };
     // Query 1 weighs the keys 1 : 3.
     close(&run(&op, &[&q, &k, &v], &[1, 1, 2, 1]), &f(&[1, 1, 2, 1], &[10.0, 17.5]));
     assert!(
@@ -218,7 +218,7 @@ fn grouped_heads_share_keys() {
     let q = f(&[1, 4, 1, 1], &[1.0, -1.0, 1.0, 0.0]);
     let k = f(&[1, 2, 1, 1], &[1.0, 1.0]);
     let v = f(&[1, 2, 1, 1], &[5.0, 7.0]);
-    let op = Op::Attention { scale: 0.5.into(), mask: Mask::Causal };
+    let op = Op::Attention { scale: 0.5.into(), mask: Mask::Causal, reach: Reach::ALL };
     assert_eq!(run(&op, &[&q, &k, &v], &[1, 4, 1, 1]), f(&[1, 4, 1, 1], &[5.0, 5.0, 7.0, 7.0]));
 }
 

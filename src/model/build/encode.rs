@@ -5,12 +5,13 @@
 use super::KeptCaches;
 use super::modules::level_scope;
 use super::ops::{Builder, Built, batch, meta};
-use super::stack::Past;
+use super::stack::{KeyValue, Past};
 use crate::graph::{BuildError, Graph, NodeId, Scope};
 use crate::ir::attr::{BinaryFn, Role};
 use crate::ir::dim::Dim;
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
+use crate::model::config::Condition;
 
 pub(super) fn build(mut b: Builder<'_>, kept: KeptCaches) -> Result<Graph, BuildError> {
     let depth = b.config.depth();
@@ -18,11 +19,18 @@ pub(super) fn build(mut b: Builder<'_>, kept: KeptCaches) -> Result<Graph, Build
     let mut states = b.encoder_embedding(ids)?;
     let mut caches = Vec::new();
     for l in 1..=depth {
+        let tiled = if kept == KeptCaches::Tiled { b.tiled_caches(l, states)? } else { None };
         let (next, kv) = b.encode_level(l, states)?;
         states = next;
-        if l == depth || kept == KeptCaches::All {
-            caches.push((l, kv));
+        if l == depth || kept != KeptCaches::Top {
+            caches.push((l, tiled.unwrap_or(kv)));
         }
+    }
+    if b.config.wiring.condition == Condition::Estimate {
+        let top = b.last_or_start(depth, states, lengths)?;
+        b.graph.set_output("top_state", top);
+        b.output_caches(caches);
+        return Ok(b.graph);
     }
     let needs = needed_latents(&b.config.levels.iter().map(|level| level.chunk_size).collect::<Vec<_>>());
     let mut latents = b.last_units(depth, states, lengths, needs[depth - 1])?;
@@ -36,12 +44,7 @@ pub(super) fn build(mut b: Builder<'_>, kept: KeptCaches) -> Result<Graph, Build
     for (l, carry) in carries.into_iter().rev() {
         b.graph.set_output(&format!("carry.{l}"), carry);
     }
-    for (l, kv) in caches {
-        for (layer, entry) in kv.into_iter().enumerate() {
-            b.graph.set_output(&format!("level{l}.encoder.layer{layer}.key"), entry.key);
-            b.graph.set_output(&format!("level{l}.encoder.layer{layer}.value"), entry.value);
-        }
-    }
+    b.output_caches(caches);
     Ok(b.graph)
 }
 
@@ -77,13 +80,49 @@ impl Builder<'_> {
         &mut self,
         l: usize,
         below: NodeId,
-    ) -> Result<(NodeId, Vec<super::stack::KeyValue>), BuildError> {
+    ) -> Result<(NodeId, Vec<KeyValue>), BuildError> {
         let folded = self.chunker(l, below)?;
         let stack = self.encoder(l);
         let positions = self.iota(folded, 1, &stack.scope)?;
         let (states, kv) = self.stack(&stack, folded, positions, Past::None)?;
         self.graph.set_label(states, &format!("encoder.{l}"));
         Ok((states, kv))
+    }
+
+    fn output_caches(&mut self, caches: Vec<(usize, Vec<KeyValue>)>) {
+        for (l, kv) in caches {
+            for (layer, entry) in kv.into_iter().enumerate() {
+                self.graph.set_output(&format!("level{l}.encoder.layer{layer}.key"), entry.key);
+                self.graph.set_output(&format!("level{l}.encoder.layer{layer}.value"), entry.value);
+            }
+        }
+    }
+
+    /// Keys and values of a level's stream as an encoder makes them that sees one tile alone; `None` where it does not.
+    fn tiled_caches(&mut self, l: usize, below: NodeId) -> Result<Option<Vec<KeyValue>>, BuildError> {
+        let mut stack = self.encoder(l);
+        stack.tile = self.tile(l);
+        if stack.tile.is_none() {
+            return Ok(None);
+        }
+        let folded = self.chunker(l, below)?;
+        let positions = self.iota(folded, 1, &stack.scope)?;
+        let (_, kv) = self.stack(&stack, folded, positions, Past::None)?;
+        Ok(Some(kv))
+    }
+
+    /// Units of a tile of level `l`: four units of the level above, below the top, where no window forgets already.
+    pub(super) fn tile(&self, l: usize) -> Option<usize> {
+        let forgets = l < self.config.depth() && self.config.level(l).encoder_window.is_none();
+        forgets.then(|| 4 * self.config.level(l + 1).chunk_size)
+    }
+
+    /// The last unit of each row, the start latent where there is none.
+    fn last_or_start(&mut self, l: usize, stream: NodeId, lengths: NodeId) -> Built {
+        let last = self.last_units(l, stream, lengths, 1)?;
+        let scope = level_scope(l).child("last");
+        let index = self.unit_index(lengths, self.config.units(l), &[-1], &scope)?;
+        self.or_start(l, last, index, &scope)
     }
 
     /// The last `count` units of each row of a level-`l` stream `[B, M, D] -> [B, count, D]`; units before the start

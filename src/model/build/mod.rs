@@ -1,6 +1,8 @@
 //! The equations of PHOTON (arXiv 2512.20687, sections 3-4) as graphs. Owns the step program with its delays and the
 //! sequence forms `encode` and `score`; knows nothing of coarse or expansion graphs, which passes derive.
 
+mod attention;
+mod emit;
 mod encode;
 mod modules;
 mod ops;
@@ -10,13 +12,27 @@ mod step;
 mod window;
 mod window_step;
 
-use super::config::ModelConfig;
+use super::config::{Condition, ModelConfig};
 use crate::graph::{BuildError, Graph};
 use crate::ir::dtype::Dtype;
 use ops::Builder;
 
 /// Largest number of candidates that in-graph sampling considers.
 pub const MAX_CANDIDATES: usize = 64;
+
+/// What stands for a finished unit: what a window reads back of it, and what is chunked to the next unit above. The rows
+/// of the table of protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Summary {
+    /// The encoder's state of it: everything drawn is read again.
+    State,
+    /// The same, of encoders below the top that forget: they see the units of a tile alone.
+    TiledState,
+    /// The chunk of what it is made of, without the encoder.
+    Chunk,
+    /// Its reconstruction: nothing that was drawn is read.
+    Reconstruction,
+}
 
 /// Which encoder levels' KV caches prefill hands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +41,8 @@ pub enum KeptCaches {
     Top,
     /// Every level's: HierGen re-encodes through all of them.
     All,
+    /// Every level's, those below the top as encoders that see one tile alone make them.
+    Tiled,
 }
 
 /// One meta-context step of the recursive generator, with delays for everything that lives on to the next step.
@@ -36,7 +54,26 @@ pub enum KeptCaches {
 /// # Errors
 /// A configuration whose widths contradict each other.
 pub fn step_program(config: &ModelConfig) -> Result<Graph, BuildError> {
-    step::build(Builder::new("step", config, Dtype::F32))
+    match config.wiring.condition {
+        Condition::Carried => step::build(Builder::new("step", config, Dtype::F32)),
+        Condition::Estimate => step_program_of(config, Summary::State),
+    }
+}
+
+/// One meta-context step of a model whose windows are conditioned on estimates, for one way to summarise units.
+///
+/// State: `top_state [batch, 1, D_L]`, `lengths [batch]` (meta-contexts so far) and a K and a V cache per layer of each
+/// encoder that runs. Inputs: `forced [batch, n_0]`, tokens that stand in the place of drawn ones where they are not
+/// negative, and what sampling reads. Outputs: `ids [batch, n_0]`, `logits [batch, n_0, V]` and, where no window waits for
+/// a sample of another, `conditions [batch*n_1, R_1, W_1]`.
+///
+/// # Errors
+/// A configuration whose widths contradict each other.
+pub fn step_program_of(config: &ModelConfig, summary: Summary) -> Result<Graph, BuildError> {
+    match config.wiring.condition {
+        Condition::Estimate => emit::build(Builder::new("step", config, Dtype::F32), summary),
+        Condition::Carried => step_program(config),
+    }
 }
 
 /// Prefill: `ids [batch, n_0*meta]`, `lengths [batch]` to the state that generation starts from.

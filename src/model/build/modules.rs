@@ -2,9 +2,9 @@
 
 use super::ops::{Builder, Built};
 use crate::graph::{NodeId, Scope};
-use crate::ir::attr::BinaryFn;
+use crate::ir::attr::{BinaryFn, UnaryFn};
 use crate::ir::dim::Dim;
-use crate::model::config::{Chunker, ConverterLayout};
+use crate::model::config::{Chunker, ConverterLayout, Feedback};
 
 /// Scope of level `l`.
 pub(super) fn level_scope(l: usize) -> Scope {
@@ -22,9 +22,18 @@ impl Builder<'_> {
             // Shapes are the builder's own; this reshape reports the contradiction with its place.
             return self.reshape(x, &[dims[0].clone(), Dim::from(width)], &scope);
         };
+        let tensors = self.config.tensors_of(l);
+        let name = |part: &str| format!("levels.{tensors}.chunker.{part}");
+        let each = level.chunker == Chunker::NormedEach;
+        let x =
+            if each { self.rms_norm(x, &name("norm.weight"), self.config.dim(l - 1), &scope)? } else { x };
         let joined = self.reshape(x, &[dims[0].clone(), units, Dim::from(width)], &scope)?;
+        if each {
+            let w = self.weight(&name("proj.weight"), &[level.dim, width], &scope)?;
+            let mapped = self.linear(joined, w, None, &scope)?;
+            return self.rms_norm(mapped, &name("out_norm.weight"), level.dim, &scope);
+        }
         let Chunker::Linear { norm, bias } = level.chunker else { return Ok(joined) };
-        let name = |part: &str| format!("levels.{}.chunker.{part}", l - 1);
         let normed = if norm { self.rms_norm(joined, &name("norm.weight"), width, &scope)? } else { joined };
         let w = self.weight(&name("proj.weight"), &[level.dim, width], &scope)?;
         let b = if bias { Some(self.weight(&name("proj.bias"), &[level.dim], &scope)?) } else { None };
@@ -36,7 +45,8 @@ impl Builder<'_> {
         let level = self.config.level(l);
         let scope = level_scope(l).child("converter");
         let (prefix, width) = (level.prefix, level.decoder_dim);
-        let name = |part: &str| format!("levels.{}.converter.{part}", l - 1);
+        let tensors = self.config.tensors_of(l);
+        let name = |part: &str| format!("levels.{tensors}.converter.{part}");
         let rows = self.graph.ty(latent).shape.0[0].clone();
         let dims = [rows, Dim::from(prefix), Dim::from(width)];
         match level.converter.layout {
@@ -48,6 +58,16 @@ impl Builder<'_> {
                 };
                 let flat = self.linear(latent, w, bias, &scope)?;
                 self.reshape(flat, &dims, &scope)
+            }
+            ConverterLayout::Convolved { kernel } => {
+                let normed = self.rms_norm(latent, &name("norm.weight"), level.dim, &scope)?;
+                let w = self.weight(&name("fanout.weight"), &[prefix * width, level.dim], &scope)?;
+                let kernel = kernel.min(prefix);
+                let conv = self.weight(&name("conv.weight"), &[width, 1, kernel], &scope)?;
+                let w = self.convolved(w, conv, [prefix, width, kernel, level.dim], &scope)?;
+                let flat = self.linear(normed, w, None, &scope)?;
+                let rows = self.reshape(flat, &dims, &scope)?;
+                self.rms_norm(rows, &name("out_norm.weight"), width, &scope)
             }
             ConverterLayout::ConvTranspose => {
                 let stored = self.weight(&name("weight"), &[level.dim, width, prefix], &scope)?;
@@ -64,11 +84,51 @@ impl Builder<'_> {
         }
     }
 
+    /// The map `[R*W, D]` to rows, each row plus its convolution along the rows, as one map: row `r` is the sum over `i`
+    /// of `conv[:, 0, i]`, and 1 where `i` is the kernel's middle, times row `r + i - kernel / 2` of the map.
+    fn convolved(&mut self, map: NodeId, conv: NodeId, sizes: [usize; 4], scope: &Scope) -> Built {
+        let [prefix, width, kernel, dim] = sizes;
+        let middle = kernel / 2;
+        let one = self.number(1.0, scope)?;
+        let mut taps = Vec::with_capacity(kernel);
+        for i in 0..kernel {
+            let tap = self.slice(conv, 2, i, 1, scope)?;
+            let tap = self.reshape(tap, &[Dim::from(width), Dim::from(1)], scope)?;
+            taps.push(if i == middle { self.binary(BinaryFn::Add, tap, one, scope)? } else { tap });
+        }
+        let split = self.reshape(map, &[prefix, width, dim].map(Dim::from), scope)?;
+        let mut rows = Vec::with_capacity(prefix);
+        for r in 0..prefix {
+            let row = self.slice(split, 0, r, 1, scope)?;
+            rows.push(self.reshape(row, &[width, dim].map(Dim::from), scope)?);
+        }
+        let mut made = Vec::with_capacity(prefix);
+        for r in 0..prefix {
+            let mut sum = None;
+            for (i, tap) in taps.iter().enumerate() {
+                let Some(row) = (r + i).checked_sub(middle).and_then(|at| rows.get(at)) else { continue };
+                let part = self.binary(BinaryFn::Mul, *row, *tap, scope)?;
+                sum = Some(match sum {
+                    Some(sum) => self.binary(BinaryFn::Add, sum, part, scope)?,
+                    None => part,
+                });
+            }
+            // The middle of the kernel always meets row `r`.
+            made.push(sum.unwrap_or(rows[r]));
+        }
+        self.concat(&made, 0, scope)
+    }
+
     /// Encoder-side embedding `X^0`: i64 `[B, n] -> [B, n, D_0]`.
     pub fn encoder_embedding(&mut self, ids: NodeId) -> Built {
         let scope = Scope::new("embed");
         let table = self.weight("embed.weight", &[self.config.vocab_size, self.config.embed_dim], &scope)?;
-        self.gather(table, ids, &scope)
+        let rows = self.gather(table, ids, &scope)?;
+        if !self.config.wiring.scaled_embedding {
+            return Ok(rows);
+        }
+        let scale = self.number((self.config.embed_dim as f64).sqrt(), &scope)?;
+        self.binary(BinaryFn::Mul, rows, scale, &scope)
     }
 
     /// Decoder-side embedding of a drawn token: i64 `[..] -> [.., W_1]`.
@@ -79,18 +139,35 @@ impl Builder<'_> {
         self.gather(table, ids, &scope)
     }
 
+    /// What a level-1 window reads of a token: from the table that its feedback says.
+    pub fn token_feedback(&mut self, ids: NodeId) -> Built {
+        match self.config.level(1).feedback {
+            Feedback::Summary => self.encoder_embedding(ids),
+            Feedback::Token | Feedback::Latent => self.decoder_embedding(ids),
+        }
+    }
+
     /// Head: `[.., W_1] -> [.., V]`.
     pub fn head(&mut self, x: NodeId) -> Built {
         let scope = Scope::new("lm_head");
         let sizes = [self.config.vocab_size, self.config.level(1).decoder_dim];
         let name = if self.config.tied_head { "embed.weight" } else { "lm_head.weight" };
+        let x = match self.config.wiring.final_norm {
+            true => self.rms_norm(x, "final_norm.weight", sizes[1], &Scope::new("final_norm"))?,
+            false => x,
+        };
         let w = self.weight(name, &sizes, &scope)?;
-        self.linear(x, w, None, &scope)
+        let logits = self.linear(x, w, None, &scope)?;
+        let Some(cap) = self.config.wiring.softcap.map(|cap| cap.get()) else { return Ok(logits) };
+        let (cap, inverse) = (self.number(cap, &scope)?, self.number(1.0 / cap, &scope)?);
+        let small = self.binary(BinaryFn::Mul, logits, inverse, &scope)?;
+        let small = self.unary(UnaryFn::Tanh, small, &scope)?;
+        self.binary(BinaryFn::Mul, small, cap, &scope)
     }
 
     /// The learned start latent of level `l`, `[D_l]`: what the first chunk of a stream is conditioned on.
     pub fn start(&mut self, l: usize) -> Built {
         let scope = level_scope(l).child("start");
-        self.weight(&format!("levels.{}.start", l - 1), &[self.config.dim(l)], &scope)
+        self.weight(&format!("levels.{}.start", self.config.tensors_of(l)), &[self.config.dim(l)], &scope)
     }
 }

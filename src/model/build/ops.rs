@@ -2,7 +2,7 @@
 //! to know any equation.
 
 use crate::graph::{BuildError, Graph, NodeId, Scope};
-use crate::ir::attr::{BinaryFn, CompareFn, Role};
+use crate::ir::attr::{BinaryFn, CompareFn, Real, Role, UnaryFn};
 use crate::ir::dim::{Dim, Symbol};
 use crate::ir::dtype::Dtype;
 use crate::ir::infer::InferError;
@@ -103,8 +103,26 @@ impl<'c> Builder<'c> {
     }
 
     pub fn rms_norm(&mut self, x: NodeId, weight: &str, width: usize, scope: &Scope) -> Built {
+        self.rms_norm_of(x, weight, width, self.config.rms_norm_eps.into(), scope)
+    }
+
+    pub fn rms_norm_of(&mut self, x: NodeId, weight: &str, width: usize, eps: Real, scope: &Scope) -> Built {
         let w = self.weight(weight, &[width], scope)?;
-        self.graph.add(Op::RmsNorm { eps: self.config.rms_norm_eps.into() }, &[x, w], scope)
+        self.graph.add(Op::RmsNorm { eps }, &[x, w], scope)
+    }
+
+    /// A constant of one element, which broadcasts.
+    pub fn number(&mut self, value: f64, scope: &Scope) -> Built {
+        let value = Literal::floats(self.dtype, &[1], &[value]).ok_or_else(|| BuildError {
+            scope: scope.to_string(),
+            op: "const",
+            source: InferError(format!("no number of type {}", self.dtype)),
+        })?;
+        self.graph.add(Op::Const { value }, &[], scope)
+    }
+
+    pub fn unary(&mut self, function: UnaryFn, x: NodeId, scope: &Scope) -> Built {
+        self.graph.add(Op::Unary { function }, &[x], scope)
     }
 
     pub fn binary(&mut self, function: BinaryFn, a: NodeId, b: NodeId, scope: &Scope) -> Built {

@@ -7,14 +7,16 @@ use crate::graph::{BuildError, Graph, NodeId};
 use crate::ir::attr::CompareFn;
 use crate::ir::dim::Dim;
 use crate::ir::op::Op;
-use crate::model::config::Feedback;
+use crate::model::config::{Condition, Feedback};
 
 /// `with_states`: the encoder states `encoded.{l}` and their reconstructions `reconstructed.{l}` are outputs too.
 pub(super) fn build(mut b: Builder<'_>, with_states: bool) -> Result<Graph, BuildError> {
     let depth = b.config.depth();
     let (ids, _) = b.prompt()?;
     let mut states = b.encoder_embedding(ids)?;
+    let mut below = Vec::with_capacity(depth);
     for l in 1..=depth {
+        below.push(states);
         (states, _) = b.encode_level(l, states)?;
         if with_states {
             b.graph.set_output(&format!("encoded.{l}"), states);
@@ -22,9 +24,14 @@ pub(super) fn build(mut b: Builder<'_>, with_states: bool) -> Result<Graph, Buil
     }
     let mut latents = states;
     for l in (1..=depth).rev() {
-        let conditions = b.shifted(l, latents)?;
+        let shifts = l == depth || b.config.wiring.condition == Condition::Carried;
+        let conditions = if shifts { b.shifted(l, latents)? } else { latents };
         let rows = b.window_rows(l, conditions)?;
-        let elements = if l == 1 { b.scored_window(rows, ids)? } else { b.latent_window(l, rows)? };
+        let elements = match b.config.level(l).feedback {
+            Feedback::Summary => b.true_window(l, rows, below[l - 1])?,
+            Feedback::Token => b.scored_window(rows, ids)?,
+            Feedback::Latent => b.latent_window(l, rows)?,
+        };
         latents = b.window_stream(l, elements, &batch(1))?;
         b.graph.set_label(latents, &format!("decoder.{}", l - 1));
         if with_states && l > 1 {
@@ -50,12 +57,23 @@ impl Builder<'_> {
         self.select(first, start, later, &scope)
     }
 
-    /// Level-1 windows `[N, D_1] -> [N, C_1, W_1]`: with token feedback the true tokens of the chunk are fed.
+    /// Windows of level `l` that read the true units below, `[B, n_{l-1}*meta, D_{l-1}]`.
+    fn true_window(&mut self, l: usize, rows: NodeId, below: NodeId) -> Built {
+        let prefix = self.converter(l, rows)?;
+        let (chunk, width) = (self.config.level(l).chunk_size, self.config.dim(l - 1));
+        if chunk == 1 {
+            return self.known_window(l, prefix, None);
+        }
+        let scope = level_scope(l).child("decoder");
+        let cells = [batch_meta(self.config.units(l)), Dim::from(chunk), Dim::from(width)];
+        let chunks = self.reshape(below, &cells, &scope)?;
+        let known = self.slice(chunks, 1, 0, chunk - 1, &scope)?;
+        self.known_window(l, prefix, Some(known))
+    }
+
+    /// Level-1 windows `[N, D_1] -> [N, C_1, W_1]`: the true tokens of the chunk are fed.
     fn scored_window(&mut self, rows: NodeId, ids: NodeId) -> Built {
         let level = self.config.level(1);
-        if level.feedback == Feedback::Latent {
-            return self.latent_window(1, rows);
-        }
         let prefix = self.converter(1, rows)?;
         if level.chunk_size == 1 {
             return self.known_window(1, prefix, None);

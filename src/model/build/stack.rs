@@ -1,13 +1,13 @@
-//! The Transformer stack (LLaMA block), once for whole streams, for steps with a KV cache and for window positions.
+//! The Transformer stack, once for whole streams, for steps with a KV cache and for window positions. What attention does
+//! within a layer is in `attention`.
 
 use super::ops::{Builder, Built};
 use crate::graph::{BuildError, NodeId, Scope};
-use crate::ir::attr::{BinaryFn, Mask};
-use crate::ir::dim::Dim;
+use crate::ir::attr::{BinaryFn, Real};
 use crate::ir::op::Op;
-use crate::model::config::StackConfig;
+use crate::model::config::{ExpertConfig, StackConfig};
 
-/// Keys and values of one layer, `[B, kv_heads, m, head_dim]`, keys after rotation.
+/// Keys and values of one layer, `[B, kv_heads, m, width]`, keys after rotation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeyValue {
     pub key: NodeId,
@@ -23,6 +23,9 @@ pub(super) enum Past<'a> {
     Window(&'a [KeyValue]),
     /// A cache whose slots below `lengths` are filled; the new slice is appended there.
     Cache { caches: &'a [KeyValue], lengths: NodeId },
+    /// A cache whose slots below `lengths` are filled, and units that came after it, `recent` of them, not appended yet:
+    /// none where there is no entry.
+    Recent { caches: &'a [KeyValue], lengths: NodeId, news: &'a [KeyValue], recent: usize },
 }
 
 /// One stack of the model and its place.
@@ -32,6 +35,20 @@ pub(super) struct Stack {
     /// Canonical prefix of its tensors, `levels.0.encoder`.
     pub tensors: String,
     pub scope: Scope,
+    /// Whether attention forgets what is before a tile of so many positions.
+    pub tile: Option<usize>,
+}
+
+impl Stack {
+    /// Name of a tensor of a layer.
+    pub fn tensor(&self, layer: usize, part: &str) -> String {
+        format!("{}.layers.{layer}.{part}", self.tensors)
+    }
+
+    /// Epsilon of the norms around layers.
+    pub fn norm_eps(&self, model: f64) -> Real {
+        self.spec.options.norm_eps.unwrap_or(model.into())
+    }
 }
 
 impl Builder<'_> {
@@ -39,7 +56,13 @@ impl Builder<'_> {
     pub fn encoder(&self, l: usize) -> Stack {
         let level = self.config.level(l);
         let scope = super::modules::level_scope(l).child("encoder");
-        Stack { spec: level.encoder, width: level.dim, tensors: format!("levels.{}.encoder", l - 1), scope }
+        let mut spec = level.encoder;
+        if let Some(size) = level.encoder_window.filter(|_| l < self.config.depth()) {
+            spec.options.window = Some(size);
+            spec.options.full_every = 0;
+        }
+        let tensors = format!("levels.{}.encoder", self.config.tensors_of(l));
+        Stack { spec, width: level.dim, tensors, scope, tile: None }
     }
 
     /// Decoder `G^l`.
@@ -49,8 +72,9 @@ impl Builder<'_> {
         Stack {
             spec: level.decoder,
             width: level.decoder_dim,
-            tensors: format!("levels.{}.decoder", l - 1),
+            tensors: format!("levels.{}.decoder", self.config.tensors_of(l)),
             scope,
+            tile: None,
         }
     }
 
@@ -65,91 +89,90 @@ impl Builder<'_> {
     ) -> Result<(NodeId, Vec<KeyValue>), BuildError> {
         let mut hidden = x;
         let mut kept = Vec::with_capacity(stack.spec.layers);
+        let eps = stack.norm_eps(self.config.rms_norm_eps);
         for layer in 0..stack.spec.layers {
             let scope = stack.scope.child(&format!("layer{layer}"));
-            let name = |part: &str| format!("{}.layers.{layer}.{part}.weight", stack.tensors);
+            let name = |part: &str| stack.tensor(layer, &format!("{part}.weight"));
             let attn = scope.child("attn");
-            let normed = self.rms_norm(hidden, &name("input_layernorm"), stack.width, &attn)?;
+            let normed = self.rms_norm_of(hidden, &name("input_layernorm"), stack.width, eps, &attn)?;
             let (mixed, kv) = self.attention(stack, layer, normed, positions, past, &attn)?;
             kept.push(kv);
-            hidden = self.binary(BinaryFn::Add, hidden, mixed, &attn)?;
+            hidden = self.onto(stack, layer, "attn", [hidden, mixed], &attn)?;
             let mlp = scope.child("mlp");
-            let normed = self.rms_norm(hidden, &name("post_attention_layernorm"), stack.width, &mlp)?;
-            let wide = [stack.spec.ffn, stack.width];
-            let gate_w = self.weight(&name("mlp.gate_proj"), &wide, &mlp)?;
-            let up_w = self.weight(&name("mlp.up_proj"), &wide, &mlp)?;
-            let gate = self.linear(normed, gate_w, None, &mlp)?;
-            let up = self.linear(normed, up_w, None, &mlp)?;
-            let product = self.graph.add(Op::SwiGlu, &[gate, up], &mlp)?;
-            let down_w = self.weight(&name("mlp.down_proj"), &[stack.width, stack.spec.ffn], &mlp)?;
-            let down = self.linear(product, down_w, None, &mlp)?;
-            hidden = self.binary(BinaryFn::Add, hidden, down, &mlp)?;
+            let normed =
+                self.rms_norm_of(hidden, &name("post_attention_layernorm"), stack.width, eps, &mlp)?;
+            let made = match stack.spec.experts_of(layer) {
+                Some(experts) => self.expert_layer(stack, layer, &experts, normed, &mlp)?,
+                None => self.mlp(stack, stack.tensor(layer, "mlp"), stack.spec.ffn, normed, &mlp)?,
+            };
+            hidden = self.onto(stack, layer, "mlp", [hidden, made], &mlp)?;
         }
         let norm = format!("{}.norm.weight", stack.tensors);
-        let out = self.rms_norm(hidden, &norm, stack.width, &stack.scope.child("norm"))?;
+        let out = self.rms_norm_of(hidden, &norm, stack.width, eps, &stack.scope.child("norm"))?;
         Ok((out, kept))
     }
 
-    fn attention(
+    /// The residual and what is added to it, each times its learned factors if the stack has them.
+    fn onto(&mut self, stack: &Stack, layer: usize, part: &str, terms: [NodeId; 2], scope: &Scope) -> Built {
+        let [mut hidden, mut added] = terms;
+        if stack.spec.options.residual_scales {
+            for (term, name) in [(&mut hidden, "keep"), (&mut added, "add")] {
+                let name = stack.tensor(layer, &format!("residual.{part}_{name}"));
+                let factors = self.weight(&name, &[stack.width], scope)?;
+                *term = self.binary(BinaryFn::Mul, *term, factors, scope)?;
+            }
+        }
+        self.binary(BinaryFn::Add, hidden, added, scope)
+    }
+
+    /// `down(silu(gate x) * up x)`; `tensors` is the prefix of the names of its maps.
+    pub(super) fn mlp(
+        &mut self,
+        stack: &Stack,
+        tensors: String,
+        inner: usize,
+        x: NodeId,
+        scope: &Scope,
+    ) -> Built {
+        let name = |part: &str| format!("{tensors}.{part}_proj.weight");
+        let wide = [inner, stack.width];
+        let gate_w = self.weight(&name("gate"), &wide, scope)?;
+        let up_w = self.weight(&name("up"), &wide, scope)?;
+        let gate = self.linear(x, gate_w, None, scope)?;
+        let up = self.linear(x, up_w, None, scope)?;
+        let product = self.graph.add(Op::SwiGlu, &[gate, up], scope)?;
+        let down_w = self.weight(&name("down"), &[stack.width, inner], scope)?;
+        self.linear(product, down_w, None, scope)
+    }
+
+    /// Experts chosen by a router, and the one that every position has.
+    fn expert_layer(
         &mut self,
         stack: &Stack,
         layer: usize,
+        experts: &ExpertConfig,
         x: NodeId,
-        positions: NodeId,
-        past: Past<'_>,
         scope: &Scope,
-    ) -> Result<(NodeId, KeyValue), BuildError> {
-        let spec = stack.spec;
-        let name = |part: &str| format!("{}.layers.{layer}.self_attn.{part}_proj.weight", stack.tensors);
-        let dims = self.graph.ty(x).shape.0.clone();
-        let q = self.heads(x, &name("q"), spec.heads, spec.head_dim, scope)?;
-        let k = self.heads(x, &name("k"), spec.kv_heads, spec.head_dim, scope)?;
-        let v = self.heads(x, &name("v"), spec.kv_heads, spec.head_dim, scope)?;
-        let rope = Op::Rope { theta: self.config.rope_theta.into() };
-        let q = self.graph.add(rope.clone(), &[q, positions], scope)?;
-        let k = self.graph.add(rope, &[k, positions], scope)?;
-        let (mask, kv, lengths) = self.with_past(layer, KeyValue { key: k, value: v }, past, scope)?;
-        let scale = (1.0 / (spec.head_dim as f64).sqrt()).into();
-        let operands: Vec<NodeId> = [q, kv.key, kv.value].into_iter().chain(lengths).collect();
-        let mixed = self.graph.add(Op::Attention { scale, mask }, &operands, scope)?;
-        let turned = self.transpose(mixed, &[0, 2, 1, 3], scope)?;
-        let inner = spec.heads * spec.head_dim;
-        let flat = self.reshape(turned, &[dims[0].clone(), dims[1].clone(), Dim::from(inner)], scope)?;
-        let w = self.weight(&name("o"), &[stack.width, inner], scope)?;
-        Ok((self.linear(flat, w, None, scope)?, kv))
-    }
-
-    /// `[B, n, W] -> [B, heads, n, head_dim]`.
-    fn heads(&mut self, x: NodeId, weight: &str, heads: usize, head_dim: usize, scope: &Scope) -> Built {
-        let dims = self.graph.ty(x).shape.0.clone();
-        let width = dims[2].as_const().unwrap_or_default();
-        let w = self.weight(weight, &[heads * head_dim, width], scope)?;
-        let flat = self.linear(x, w, None, scope)?;
-        let split = [dims[0].clone(), dims[1].clone(), Dim::from(heads), Dim::from(head_dim)];
-        let split = self.reshape(flat, &split, scope)?;
-        self.transpose(split, &[0, 2, 1, 3], scope)
-    }
-
-    fn with_past(
-        &mut self,
-        layer: usize,
-        new: KeyValue,
-        past: Past<'_>,
-        scope: &Scope,
-    ) -> Result<(Mask, KeyValue, Option<NodeId>), BuildError> {
-        match past {
-            Past::None => Ok((Mask::Causal, new, None)),
-            Past::Window(before) => {
-                let key = self.concat(&[before[layer].key, new.key], 2, scope)?;
-                let value = self.concat(&[before[layer].value, new.value], 2, scope)?;
-                Ok((Mask::Causal, KeyValue { key, value }, None))
-            }
-            Past::Cache { caches, lengths } => {
-                let key = self.graph.add(Op::CacheAppend, &[caches[layer].key, new.key, lengths], scope)?;
-                let value =
-                    self.graph.add(Op::CacheAppend, &[caches[layer].value, new.value, lengths], scope)?;
-                Ok((Mask::Cache, KeyValue { key, value }, Some(lengths)))
-            }
+    ) -> Built {
+        let name = |part: &str| stack.tensor(layer, &format!("mlp.{part}"));
+        let ExpertConfig { count, top_k, inner, groups, kept_groups, .. } = *experts;
+        let router = scope.child("router");
+        let w = self.weight(&name("router.weight"), &[count, stack.width], &router)?;
+        let mut operands = vec![self.linear(x, w, None, &router)?];
+        if experts.bias {
+            operands.push(self.weight(&name("router.bias"), &[count], &router)?);
         }
+        let (scores, normalize, factor) = (experts.scores, experts.normalize && top_k > 1, experts.factor);
+        let route = Op::Route { scores, top_k, groups, kept_groups, normalize, factor };
+        let gates = self.graph.add(route, &operands, &router)?;
+        let routed = scope.child("experts");
+        let up = self.weight(&name("experts.gate_up"), &[count, stack.width, 2 * inner], &routed)?;
+        let down = self.weight(&name("experts.down"), &[count, inner, stack.width], &routed)?;
+        let chosen = self.graph.add(Op::Experts { top_k }, &[x, gates, up, down], &routed)?;
+        if experts.shared == 0 {
+            return Ok(chosen);
+        }
+        let shared = self.mlp(stack, name("shared"), experts.shared, x, &scope.child("shared"))?;
+        self.binary(BinaryFn::Add, chosen, shared, scope)
     }
 }

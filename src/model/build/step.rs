@@ -12,18 +12,18 @@ use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::model::config::Feedback;
 
-struct Sampling {
-    uniforms: NodeId,
+pub(super) struct Sampling {
+    pub uniforms: NodeId,
     /// Tokens to take in place of drawn ones; negative where one is drawn.
-    forced: NodeId,
+    pub forced: NodeId,
     temperature: NodeId,
     top_k: NodeId,
     top_p: NodeId,
 }
 
-struct Drawn {
-    ids: NodeId,
-    logits: NodeId,
+pub(super) struct Drawn {
+    pub ids: NodeId,
+    pub logits: NodeId,
     reconstruction: NodeId,
 }
 
@@ -84,7 +84,7 @@ impl Builder<'_> {
         self.concat(&[carry, earlier], 1, &scope)
     }
 
-    fn sampling(&mut self) -> Result<Sampling, BuildError> {
+    pub(super) fn sampling(&mut self) -> Result<Sampling, BuildError> {
         let scope = Scope::new("sampling");
         let tokens = [batch(1), Dim::from(self.config.meta_tokens())];
         Ok(Sampling {
@@ -97,7 +97,12 @@ impl Builder<'_> {
     }
 
     /// The token of each place: the forced one where there is one, otherwise drawn.
-    fn sample(&mut self, sampling: &Sampling, logits: NodeId, [uniforms, forced]: [NodeId; 2]) -> Built {
+    pub(super) fn sample(
+        &mut self,
+        sampling: &Sampling,
+        logits: NodeId,
+        [uniforms, forced]: [NodeId; 2],
+    ) -> Built {
         let scope = Scope::new("sampling");
         let candidates = self.config.vocab_size.min(MAX_CANDIDATES);
         let operands = [logits, uniforms, sampling.temperature, sampling.top_k, sampling.top_p];
@@ -112,7 +117,7 @@ impl Builder<'_> {
         let sampling = self.sampling()?;
         match self.config.level(1).feedback {
             Feedback::Latent => self.draw_from_latents(&sampling, prefix),
-            Feedback::Token => self.draw_with_tokens(&sampling, prefix),
+            Feedback::Token | Feedback::Summary => self.draw_with_tokens(&sampling, prefix),
         }
     }
 
@@ -124,7 +129,12 @@ impl Builder<'_> {
         Ok(Drawn { ids, logits, reconstruction })
     }
 
-    fn draw_with_tokens(&mut self, sampling: &Sampling, prefix: NodeId) -> Result<Drawn, BuildError> {
+    /// Level-1 windows side by side, each of which reads its own tokens back.
+    pub(super) fn draw_with_tokens(
+        &mut self,
+        sampling: &Sampling,
+        prefix: NodeId,
+    ) -> Result<Drawn, BuildError> {
         let scope = Scope::new("sampling");
         let (units, chunk) = (self.config.units(1), self.config.level(1).chunk_size);
         let (vocab, width) = (self.config.vocab_size, self.config.level(1).decoder_dim);
@@ -150,7 +160,7 @@ impl Builder<'_> {
             if j + 1 == chunk {
                 return Ok(element);
             }
-            let embedded = b.decoder_embedding(drawn)?;
+            let embedded = b.token_feedback(drawn)?;
             b.reshape(embedded, &[batch(units), Dim::from(1), Dim::from(width)], &scope)
         })?;
         let tokens = Dim::from(units * chunk);
@@ -182,7 +192,7 @@ impl Builder<'_> {
     }
 
     /// Encoder `F^l` over the `n_l` new units of a step, its caches as delays.
-    fn cached_encoder(&mut self, l: usize, x: NodeId, lengths: NodeId) -> Built {
+    pub(super) fn cached_encoder(&mut self, l: usize, x: NodeId, lengths: NodeId) -> Built {
         let stack = self.encoder(l);
         let units = self.config.units(l);
         let scope = stack.scope.clone();
@@ -210,14 +220,15 @@ impl Builder<'_> {
         spec: crate::model::config::StackConfig,
         capacity: &Dim,
     ) -> Vec<KeyValue> {
-        let dims = [batch(1), Dim::from(spec.kv_heads), capacity.clone(), Dim::from(spec.head_dim)];
+        let dims = |width: usize| [batch(1), Dim::from(spec.kv_heads), capacity.clone(), Dim::from(width)];
+        let (keys, values) = (dims(spec.head_dim), dims(spec.value_dim()));
         (0..spec.layers)
             .map(|layer| {
                 let scope = scope.child(&format!("layer{layer}"));
                 let attn = scope.child("attn");
                 KeyValue {
-                    key: self.delay(&format!("{scope}.key"), self.dtype, &dims, &attn),
-                    value: self.delay(&format!("{scope}.value"), self.dtype, &dims, &attn),
+                    key: self.delay(&format!("{scope}.key"), self.dtype, &keys, &attn),
+                    value: self.delay(&format!("{scope}.value"), self.dtype, &values, &attn),
                 }
             })
             .collect()

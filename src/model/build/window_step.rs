@@ -20,9 +20,9 @@ pub(super) fn build(mut b: Builder<'_>) -> Result<Graph, BuildError> {
     let column = b.reshape(position, &[batch(1), Dim::from(1)], &scope)?;
     let x = match level.feedback {
         Feedback::Latent => vector,
-        Feedback::Token => {
+        Feedback::Token | Feedback::Summary => {
             let ids = b.input("ids", Dtype::I64, &[batch(1)], Role::PerStep, &scope)?;
-            let embedded = b.decoder_embedding(ids)?;
+            let embedded = b.token_feedback(ids)?;
             let prefix = b.ints(&[1], &[level.prefix as i64], &scope)?;
             let early = b.less(column, prefix, &scope)?;
             b.select(early, vector, embedded, &scope)?

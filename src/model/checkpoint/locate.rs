@@ -14,6 +14,8 @@ use super::{CheckpointError, recognise};
 pub(super) const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Longest index read, in bytes.
 const MAX_INDEX_BYTES: u64 = 16 << 20;
+/// Names of the configuration, first that is there.
+const CONFIGS: [&str; 2] = ["config.json", "model_config.json"];
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -42,15 +44,12 @@ pub(super) fn locate(path: &Path) -> Result<Located, CheckpointError> {
     } else {
         (parent(path), path.to_owned())
     };
-    let config = directory.join("config.json");
-    if config.symlink_metadata().is_ok() {
-        is_file(&config)?;
-    } else {
-        return Err(CheckpointError::NotFound {
-            path: directory,
-            what: "no config.json beside the weights".into(),
-        });
-    }
+    let found = CONFIGS.iter().map(|name| directory.join(name));
+    let Some(config) = found.into_iter().find(|path| path.symlink_metadata().is_ok()) else {
+        let what = format!("no {} beside the weights", CONFIGS.join(" or "));
+        return Err(CheckpointError::NotFound { path: directory, what });
+    };
+    is_file(&config)?;
     if weights.extension().is_some_and(|extension| extension == "json") {
         let (files, tensors) = read_index(&directory, &weights)?;
         return Ok(Located { config, weights: files, index: Some((weights, tensors)), notes });

@@ -6,7 +6,8 @@ use std::fmt;
 use indexmap::IndexMap;
 use safetensors::tensor::TensorInfo;
 
-use super::TensorEntry;
+use super::packed::PackedTensor;
+use super::{TensorEntry, Unexpected};
 use crate::ir::dtype::Dtype;
 use crate::model::config::ModelConfig;
 use crate::model::dialect::Dialect;
@@ -38,6 +39,8 @@ pub struct Mismatch {
     pub unexpected: Vec<String>,
     /// Stored tensors of another shape or type than the model's.
     pub misshaped: Vec<String>,
+    /// Whether unexpected tensors are all that is wrong, so that `--ignore-unexpected` accepts the checkpoint.
+    pub acceptable: bool,
 }
 
 /// Tensors of each kind of fault listed at most.
@@ -67,8 +70,43 @@ impl fmt::Display for Mismatch {
                 write!(f, "\n  {kind}and {} more", lines.len() - MAX_LISTED)?;
             }
         }
+        if self.acceptable {
+            write!(f, "\n  --ignore-unexpected takes the model without the unexpected tensors")?;
+        }
         Ok(())
     }
+}
+
+/// A router without a bias in the file has none: where no layer of a stack has one, the configuration says so.
+pub(super) fn settle_biases(config: &mut ModelConfig, dialect: &Dialect, stored: &BTreeMap<String, Stored>) {
+    let names: Vec<String> = parameters(config).into_iter().map(|parameter| parameter.name).collect();
+    let tied = tied_depth(config);
+    let is_stored =
+        |name: &String| dialect.native_name_of(name, tied).is_some_and(|native| stored.contains_key(&native));
+    let tensors: Vec<usize> = (1..=config.depth()).map(|l| config.tensors_of(l)).collect();
+    for (level, tensors) in config.levels.iter_mut().zip(tensors) {
+        for (part, stack) in [("encoder", &mut level.encoder), ("decoder", &mut level.decoder)] {
+            let prefix = format!("levels.{tensors}.{part}.");
+            let mut biases =
+                names.iter().filter(|name| name.starts_with(&prefix) && name.ends_with(".router.bias"));
+            if let Some(experts) = &mut stack.options.experts {
+                experts.bias = biases.any(is_stored);
+            }
+        }
+    }
+}
+
+/// The depth of a model whose middle levels share their tensors.
+fn tied_depth(config: &ModelConfig) -> Option<usize> {
+    config.wiring.tied_middle.then(|| config.depth())
+}
+
+/// What the files hold, by native name.
+#[derive(Clone, Copy)]
+pub(super) struct Found<'a> {
+    pub stored: &'a BTreeMap<String, Stored>,
+    pub packed: &'a BTreeMap<String, PackedTensor>,
+    pub unexpected: Unexpected,
 }
 
 /// Finds every tensor of the model among the stored ones, by native name; canonical order.
@@ -78,15 +116,16 @@ impl fmt::Display for Mismatch {
 pub(super) fn match_tensors(
     config: &ModelConfig,
     dialect: &Dialect,
-    stored: &BTreeMap<String, Stored>,
+    found: Found<'_>,
     notes: &mut Vec<String>,
 ) -> Result<IndexMap<String, TensorEntry>, Mismatch> {
+    let Found { stored, packed, .. } = found;
     let mut mismatch = Mismatch { dialect: dialect.name.clone(), ..Mismatch::default() };
     let mut entries = IndexMap::new();
     let mut expected = BTreeSet::new();
     let mut missing: Vec<(Parameter, String)> = Vec::new();
     for parameter in parameters(config) {
-        let Some(native) = dialect.native_name(&parameter.name) else {
+        let Some(native) = dialect.native_name_of(&parameter.name, tied_depth(config)) else {
             mismatch
                 .missing
                 .push(format!("`{}`: dialect {} has no name for it", parameter.name, dialect.name));
@@ -94,7 +133,11 @@ pub(super) fn match_tensors(
         };
         expected.insert(native.clone());
         match stored.get(&native) {
-            None => missing.push((parameter, native)),
+            None => match packed.get(&native).map(|tensor| packed_entry(&parameter, &native, tensor)) {
+                None => missing.push((parameter, native)),
+                Some(Ok(entry)) => drop(entries.insert(parameter.name, entry)),
+                Some(Err(line)) => mismatch.misshaped.push(line),
+            },
             Some(found) => match entry(&parameter, &native, found) {
                 Ok(entry) => drop(entries.insert(parameter.name, entry)),
                 Err(line) => mismatch.misshaped.push(line),
@@ -104,18 +147,54 @@ pub(super) fn match_tensors(
     if config.tied_head {
         tied_head(config, dialect, stored, &mut expected, &mut mismatch, notes);
     }
-    let unexpected: Vec<&String> =
-        stored.keys().filter(|name| !expected.contains(*name) && !dialect.ignores(name)).collect();
+    let others = stored.keys().chain(packed.keys()).filter(|name| !expected.contains(*name));
+    let (left_over, unexpected): (Vec<&String>, Vec<&String>) =
+        others.partition(|name| dialect.ignores(name));
+    if !left_over.is_empty() {
+        let (count, dialect) = (left_over.len(), &dialect.name);
+        notes.push(format!(
+            "{count} stored tensors that dialect {dialect} knows to be no weights were ignored"
+        ));
+    }
     for (at, (parameter, native)) in missing.iter().enumerate() {
         let near = if at < MAX_SUGGESTIONS { nearest(native, &unexpected) } else { None };
         mismatch.missing.push(missing_line(parameter, native, near));
     }
-    mismatch.unexpected.extend(
-        unexpected.iter().filter_map(|name| {
-            stored.get(*name).map(|found| format!("`{name}`: {}", described(&found.info)))
-        }),
-    );
+    if found.unexpected == Unexpected::Ignored {
+        notes.extend(
+            unexpected.iter().map(|name| format!("`{name}` is no tensor of the model and was ignored")),
+        );
+    } else {
+        mismatch.unexpected.extend(unexpected.iter().map(|name| match stored.get(*name) {
+            Some(found) => format!("`{name}`: {}", described(&found.info)),
+            None => format!("`{name}`: packed"),
+        }));
+        if !mismatch.unexpected.is_empty() && mismatch.missing.is_empty() && mismatch.misshaped.is_empty() {
+            mismatch.acceptable = true;
+        }
+    }
     if mismatch.count() == 0 { Ok(entries) } else { Err(mismatch) }
+}
+
+fn packed_entry(parameter: &Parameter, native: &str, tensor: &PackedTensor) -> Result<TensorEntry, String> {
+    if tensor.shape != parameter.shape {
+        return Err(format!(
+            "`{native}`: found packed {:?}, expected {:?} ({})",
+            tensor.shape,
+            parameter.shape,
+            parameter.axes.join(", ")
+        ));
+    }
+    let (file, offset_bytes, length_bytes) = tensor.packing.place();
+    Ok(TensorEntry {
+        file,
+        native: native.to_owned(),
+        dtype: Dtype::F32,
+        shape: parameter.shape.clone(),
+        offset_bytes,
+        length_bytes,
+        packing: Some(tensor.packing.clone()),
+    })
 }
 
 /// A tied head stored a second time is ignored, but one of another shape contradicts the tie.
@@ -172,6 +251,7 @@ fn entry(parameter: &Parameter, native: &str, found: &Stored) -> Result<TensorEn
         shape: parameter.shape.clone(),
         offset_bytes: found.data_start + from as u64,
         length_bytes: (to - from) as u64,
+        packing: None,
     })
 }
 

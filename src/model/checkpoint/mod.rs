@@ -5,6 +5,7 @@ mod finite;
 mod header;
 mod locate;
 mod matching;
+mod packed;
 mod pieces;
 mod recognise;
 
@@ -16,6 +17,7 @@ use indexmap::IndexMap;
 
 pub use finite::first_nonfinite;
 pub use matching::Mismatch;
+pub use packed::{PackedFormat, Packing};
 pub use pieces::{PIECE_BYTES, extend_f32, nonfinite};
 pub use recognise::{cache_root, is_file_of_a_checkpoint};
 
@@ -38,6 +40,10 @@ pub struct Checkpoint {
     pub files: Vec<WeightsFile>,
     /// What the user may want to know: keys and tensors that were ignored.
     pub notes: Vec<String>,
+    /// Where each choice and size of the configuration came from.
+    pub sources: Vec<dialect::Source>,
+    /// Name of the configuration's file.
+    pub config_file: String,
 }
 
 /// One weights file, open for reading.
@@ -60,14 +66,24 @@ impl WeightsFile {
     }
 }
 
+/// What happens to stored tensors that the model has not and the dialect does not know as harmless.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unexpected {
+    /// They are an error.
+    #[default]
+    Refused,
+    /// They are left alone, with a note.
+    Ignored,
+}
+
 /// Where one tensor's bytes stand.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TensorEntry {
     /// Position in [`Checkpoint::files`].
     pub file: usize,
     /// The checkpoint's own name of the tensor.
     pub native: String,
-    /// Element type: f32, f16 or bf16.
+    /// Element type: f32, f16 or bf16; f32 of what is packed.
     pub dtype: Dtype,
     /// Sizes of the axes.
     pub shape: Vec<usize>,
@@ -75,6 +91,8 @@ pub struct TensorEntry {
     pub offset_bytes: u64,
     /// Number of bytes.
     pub length_bytes: u64,
+    /// How it is packed, if in few bits; the bytes are then codes.
+    pub packing: Option<Packing>,
 }
 
 impl TensorEntry {
@@ -153,6 +171,14 @@ pub enum CheckpointError {
         /// The name asked for.
         name: String,
     },
+    /// Packed weights where stored elements are asked for.
+    #[error("`{name}` is packed ({}): bundles of packed weights are not written yet; only what reads whole tensors takes it", format.name())]
+    Packed {
+        /// Canonical name of the tensor.
+        name: String,
+        /// How it is packed.
+        format: PackedFormat,
+    },
     /// Weights could not be read.
     #[error("{}: `{name}`: {reason}", path.display())]
     Read {
@@ -207,17 +233,59 @@ impl Checkpoint {
     /// Missing or unreadable files, headers that contradict themselves or the file's size, an index that does not fit its
     /// shards, an unknown dialect, a contradictory configuration, or tensors that do not fit it: each kind as one report.
     pub fn open(path: &Path, choice: &DialectChoice) -> Result<Self, CheckpointError> {
+        Checkpoint::open_with(path, choice, Unexpected::Refused)
+    }
+
+    /// The same, with a choice of what happens to tensors that the model has not.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_with(
+        path: &Path,
+        choice: &DialectChoice,
+        unexpected: Unexpected,
+    ) -> Result<Self, CheckpointError> {
         let located = locate::locate(path)?;
         let json = locate::read_json(&located.config, locate::MAX_CONFIG_BYTES)?;
-        let (files, stored) = read_headers(&located)?;
+        let (files, mut stored) = read_headers(&located)?;
         let mut notes = located.notes;
-        let dialect = dialect::choose(choice, &json, stored.keys().map(String::as_str))
+        let packed = packed::take(&files, &mut stored)
+            .map_err(|reason| CheckpointError::Header { path: path.to_owned(), reason })?;
+        let names = stored.keys().chain(packed.keys()).map(String::as_str);
+        let dialect = dialect::choose(choice, &json, names)
             .map_err(|source| CheckpointError::Dialect { path: path.to_owned(), source })?;
-        let parsed = dialect.read_config(&located.config.display().to_string(), &json)?;
+        let mut parsed = dialect.read_config(&located.config.display().to_string(), &json)?;
         notes.extend(parsed.notes);
-        let tensors = matching::match_tensors(&parsed.config, &dialect, &stored, &mut notes)
+        matching::settle_biases(&mut parsed.config, &dialect, &stored);
+        let found = matching::Found { stored: &stored, packed: &packed, unexpected };
+        let tensors = matching::match_tensors(&parsed.config, &dialect, found, &mut notes)
             .map_err(|mismatch| CheckpointError::Mismatch { path: path.to_owned(), mismatch })?;
-        Ok(Checkpoint { config: parsed.config, dialect, tensors, files, notes })
+        let config_file =
+            located.config.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Ok(Checkpoint {
+            config: parsed.config,
+            dialect,
+            tensors,
+            files,
+            notes,
+            sources: parsed.sources,
+            config_file,
+        })
+    }
+
+    /// The first packed tensor, as the error of who needs stored elements.
+    ///
+    /// # Errors
+    /// Some tensor is packed.
+    pub fn check_unpacked(&self) -> Result<(), CheckpointError> {
+        let mut packed =
+            self.tensors.iter().filter_map(|(name, entry)| Some((name, entry.packing.as_ref()?)));
+        match packed.next() {
+            None => Ok(()),
+            Some((name, packing)) => {
+                Err(CheckpointError::Packed { name: name.clone(), format: packing.format })
+            }
+        }
     }
 
     /// Where a tensor's bytes stand, by canonical name; a tied `lm_head.weight` is `embed.weight`.

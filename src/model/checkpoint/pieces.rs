@@ -23,7 +23,7 @@ impl Checkpoint {
         piece_bytes: usize,
         mut each: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let entry = self.tensor(name)?;
+        let entry = self.unpacked(name)?;
         let element = entry.dtype.size_bytes();
         let piece = (piece_bytes / element).max(1) * element;
         let mut buffer = vec![0u8; piece.min(usize::try_from(entry.length_bytes).unwrap_or(piece))];
@@ -42,7 +42,7 @@ impl Checkpoint {
     /// # Errors
     /// No tensor of that name, bytes beyond its end, or a failed read.
     pub fn read_bytes(&self, name: &str, from_bytes: u64, buffer: &mut [u8]) -> Result<(), CheckpointError> {
-        let entry = self.tensor(name)?;
+        let entry = self.unpacked(name)?;
         let end = from_bytes.checked_add(buffer.len() as u64);
         if end.is_none_or(|end| end > entry.length_bytes) {
             let reason = format!(
@@ -65,6 +65,13 @@ impl Checkpoint {
     /// As [`Checkpoint::for_each_piece`].
     pub fn read(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         let entry = self.tensor(name)?;
+        if let Some(packing) = &entry.packing {
+            return packing.read_as(&entry.shape, &self.files).map_err(|reason| CheckpointError::Read {
+                path: self.files[entry.file].path.clone(),
+                name: name.to_owned(),
+                reason,
+            });
+        }
         let mut values = Vec::with_capacity(entry.elements());
         let dtype = entry.dtype;
         self.for_each_piece(name, PIECE_BYTES, |bytes| {
@@ -88,6 +95,13 @@ impl Checkpoint {
     /// The first one, with its tensor and index, or a failed read.
     pub fn check_finite(&self) -> Result<(), CheckpointError> {
         for (name, entry) in &self.tensors {
+            if entry.packing.is_some() {
+                let values = self.read(name)?;
+                if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+                    return Err(nonfinite(name, entry, at, &values[at].to_le_bytes(), 0));
+                }
+                continue;
+            }
             let mut before = 0;
             self.for_each_piece(name, PIECE_BYTES, |bytes| {
                 match finite::first_nonfinite(entry.dtype, bytes) {
@@ -100,6 +114,15 @@ impl Checkpoint {
             })?;
         }
         Ok(())
+    }
+
+    /// A tensor whose stored bytes are its elements.
+    fn unpacked(&self, name: &str) -> Result<&TensorEntry, CheckpointError> {
+        let entry = self.tensor(name)?;
+        match &entry.packing {
+            None => Ok(entry),
+            Some(packing) => Err(CheckpointError::Packed { name: name.to_owned(), format: packing.format }),
+        }
     }
 
     fn read_at(

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::rules::{Dialect, Formula, Rule};
@@ -13,6 +14,32 @@ pub(super) struct Reader<'a> {
     pub dialect: &'a Dialect,
     pub problems: Vec<Problem>,
     pub used: BTreeSet<String>,
+    pub sources: Vec<Source>,
+}
+
+/// Where a field's value came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Source {
+    /// Canonical name of the field, `levels[0].encoder.rope_theta`.
+    pub field: String,
+    /// Its value.
+    pub value: String,
+    /// What said so.
+    pub origin: Origin,
+}
+
+/// What said a value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", content = "at", rename_all = "lowercase")]
+pub enum Origin {
+    /// A key of the configuration's file.
+    Key(String),
+    /// The dialect, because the key is not there or is null.
+    Default(String),
+    /// The dialect, whatever the file says.
+    Dialect,
+    /// The dialect, from other sizes.
+    Computed(String),
 }
 
 /// The object that keys are looked up in, and what is known around it.
@@ -26,6 +53,13 @@ pub(super) struct Scope<'a> {
     pub sizes: BTreeMap<&'static str, usize>,
 }
 
+impl Scope<'_> {
+    /// The canonical path of a field.
+    fn canonical(&self, field: &str) -> String {
+        self.level.map_or_else(|| field.to_owned(), |level| format!("levels[{level}].{field}"))
+    }
+}
+
 impl Reader<'_> {
     pub fn problem(&mut self, at: String, what: String) {
         let problem = Problem { at, what };
@@ -36,13 +70,28 @@ impl Reader<'_> {
 
     /// The value of a field and where it stands; reports a missing one.
     pub fn find(&mut self, scope: &Scope<'_>, field: &str) -> Option<(Value, String)> {
+        self.look(scope, field, true)
+    }
+
+    /// The value of a field that a model may do without; nothing where neither a key nor the dialect says one.
+    pub fn find_optional(&mut self, scope: &Scope<'_>, field: &str) -> Option<(Value, String)> {
+        self.look(scope, field, false)
+    }
+
+    fn note(&mut self, scope: &Scope<'_>, field: &str, value: &Value, origin: Origin) {
+        self.sources.push(Source { field: scope.canonical(field), value: brief(value), origin });
+    }
+
+    fn look(&mut self, scope: &Scope<'_>, field: &str, required: bool) -> Option<(Value, String)> {
         let rule = scope.rules.get(field)?;
         let constant = rule.first.as_ref().filter(|_| scope.level == Some(0)).or(rule.value.as_ref());
         let Some(key) = &rule.key else {
+            constant.iter().for_each(|value| self.note(scope, field, value, Origin::Dialect));
             return constant.map(|value| (value.clone(), format!("{}{field}", scope.prefix)));
         };
         let path = format!("{}{key}", scope.prefix);
         self.used.insert(path.clone());
+        let replaceable = constant.is_some() || rule.from.is_some() || !required;
         let mut value = scope.json;
         let mut walked = scope.prefix.trim_end_matches('.').to_owned();
         for part in key.split('.') {
@@ -50,10 +99,14 @@ impl Reader<'_> {
                 self.problem(walked, format!("found {}, expected an object", brief(value)));
                 return None;
             };
-            let Some(next) = map.get(part) else {
-                if constant.is_none() && rule.from.is_none() {
-                    self.problem(path, "missing".into());
+            // Where something stands for a missing value, null says that it is missing.
+            let Some(next) = map.get(part).filter(|next| !(replaceable && next.is_null())) else {
+                if !replaceable {
+                    self.problem(path.clone(), "missing".into());
                 }
+                constant
+                    .iter()
+                    .for_each(|value| self.note(scope, field, value, Origin::Default(path.clone())));
                 return constant.map(|value| (value.clone(), format!("{}{field}", scope.prefix)));
             };
             if !walked.is_empty() {
@@ -62,19 +115,61 @@ impl Reader<'_> {
             walked.push_str(part);
             value = next;
         }
+        self.note(scope, field, value, Origin::Key(path.clone()));
         Some((value.clone(), path))
+    }
+
+    /// A whole number of a model that may do without; 0 where it was reported.
+    pub fn optional_size(&mut self, scope: &Scope<'_>, field: &str) -> Option<usize> {
+        let (value, at) = self.find_optional(scope, field)?;
+        Some(self.whole(&value, at))
+    }
+
+    fn whole(&mut self, value: &Value, at: String) -> usize {
+        value.as_u64().and_then(|size| usize::try_from(size).ok()).unwrap_or_else(|| {
+            self.problem(at, format!("found {}, expected a whole number", brief(value)));
+            0
+        })
+    }
+
+    /// A number of a model that may do without.
+    pub fn optional_number(&mut self, scope: &Scope<'_>, field: &str) -> Option<f64> {
+        let (value, at) = self.find_optional(scope, field)?;
+        let number = value.as_f64();
+        if number.is_none() {
+            self.problem(at, format!("found {}, expected a number", brief(&value)));
+        }
+        number
+    }
+
+    /// Whether something is there that a model may do without.
+    pub fn optional_flag(&mut self, scope: &Scope<'_>, field: &str) -> bool {
+        let Some((value, at)) = self.find_optional(scope, field) else {
+            return false;
+        };
+        value.as_bool().unwrap_or_else(|| {
+            self.problem(at, format!("found {}, expected true or false", brief(&value)));
+            false
+        })
+    }
+
+    /// A choice that a model may leave open: the first name then.
+    pub fn optional_choice(&mut self, scope: &Scope<'_>, field: &str, names: &[&str]) -> usize {
+        match self.find_optional(scope, field) {
+            Some((value, at)) => self.among(&value, at, names).unwrap_or(0),
+            None => 0,
+        }
     }
 
     /// A whole number; 0 when it was reported or is 0 itself, which `validate` reports.
     pub fn size(&mut self, scope: &Scope<'_>, field: &str) -> usize {
         if let Some((value, at)) = self.find(scope, field) {
-            return value.as_u64().and_then(|size| usize::try_from(size).ok()).unwrap_or_else(|| {
-                self.problem(at, format!("found {}, expected a whole number", brief(&value)));
-                0
-            });
+            return self.whole(&value, at);
         }
-        let from = scope.rules.get(field).and_then(|rule| rule.from.as_deref());
-        from.map_or(0, |from| self.computed(scope, field, from))
+        let Some(from) = scope.rules.get(field).and_then(|rule| rule.from.as_deref()) else { return 0 };
+        let size = self.computed(scope, field, from);
+        self.note(scope, field, &size.into(), Origin::Computed(from.to_owned()));
+        size
     }
 
     fn computed(&mut self, scope: &Scope<'_>, field: &str, from: &str) -> usize {
@@ -118,10 +213,14 @@ impl Reader<'_> {
 
     pub fn choice(&mut self, scope: &Scope<'_>, field: &str, names: &[&str]) -> Option<usize> {
         let (value, at) = self.find(scope, field)?;
+        self.among(&value, at, names)
+    }
+
+    fn among(&mut self, value: &Value, at: String, names: &[&str]) -> Option<usize> {
         let found = value.as_str().and_then(|text| names.iter().position(|name| *name == text));
         if found.is_none() {
             let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
-            self.problem(at, format!("found {}, expected {}", brief(&value), quoted.join(" or ")));
+            self.problem(at, format!("found {}, expected {}", brief(value), quoted.join(" or ")));
         }
         found
     }

@@ -4,6 +4,7 @@
 mod fields;
 mod read;
 mod rules;
+mod stacks;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::checkpoint::is_file_of_a_checkpoint;
+pub use fields::{Origin, Source};
 pub use read::{ConfigError, ParsedConfig};
 pub use rules::Dialect;
 
@@ -20,9 +22,10 @@ pub use rules::Dialect;
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// The dialects that come with the compiler, in the order in which they are tried.
-const BUILT_IN: [(&str, &str); 2] = [
+const BUILT_IN: [(&str, &str); 3] = [
     ("paper.toml", include_str!("../dialects/paper.toml")),
     ("photon-experiment.toml", include_str!("../dialects/photon-experiment.toml")),
+    ("scala.toml", include_str!("../dialects/scala.toml")),
 ];
 
 /// How the caller wants the dialect of a checkpoint found.
@@ -182,7 +185,7 @@ mod tests {
     fn built_in_data_files_are_dialects() {
         let names: Vec<String> =
             built_in().expect("built-in dialects parse").into_iter().map(|dialect| dialect.name).collect();
-        assert_eq!(names, ["paper", "photon-experiment"]);
+        assert_eq!(names, ["paper", "photon-experiment", "scala"]);
     }
 
     /// The canonical names are the compiler's own: the canonical dialect may not rename any.
@@ -212,7 +215,7 @@ mod tests {
             .expect_err("no dialect has these names");
         assert_eq!(
             error,
-            "not the layout of a known dialect: model_type \"llama\", first tensors `model.embed_tokens.weight`; known: paper, photon-experiment; describe the layout in a data file and pass it with --weight-map"
+            "not the layout of a known dialect: model_type \"llama\", first tensors `model.embed_tokens.weight`; known: paper, photon-experiment, scala; describe the layout in a data file and pass it with --weight-map"
         );
     }
 

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::fields::{Reader, Scope, brief};
-use super::rules::{Dialect, LEVEL_SIZES, Rule};
+use super::fields::{Reader, Scope, Source, brief};
+use super::rules::{Dialect, Expect, LEVEL_SIZES, Rule};
+use crate::ir::attr::Real;
 use crate::model::config::{
-    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig,
+    Chunker, Condition, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig,
+    StackOptions, Wiring,
 };
 use crate::model::validate::{self, Problem};
 
@@ -48,6 +50,8 @@ pub struct ParsedConfig {
     pub config: ModelConfig,
     /// What the user may want to know: keys that were ignored.
     pub notes: Vec<String>,
+    /// Where the value of each field came from, in reading order.
+    pub sources: Vec<Source>,
 }
 
 impl Dialect {
@@ -56,10 +60,15 @@ impl Dialect {
     /// # Errors
     /// One report of every missing key, wrong type and contradiction.
     pub fn read_config(&self, file: &str, json: &Value) -> Result<ParsedConfig, ConfigError> {
-        let mut reader = Reader { dialect: self, problems: Vec::new(), used: BTreeSet::new() };
+        let mut reader =
+            Reader { dialect: self, problems: Vec::new(), used: BTreeSet::new(), sources: Vec::new() };
+        let json = match self.root.as_ref().and_then(|root| json.get(root)) {
+            Some(inner) if inner.is_object() => inner,
+            _ => json,
+        };
         reader.expectations(json);
         let config = reader.model(json);
-        let Reader { mut problems, used, .. } = reader;
+        let Reader { mut problems, used, sources, .. } = reader;
         for problem in validate::problems(&config) {
             let at = self.native_path(&problem.at);
             if !already_covered(&problems, &at) {
@@ -70,7 +79,7 @@ impl Dialect {
             return Err(ConfigError { file: file.to_owned(), dialect: self.name.clone(), problems });
         }
         let notes = if self.unknown_keys.report { self.unknown_notes(json, &used) } else { Vec::new() };
-        Ok(ParsedConfig { config, notes })
+        Ok(ParsedConfig { config, notes, sources })
     }
 
     /// The key path that a canonical field has in the checkpoint's own configuration.
@@ -151,20 +160,39 @@ fn unknown_keys(prefix: &str, json: &Value, used: &BTreeSet<String>, unknown: &m
 
 impl Reader<'_> {
     fn expectations(&mut self, json: &Value) {
+        let list = self.dialect.list_key().to_owned();
+        let levels = json.get(&list).and_then(Value::as_array);
         for expect in &self.dialect.expect {
-            self.used.insert(expect.key.clone());
-            let values: Vec<String> = expect.values.iter().map(ToString::to_string).collect();
-            let what = match json.get(&expect.key) {
-                Some(found) if !expect.values.contains(found) => {
-                    format!("found {}, expected {} ({})", brief(found), values.join(" or "), expect.reason)
-                }
-                None if expect.required => {
-                    format!("missing, expected {} ({})", values.join(" or "), expect.reason)
-                }
-                _ => continue,
+            let places: Vec<(String, &Value)> = match expect.level {
+                false => vec![(String::new(), json)],
+                true => levels
+                    .iter()
+                    .flat_map(|levels| levels.iter().enumerate())
+                    .map(|(index, level)| (format!("{list}[{index}]."), level))
+                    .collect(),
             };
-            self.problem(expect.key.clone(), what);
+            for (prefix, object) in places {
+                self.expectation(expect, format!("{prefix}{}", expect.key), object);
+            }
         }
+    }
+
+    fn expectation(&mut self, expect: &Expect, at: String, object: &Value) {
+        self.used.insert(at.clone());
+        let values: Vec<String> = expect.values.iter().map(ToString::to_string).collect();
+        let found = expect.key.split('.').try_fold(object, |value, part| value.get(part));
+        let what = match found {
+            Some(Value::Null) if !expect.required => return,
+            Some(found) if !expect.values.contains(found) => {
+                let expected = if values.is_empty() { "nothing".to_owned() } else { values.join(" or ") };
+                format!("found {}, expected {expected} ({})", brief(found), expect.reason)
+            }
+            None if expect.required => {
+                format!("missing, expected {} ({})", values.join(" or "), expect.reason)
+            }
+            _ => return,
+        };
+        self.problem(at, what);
     }
 
     fn model(&mut self, json: &Value) -> ModelConfig {
@@ -201,6 +229,23 @@ impl Reader<'_> {
             rope_theta,
             max_position_embeddings,
             levels,
+            wiring: self.wiring(&scope),
+        }
+    }
+
+    fn wiring(&mut self, scope: &Scope<'_>) -> Wiring {
+        // A choice of the dialect itself, unless a key says it.
+        let names = ["recon", "estimate"];
+        let condition = match self.dialect.choices.get("condition") {
+            Some(fixed) if !scope.rules.contains_key("condition") => usize::from(fixed == names[1]),
+            _ => self.optional_choice(scope, "condition", &names),
+        };
+        Wiring {
+            condition: if condition == 1 { Condition::Estimate } else { Condition::Carried },
+            scaled_embedding: self.optional_flag(scope, "scaled_embedding"),
+            final_norm: self.optional_flag(scope, "final_norm"),
+            softcap: self.optional_number(scope, "softcap").map(Real::from),
+            tied_middle: self.optional_flag(scope, "tied_middle"),
         }
     }
 
@@ -231,33 +276,47 @@ impl Reader<'_> {
     }
 
     fn level(&mut self, scope: &mut Scope<'_>) -> LevelConfig {
+        let latents = ["encoder", "decoder"].map(|part| (part, self.has_latent(scope, part)));
         for field in LEVEL_SIZES {
-            let size = self.size(scope, field);
+            // Heads of a latent follow from its own sizes.
+            let of_latent = latents.iter().any(|(part, has)| {
+                let rest = field.strip_prefix(part).filter(|_| *has);
+                matches!(rest, Some(".kv_heads" | ".head_dim"))
+            });
+            let size = if of_latent { 0 } else { self.size(scope, field) };
             scope.sizes.insert(field, size);
         }
         let size = |field: &str| scope.sizes.get(field).copied().unwrap_or(0);
-        let stack = |part: &str| StackConfig {
-            layers: size(&format!("{part}.layers")),
-            heads: size(&format!("{part}.heads")),
-            kv_heads: size(&format!("{part}.kv_heads")),
-            head_dim: size(&format!("{part}.head_dim")),
-            ffn: size(&format!("{part}.ffn")),
-        };
+        let [encoder, decoder] = latents.map(|(part, has_latent)| {
+            let stack = StackConfig {
+                layers: size(&format!("{part}.layers")),
+                heads: size(&format!("{part}.heads")),
+                kv_heads: size(&format!("{part}.kv_heads")),
+                head_dim: size(&format!("{part}.head_dim")),
+                ffn: size(&format!("{part}.ffn")),
+                options: StackOptions::default(),
+            };
+            self.with_options(scope, part, stack, has_latent)
+        });
         // A kind that was reported reads as linear without options, so that no relation is checked on top of it.
-        let chunker = match self.choice(scope, "chunker.kind", &["concat", "linear"]) {
+        let chunker = match self.choice(scope, "chunker.kind", &["concat", "linear", "normed_each"]) {
             Some(0) => Chunker::Concat,
+            Some(2) => Chunker::NormedEach,
             Some(_) => Chunker::Linear {
                 norm: self.flag(scope, "chunker.norm"),
                 bias: self.flag(scope, "chunker.bias"),
             },
             None => Chunker::Linear { norm: false, bias: false },
         };
-        let layout = match self.choice(scope, "converter.layout", &["linear", "conv_transpose"]) {
+        let layout = match self.choice(scope, "converter.layout", &["linear", "conv_transpose", "convolved"])
+        {
             Some(1) => ConverterLayout::ConvTranspose,
+            Some(2) => ConverterLayout::Convolved { kernel: self.size(scope, "converter.kernel") },
             _ => ConverterLayout::Linear,
         };
-        let feedback = match self.choice(scope, "decoder.feedback", &["latent", "token"]) {
+        let feedback = match self.choice(scope, "decoder.feedback", &["latent", "token", "summary"]) {
             Some(1) => Feedback::Token,
+            Some(2) => Feedback::Summary,
             _ => Feedback::Latent,
         };
         LevelConfig {
@@ -265,11 +324,13 @@ impl Reader<'_> {
             dim: size("dim"),
             prefix: size("prefix"),
             chunker,
-            encoder: stack("encoder"),
+            encoder,
             converter: Converter { layout, bias: self.flag(scope, "converter.bias") },
-            decoder: stack("decoder"),
+            decoder,
             decoder_dim: size("decoder.dim"),
             feedback,
+            encoder_window: self.optional_size(scope, "encoder_window"),
+            stream: self.optional_size(scope, "decoder.stream"),
         }
     }
 }

@@ -6,7 +6,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::stacks::STACK_FIELDS;
 use super::{DialectError, pattern_of};
+use crate::ir::attr::Scores;
+use crate::model::config::{
+    Chunker, ConverterLayout, ExpertConfig, LatentAttention, ModelConfig, StackConfig,
+};
 use crate::model::parameters::parameters;
 use crate::model::preset::preset;
 
@@ -37,6 +42,11 @@ pub(super) const LEVEL_SIZES: [&str; 14] = [
     "decoder.head_dim",
     "decoder.ffn",
 ];
+/// Fields of a model that most do without.
+const MODEL_OPTIONS: [&str; 6] =
+    ["decoder_embed_dim", "condition", "scaled_embedding", "final_norm", "softcap", "tied_middle"];
+/// Fields of a level that most do without, beside those of its stacks.
+const LEVEL_OPTIONS: [&str; 3] = ["converter.kernel", "decoder.stream", "encoder_window"];
 /// The other fields of a level.
 const LEVEL_CHOICES: [&str; 6] = [
     "chunker.kind",
@@ -47,8 +57,13 @@ const LEVEL_CHOICES: [&str; 6] = [
     "decoder.feedback",
 ];
 /// What the equations implement of the choices that no configuration key expresses.
-const SUPPORTED_CHOICES: [(&str, &str); 3] =
-    [("condition", "recon"), ("align", "drop_left"), ("unit", "meta-context")];
+const SUPPORTED_CHOICES: [(&str, &str); 5] = [
+    ("condition", "recon"),
+    ("condition", "estimate"),
+    ("align", "drop_left"),
+    ("align", "force"),
+    ("unit", "meta-context"),
+];
 
 /// A layout of checkpoints: keys of `config.json`, tensor names, and the choices it fixes.
 #[derive(Clone, Debug, Deserialize)]
@@ -68,9 +83,24 @@ pub struct Dialect {
     #[serde(default)]
     pub(super) unknown_keys: UnknownKeys,
     tensors: BTreeMap<String, String>,
-    /// Native names that may be stored and are not weights; `{i}` and `{j}` stand for numbers.
+    /// Native names that may be stored and are not weights; `{i}` and `{j}` stand for numbers, a last `*` for any rest.
     #[serde(default)]
     ignore: Vec<String>,
+    /// Key under which all others may stand.
+    pub(super) root: Option<String>,
+    /// Prefixes of the native names of the first level, the top and all between, where one set serves all between:
+    /// each in the place of the prefix that levels have otherwise.
+    tied: Option<TiedNames>,
+}
+
+/// Native prefixes of levels where one set of tensors serves all that are neither first nor top.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TiedNames {
+    prefix: String,
+    first: String,
+    middle: String,
+    top: String,
 }
 
 /// What a checkpoint of the dialect looks like from outside.
@@ -81,6 +111,9 @@ struct Recognise {
     config: BTreeMap<String, Value>,
     #[serde(default)]
     tensors: Vec<String>,
+    /// One of these is enough.
+    #[serde(default)]
+    any: Vec<String>,
 }
 
 /// A key whose value must be one of a few, because the dialect describes no other case.
@@ -91,6 +124,9 @@ pub(super) struct Expect {
     pub values: Vec<Value>,
     #[serde(default)]
     pub required: bool,
+    /// Whether the key stands in the object of each level.
+    #[serde(default)]
+    pub level: bool,
     pub reason: String,
 }
 
@@ -148,9 +184,15 @@ impl Dialect {
 
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        field_faults("model", &self.model, &MODEL_FIELDS, &["decoder_embed_dim"], &mut faults);
+        field_faults("model", &self.model, &MODEL_FIELDS, &MODEL_OPTIONS, &mut faults);
         let level_fields: Vec<&str> = LEVEL_SIZES.iter().chain(&LEVEL_CHOICES).copied().collect();
-        field_faults("level", &self.level, &level_fields, &[], &mut faults);
+        let of_stacks: Vec<String> = ["encoder", "decoder"]
+            .iter()
+            .flat_map(|part| STACK_FIELDS.iter().map(move |field| format!("{part}.{field}")))
+            .collect();
+        let optional: Vec<&str> =
+            LEVEL_OPTIONS.iter().copied().chain(of_stacks.iter().map(String::as_str)).collect();
+        field_faults("level", &self.level, &level_fields, &optional, &mut faults);
         for (at, field) in LEVEL_SIZES.iter().enumerate() {
             let Some(text) = self.level.get(*field).and_then(|rule| rule.from.as_deref()) else {
                 continue;
@@ -192,8 +234,25 @@ impl Dialect {
     /// The checkpoint's own name of a canonical tensor; `None` where the dialect has no such tensor.
     #[must_use]
     pub fn native_name(&self, canonical: &str) -> Option<String> {
+        self.native_name_of(canonical, None)
+    }
+
+    /// The same in a model of `depth` levels of which all between the first and the top have one set of tensors.
+    #[must_use]
+    pub fn native_name_of(&self, canonical: &str, tied_depth: Option<usize>) -> Option<String> {
         let (pattern, i, j) = pattern_of(canonical);
         let native = self.tensors.get(&pattern)?;
+        let mut native = native.clone();
+        if let (Some(depth), Some(tied)) = (tied_depth, &self.tied)
+            && let Some(rest) = native.strip_prefix(&tied.prefix)
+        {
+            let prefix = match i {
+                0 => &tied.first,
+                i if i + 1 == depth => &tied.top,
+                _ => &tied.middle,
+            };
+            native = format!("{prefix}{rest}");
+        }
         let native = native.replace("{i+1}", &(i + 1).to_string()).replace("{j+1}", &(j + 1).to_string());
         Some(native.replace("{i}", &i.to_string()).replace("{j}", &j.to_string()))
     }
@@ -205,7 +264,7 @@ impl Dialect {
             let (mut expected, mut found) = (pattern.split('.'), native.split('.'));
             loop {
                 match (expected.next(), found.next()) {
-                    (None, None) => return true,
+                    (None, None) | (Some("*"), Some(_)) => return true,
                     (Some("{i}" | "{j}"), Some(segment)) if segment.parse::<usize>().is_ok() => {}
                     (Some(expected), Some(segment)) if expected == segment => {}
                     _ => return false,
@@ -220,7 +279,10 @@ impl Dialect {
     }
 
     pub(super) fn recognises_names<'a>(&self, mut names: impl Iterator<Item = &'a str> + Clone) -> bool {
-        let expected = &self.recognise.tensors;
+        let Recognise { tensors: expected, any, .. } = &self.recognise;
+        if any.iter().any(|tensor| names.clone().any(|name| name == tensor)) {
+            return true;
+        }
         !expected.is_empty()
             && expected.iter().all(|tensor| names.clone().any(|name| name == tensor))
             && names.next().is_some()
@@ -250,12 +312,46 @@ fn field_faults(
     }
 }
 
-/// Every canonical pattern: the paper's model has all kinds of tensor but for those that options add nothing to.
+/// Every canonical pattern: of the paper's model, and of one that has every option.
 fn canonical_patterns() -> Vec<String> {
-    let model = preset("tiny");
+    let models = preset("tiny").into_iter().flat_map(|model| [everything(&model), model]);
     let mut patterns: Vec<String> =
-        model.iter().flat_map(parameters).map(|parameter| pattern_of(&parameter.name).0).collect();
+        models.flat_map(|model| parameters(&model)).map(|parameter| pattern_of(&parameter.name).0).collect();
     patterns.sort_unstable();
     patterns.dedup();
     patterns
+}
+
+/// A model with every tensor that options add. Stacks of the first level have latents for queries, those of the second
+/// heads of their own.
+fn everything(model: &ModelConfig) -> ModelConfig {
+    let mut model = model.clone();
+    model.wiring.final_norm = true;
+    let experts = ExpertConfig {
+        first_layer: 1,
+        count: 2,
+        top_k: 1,
+        inner: 2,
+        shared: 2,
+        scores: Scores::Sigmoid,
+        bias: true,
+        normalize: true,
+        factor: 1.0.into(),
+        groups: 1,
+        kept_groups: 1,
+    };
+    let latent = LatentAttention { query_rank: Some(4), kv_rank: 4, nope: 4, rope: 4, value: 4 };
+    for (index, level) in model.levels.iter_mut().enumerate() {
+        level.chunker = Chunker::NormedEach;
+        level.converter.layout = ConverterLayout::Convolved { kernel: 3 };
+        let with_options = |stack: &mut StackConfig| {
+            let options = &mut stack.options;
+            (options.qk_norm, options.sinks) = (true, true);
+            (options.output_gate, options.residual_scales) = (true, true);
+            (options.latent, options.experts) = ((index == 0).then_some(latent), Some(experts));
+        };
+        with_options(&mut level.encoder);
+        with_options(&mut level.decoder);
+    }
+    model
 }

@@ -221,7 +221,7 @@ fn pieces(config: &ModelConfig, list: &[Parameter], dtype: Dtype, seed: u64, dat
 /// Mean and standard deviation of a tensor's elements.
 fn distribution(config: &ModelConfig, parameter: &Parameter) -> (f64, f64) {
     let name = parameter.name.as_str();
-    if name.ends_with("norm.weight") {
+    if name.ends_with("norm.weight") || name.contains(".residual.") {
         return (1.0, 0.1);
     }
     if name.ends_with(".bias") {
@@ -233,6 +233,9 @@ fn distribution(config: &ModelConfig, parameter: &Parameter) -> (f64, f64) {
     }
     // A linear map is `[out, in]`, a convolutional converter `[in, out, R]`.
     let fan_in = match parameter.shape.as_slice() {
+        // Experts are `[E, in, out]`; a kernel along rows is `[channels, 1, rows]`.
+        [_, inputs, _] if name.contains(".experts.") => *inputs,
+        [_, 1, rows] => *rows,
         [_, inputs] | [inputs, _, _] => *inputs,
         _ => 1,
     };

@@ -3,14 +3,22 @@
 use super::{PassOptions, Plan, compile, compile_with};
 use crate::graph::Graph;
 use crate::model::config::{
-    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig,
+    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig, StackOptions,
+    Wiring,
 };
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::opt_level::OptLevel;
 use crate::passes::pipeline::{Observer, Record};
 
 fn model(chunks: &[usize], feedback: Feedback) -> ModelConfig {
-    let stack = StackConfig { layers: 1, heads: 2, kv_heads: 1, head_dim: 4, ffn: 12 };
+    let stack = StackConfig {
+        layers: 1,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 4,
+        ffn: 12,
+        options: StackOptions::default(),
+    };
     let level = |index: usize, chunk: &usize| LevelConfig {
         chunk_size: *chunk,
         dim: 8,
@@ -21,6 +29,8 @@ fn model(chunks: &[usize], feedback: Feedback) -> ModelConfig {
         decoder: stack,
         decoder_dim: 8,
         feedback: if index == 0 { feedback } else { Feedback::Latent },
+        stream: None,
+        encoder_window: None,
     };
     ModelConfig {
         vocab_size: 11,
@@ -30,6 +40,7 @@ fn model(chunks: &[usize], feedback: Feedback) -> ModelConfig {
         rope_theta: 10000.0,
         max_position_embeddings: 64,
         levels: chunks.iter().enumerate().map(|(index, chunk)| level(index, chunk)).collect(),
+        wiring: Wiring::default(),
     }
 }
 

@@ -39,11 +39,15 @@ pub(super) fn row_wise(op: &Op, operands: &[Type], ty: &Type) -> Result<(), Stri
             keep(*axis != 0, "the operation works along the first axis")
         }
         Op::Gather => keep(!batched(&operands[0].shape), "the table differs by row"),
-        Op::Linear | Op::RmsNorm { .. } => {
+        Op::Linear | Op::RmsNorm { .. } | Op::Route { .. } => {
             let is_residual = |slot: usize| slot == 2 && operands[slot].shape == ty.shape;
             let alike = (1..operands.len()).all(|slot| !batched(&operands[slot].shape) || is_residual(slot));
             keep(alike, "the weight differs by row")
         }
+        Op::Experts { .. } => keep(
+            operands.iter().skip(2).all(|map| !batched(&map.shape)) && ty.shape.rank() > 1,
+            "the experts differ by row",
+        ),
         Op::Rope { .. } => keep(
             !batched(&operands[1].shape) || operands[1].shape.rank() == 2,
             "positions run along the batch",

@@ -52,6 +52,7 @@ pub fn roundings(op: &Op, sizes: &dyn Fn(usize, usize) -> usize) -> f64 {
         Op::QuantizedWeight { .. } => 1.0,
         // An exponential, a sum, a quotient and a product; exponentials are right to two roundings.
         Op::Unary { function: UnaryFn::Silu } => 5.0,
+        Op::Unary { function: UnaryFn::Sigmoid | UnaryFn::Tanh } => 4.0,
         Op::SwiGlu => 6.0,
         Op::Linear => sum(sizes(1, 1)) + 1.0,
         // Squares and their sum, the root, two products.
@@ -60,6 +61,10 @@ pub fn roundings(op: &Op, sizes: &dyn Fn(usize, usize) -> usize) -> f64 {
         Op::Rope { .. } => 6.0,
         // Scores over the head, a softmax over the keys, a mean over the keys.
         Op::Attention { .. } => sum(sizes(0, 3)) + 2.0 * sum(sizes(1, 2)) + 6.0,
+        // A score, the sum of the chosen ones, a quotient and a product.
+        Op::Route { top_k, .. } => sum(*top_k) + 6.0,
+        // Over the width, the gated product, over the inner width, then over the chosen experts.
+        Op::Experts { top_k } => sum(sizes(3, 2)) + sum(sizes(3, 1)) + sum(*top_k) + 8.0,
     }
 }
 

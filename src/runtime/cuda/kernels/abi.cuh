@@ -172,6 +172,7 @@ struct SampleArguments {
 #define ELEMENT_SIGMOID 2
 #define ELEMENT_SILU 3
 #define ELEMENT_EXP 4
+#define ELEMENT_TANH 5
 #define ELEMENT_ADD 8
 #define ELEMENT_SUB 9
 #define ELEMENT_MUL 10

@@ -310,6 +310,8 @@ DEVICE void element(const ElementArguments &e, const int64 (&at)[4]) {
         store_real(e.out, at[0], out, silu(a));
     else if (e.operation == ELEMENT_EXP)
         store_real(e.out, at[0], out, exp_of(a));
+    else if (e.operation == ELEMENT_TANH)
+        store_real(e.out, at[0], out, tanhf(a));
     else
         store_real(e.out, at[0], out, arithmetic(e.operation, a, b));
 }

@@ -5,7 +5,7 @@ use super::PlanError;
 use super::demand::Demand;
 use super::view::int;
 use crate::graph::NodeId;
-use crate::ir::attr::Mask;
+use crate::ir::attr::{Attribute, Mask, Reach};
 use crate::ir::op::Op;
 
 /// Most keys of a sequence that is computed like a window: the kernels of windows hold so many.
@@ -57,10 +57,22 @@ struct Affine {
 
 impl Attend {
     pub(super) fn of(demand: &Demand<'_>, id: NodeId) -> Result<Self, PlanError> {
-        let Op::Attention { scale, mask } = demand.graph.op(id) else {
+        let Op::Attention { scale, mask, reach } = demand.graph.op(id) else {
             return Err(demand.error(id, "not an attention"));
         };
         let operands = demand.graph.operands(id);
+        if *reach != Reach::ALL {
+            return Err(demand.error(id, format!("no kernel for attention that reaches `{}`", reach.print())));
+        }
+        if operands.len() > 3 + usize::from(*mask != Mask::Causal) {
+            return Err(demand.error(id, "no kernel for attention with sinks"));
+        }
+        let (keys_wide, values_wide) = (demand.dims(operands[1])[3], demand.dims(operands[2])[3]);
+        if keys_wide != values_wide {
+            let message =
+                format!("no kernel for attention with keys of width {keys_wide}, values of {values_wide}");
+            return Err(demand.error(id, message));
+        }
         let (keys, values) = (segments(demand, operands[1]), segments(demand, operands[2]));
         let counts = |list: &[NodeId]| -> Vec<usize> { list.iter().map(|id| demand.dims(*id)[2]).collect() };
         let (Some(new_key), Some(value), true) =

@@ -23,7 +23,9 @@ fn operation(op: &Op) -> Option<i32> {
     Some(match op {
         Op::Cast { .. } => COPY,
         Op::Unary { function: UnaryFn::Neg } => 1,
+        Op::Unary { function: UnaryFn::Sigmoid } => 2,
         Op::Unary { function: UnaryFn::Silu } => 3,
+        Op::Unary { function: UnaryFn::Tanh } => 5,
         Op::Binary { function: BinaryFn::Add } => ADD,
         Op::Binary { function: BinaryFn::Sub } => 9,
         Op::Binary { function: BinaryFn::Mul } => 10,

@@ -345,6 +345,8 @@ impl Emitter<'_> {
             Op::Input { .. } => Ok(()),
             Op::Rope { .. }
             | Op::Attention { .. }
+            | Op::Route { .. }
+            | Op::Experts { .. }
             | Op::QuantizedWeight { .. }
             | Op::CacheAppend
             | Op::Delay { .. }
