@@ -6,14 +6,14 @@ use super::{Failure, stdout};
 use crate::staging::{Begun, undisturbed};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Bytes at the beginning of a file by which it is known whose it is.
-const HEAD_BYTES: u64 = 64 << 10;
-/// First line of pictures that photonc draws.
+/// Bytes of a file, at most, by which it is known whose it is.
+const PART_BYTES: u64 = 64 << 10;
+/// Last line of pictures that photonc draws.
 const PICTURE_MARK: &str = "<!-- drawn by photonc -->\n";
 /// How long a pipe without a reader is waited for.
 const READER_COMES_WITHIN: Duration = Duration::from_secs(3);
@@ -94,7 +94,7 @@ impl Output {
     pub fn write(self, bytes: &[u8], what: &str) -> Result<(), Failure> {
         let Output { path, kind, way } = self;
         let mark = if kind == Kind::Picture { PICTURE_MARK.as_bytes() } else { &[] };
-        way.write(mark, bytes).map_err(|error| refused(&path, what, &error))
+        way.write(bytes, mark).map_err(|error| refused(&path, what, &error))
     }
 }
 
@@ -110,12 +110,17 @@ impl Kind {
         if self == Kind::Anything {
             return Ok(true);
         }
-        let mut head = Vec::new();
-        File::open(path)?.take(HEAD_BYTES).read_to_end(&mut head)?;
-        Ok(head.is_empty()
+        let mut file = File::open(path)?;
+        let bytes = file.metadata()?.len();
+        if self == Kind::Picture {
+            file.seek(SeekFrom::Start(bytes.saturating_sub(PICTURE_MARK.len() as u64)))?;
+        }
+        let mut part = Vec::new();
+        file.take(PART_BYTES).read_to_end(&mut part)?;
+        Ok(bytes == 0
             || match self {
-                Kind::Logits => holds_logits(&head),
-                Kind::Picture => head.starts_with(PICTURE_MARK.as_bytes()),
+                Kind::Logits => holds_logits(&part),
+                Kind::Picture => part == PICTURE_MARK.as_bytes(),
                 Kind::Anything => true,
             })
     }
@@ -155,20 +160,20 @@ impl Way {
         }
     }
 
-    fn write(self, mark: &[u8], bytes: &[u8]) -> io::Result<()> {
+    fn write(self, bytes: &[u8], mark: &[u8]) -> io::Result<()> {
         match self {
-            Way::Stdout => stdout::bytes(&[mark, bytes].concat()),
-            Way::Stream(mut stream) => stream.write_all(mark).and_then(|()| stream.write_all(bytes)),
-            Way::InPlace(file) => over(file, mark, bytes),
-            Way::Aside(aside) => aside.write(mark, bytes),
+            Way::Stdout => stdout::bytes(&[bytes, mark].concat()),
+            Way::Stream(mut stream) => stream.write_all(bytes).and_then(|()| stream.write_all(mark)),
+            Way::InPlace(file) => over(file, bytes, mark),
+            Way::Aside(aside) => aside.write(bytes, mark),
         }
     }
 }
 
 impl Aside {
-    fn write(mut self, mark: &[u8], bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(mark)?;
+    fn write(mut self, bytes: &[u8], mark: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
+        self.file.write_all(mark)?;
         self.file.sync_all()?;
         match undisturbed(|| fs::rename(&self.path, &self.target)) {
             Ok(()) => {
@@ -177,7 +182,7 @@ impl Aside {
             }
             // Something is mounted on the file alone.
             Err(error) if matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::CrossesDevices) => {
-                over(in_place(&self.target)?, mark, bytes)
+                over(in_place(&self.target)?, bytes, mark)
             }
             Err(error) => Err(error),
         }
@@ -194,11 +199,11 @@ impl Drop for Aside {
 }
 
 /// Writes over a file from its beginning.
-fn over(mut file: File, mark: &[u8], bytes: &[u8]) -> io::Result<()> {
+fn over(mut file: File, bytes: &[u8], mark: &[u8]) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
-    file.write_all(mark)?;
     file.write_all(bytes)?;
+    file.write_all(mark)?;
     file.sync_all()
 }
 
@@ -305,7 +310,7 @@ pub fn destination(path: &Path) -> io::Result<Destination> {
     }
     let stdout = rustix::stdio::stdout();
     let is_stdout = rustix::fs::fstat(stdout)
-        .is_ok_and(|stdout| (stdout.st_dev as u64, stdout.st_ino as u64) == (there.dev(), there.ino()));
+        .is_ok_and(|stdout| (stdout.st_dev, stdout.st_ino) == (there.dev(), there.ino()));
     if is_stdout {
         return Ok(Destination::Stdout);
     }

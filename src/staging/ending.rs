@@ -72,7 +72,9 @@ pub fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
 /// Removes everything that was begun and is not finished. Whoever comes to [`undisturbed`] afterwards waits for the end of the
 /// process, which the caller brings about.
 pub fn clear() {
-    wait_for(&GATE).map(std::mem::forget);
+    if let Some(gate) = wait_for(&GATE) {
+        std::mem::forget(gate);
+    }
     let Some(mut list) = wait_for(&LIST) else { return };
     for unfinished in std::mem::take(&mut *list).into_values() {
         // The process ends: what cannot be removed is left to the next run.
