@@ -28,8 +28,8 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     (
         "cli",
         &[
-            "json", "cache", "places", "staging", "ir", "graph", "program", "model", "passes", "bundle", "onnx",
-            "engine", "export", "inspect", "runtime", "text",
+            "json", "cache", "places", "staging", "ir", "graph", "program", "model", "passes", "bundle",
+            "onnx", "engine", "export", "inspect", "runtime", "text",
         ],
     ),
 ];

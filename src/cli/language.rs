@@ -99,10 +99,8 @@ impl From<TextError> for Failure {
             TextError::Absent { .. } => Failure::input("the bundle lacks what text needs", &error)
                 .help("without it, give and read token ids (--prompt-ids, --ids) and leave out --chat"),
             TextError::Bundle(_) => Failure::input("the bundle cannot be used", &error),
-            TextError::File { .. } => {
-                Failure::input("the bundle cannot be used", &error)
-                    .help("mend the file in the checkpoint and export again")
-            }
+            TextError::File { .. } => Failure::input("the bundle cannot be used", &error)
+                .help("mend the file in the checkpoint and export again"),
             TextError::Encode { .. } | TextError::Refused { .. } | TextError::NoDate { .. } => {
                 Failure::prompt(&error)
             }

@@ -196,8 +196,7 @@ pub fn check_batch(bundle: &Bundle, batch: &Batch, backend: BackendName) -> Resu
     let Some(first) = batch.requests.first() else { return Ok(()) };
     let most = |count: &dyn Fn(&Request) -> usize| batch.requests.iter().map(count).fold(0, usize::max);
     let longest = most(&|request| request.prompt.len());
-    let new_tokens =
-        most(&|request| request.max_new_tokens).min(program.max_tokens.saturating_sub(longest));
+    let new_tokens = most(&|request| request.max_new_tokens).min(program.max_tokens.saturating_sub(longest));
     let rows = batch.rows.unwrap_or(usize::MAX).min(batch.requests.len());
     let count = (rows, most(&|request| request.samples));
     check_sequences(&program, first.protocol, count, (longest, new_tokens), backend)

@@ -32,12 +32,7 @@ pub struct Listeners<'a> {
 
 impl Runner<'_> {
     /// Runs the requests of a batch to their ends.
-    pub fn run(
-        &self,
-        batch: &Batch,
-        listeners: &Listeners<'_>,
-        cancel: &Cancel,
-    ) -> Result<Timing, Failure> {
+    pub fn run(&self, batch: &Batch, listeners: &Listeners<'_>, cancel: &Cancel) -> Result<Timing, Failure> {
         if self.backend.shares_out(&batch.requests) {
             return self.on_replicas(batch, listeners, cancel);
         }
