@@ -321,9 +321,7 @@ impl Decoder for CudaDecoder<'_> {
         Ok(Collected { ids: &self.collected, extras: BTreeMap::new() })
     }
 
-    fn score(&mut self, tokens: &[i64]) -> Result<Vec<f64>, BackendError> {
-        let unreadable = |message: &str| self.layout.setup.refuses(message);
-        let _ = (tokens, unreadable("scores"));
+    fn score(&mut self, _tokens: &[i64]) -> Result<Vec<f64>, BackendError> {
         Err(self.layout.setup.refuses("log-probabilities of a prompt are not computed here yet"))
     }
 
