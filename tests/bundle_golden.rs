@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::bundled::Golden;
-use fixture::model::{AHEAD, PROTOCOLS};
+use fixture::model::{AHEAD, PROTOCOLS, greedy, run};
 use fixture::{GOLDENS, assert_close, golden_path};
 use photonc::bundle::{Bundle, Manifest, PortRecord, sealed};
 use photonc::export::{ExportOptions, export};
@@ -13,7 +13,7 @@ use photonc::runtime::backend::Backend;
 use photonc::runtime::error::RuntimeError;
 use photonc::runtime::generator::Generator;
 use photonc::runtime::reference::Reference;
-use photonc::runtime::request::{Cancel, Request};
+use photonc::runtime::request::{Batch, Cancel, Request};
 use photonc::runtime::sampler::Sampling;
 use photonc::runtime::simulated::Simulated;
 use photonc::runtime::tract::Tract;
@@ -39,9 +39,8 @@ fn tract_draws_the_golden_tokens_at_lower_levels() {
         let mut generator = golden.generator(Box::new(Tract::of_bundle(golden.bundle.clone())));
         for protocol in PROTOCOLS {
             let length = golden.expected.ints(0, &format!("{protocol}_tokens")).len();
-            let request = Request::greedy(protocol, golden.prompts(), length);
-            let generation =
-                generator.generate(&request, &mut |_| {}, &Cancel::default()).expect("generates");
+            let batch = Batch::alike(&greedy(protocol, length), &golden.prompts(), AHEAD[0]);
+            let generation = run(&mut generator, &batch);
             for (k, sequence) in generation.sequences.iter().enumerate() {
                 let tokens = golden.expected.ints(k, &format!("{protocol}_tokens"));
                 assert_eq!(sequence.tokens, tokens, "{name} {protocol} {level} prompt {k}");
@@ -105,14 +104,9 @@ fn tract_draws_the_tokens_of_the_reference() {
         for protocol in PROTOCOLS {
             for min_p in [0.0, 1e-3] {
                 let sampling = Sampling { temperature: 0.9, top_k: 10, top_p: 0.95, min_p, seed: 42 };
-                let request =
-                    Request { sampling, samples: 2, ..Request::greedy(protocol, golden.prompts(), 40) };
-                let [expected, found] = generators.each_mut().map(|generator| {
-                    generator
-                        .generate(&request, &mut |_| {}, &Cancel::default())
-                        .expect("generates")
-                        .sequences
-                });
+                let request = Request { sampling, samples: 2, ..greedy(protocol, 40) };
+                let batch = Batch::alike(&request, &golden.prompts(), AHEAD[0]);
+                let [expected, found] = generators.each_mut().map(|generator| run(generator, &batch).sequences);
                 assert_eq!(found, expected, "{name} {protocol} min-p {min_p}");
             }
         }
@@ -124,7 +118,7 @@ fn tract_scores_as_the_teacher_forced_forward() {
     for name in GOLDENS {
         let golden = Golden::of(name);
         let mut generator = golden.generator(Box::new(Tract::of_bundle(golden.bundle.clone())));
-        let (scored, _) = generator.score(&golden.prompts()).expect("scores");
+        let (scored, _) = generator.score(&golden.aligned()).expect("scores");
         for (k, scored) in scored.iter().enumerate() {
             let logits = golden.expected.floats(k, "fwd_logits");
             assert_close(&format!("{name} prompt {k}"), &scored.logits, logits, golden.tolerance);
@@ -132,14 +126,14 @@ fn tract_scores_as_the_teacher_forced_forward() {
     }
 }
 
-fn greedy(
+fn twelve(
     bundle: &Bundle,
     backend: Box<dyn Backend>,
-    prompts: Vec<Vec<i64>>,
+    prompts: &[Vec<i64>],
 ) -> Result<Vec<i64>, RuntimeError> {
     let mut generator = Generator::of_bundle(bundle, backend).expect("a generator");
-    let request = Request::greedy(Protocol::Recgen, prompts, 12);
-    let generation = generator.generate(&request, &mut |_| {}, &Cancel::default())?;
+    let batch = Batch::alike(&greedy(Protocol::Recgen, 12), prompts, AHEAD[0]);
+    let generation = generator.generate(&batch, &mut |_| {}, &Cancel::default())?;
     Ok(generation.sequences.into_iter().flat_map(|sequence| sequence.tokens).collect())
 }
 
@@ -148,7 +142,7 @@ fn greedy(
 fn tract_reads_a_bundle_of_links_as_the_bundle_itself() {
     let golden = Golden::of("paper");
     let prompts = golden.prompts()[..1].to_vec();
-    let expected = greedy(&golden.bundle, Box::new(Tract::of_bundle(golden.bundle.clone())), prompts.clone());
+    let expected = twelve(&golden.bundle, Box::new(Tract::of_bundle(golden.bundle.clone())), &prompts);
     let folder = tempfile::tempdir().expect("a folder");
     let (blobs, snapshot) = (folder.path().join("blobs"), folder.path().join("snapshots/1"));
     std::fs::create_dir_all(&blobs).expect("creates");
@@ -171,7 +165,7 @@ fn tract_reads_a_bundle_of_links_as_the_bundle_itself() {
         }
     }
     let linked = Bundle::open(&snapshot).expect("opens");
-    let found = greedy(&linked, Box::new(Tract::of_bundle(linked.clone())), prompts);
+    let found = twelve(&linked, Box::new(Tract::of_bundle(linked.clone())), &prompts);
     assert_eq!(found.expect("generates"), expected.expect("generates"));
 }
 
@@ -189,12 +183,12 @@ fn a_bundle_replaced_while_in_use_changes_no_token() {
         };
         let root = golden.bundle.root().to_owned();
         let bundle = Bundle::open(&root).expect("opens");
-        let expected = greedy(&bundle, of(&bundle), prompts.clone()).expect("generates");
+        let expected = twelve(&bundle, of(&bundle), &prompts).expect("generates");
         let waiting = of(&bundle);
         let aside = root.with_extension("aside");
         std::fs::rename(&root, &aside).expect("renames");
         std::fs::rename(other.bundle.root(), &root).expect("renames");
-        assert_eq!(greedy(&bundle, waiting, prompts.clone()).expect("generates"), expected, "{backend}");
+        assert_eq!(twelve(&bundle, waiting, &prompts).expect("generates"), expected, "{backend}");
         std::fs::rename(&root, other.bundle.root()).expect("renames");
         std::fs::rename(&aside, &root).expect("renames");
     }
@@ -286,8 +280,9 @@ fn logits_that_are_no_numbers_are_no_tokens() {
             for sampling in
                 [Sampling::greedy(), Sampling { top_k: 4, temperature: 1.0, ..Sampling::greedy() }]
             {
-                let request = Request { sampling, ..Request::greedy(protocol, prompts.clone(), 4) };
-                let error = generator.generate(&request, &mut |_| {}, &Cancel::default());
+                let request = Request { sampling, ..greedy(protocol, 4) };
+                let batch = Batch::alike(&request, &prompts, AHEAD[0]);
+                let error = generator.generate(&batch, &mut |_| {}, &Cancel::default());
                 let error = error.map(|_| ()).expect_err("no distribution").to_string();
                 assert!(error.contains("NaN"), "{name} {protocol}: {error}");
             }

@@ -20,7 +20,7 @@ use photonc::passes::opt_level::OptLevel;
 use photonc::runtime::generator::Generator;
 use photonc::runtime::plan::Program;
 use photonc::runtime::reference::Reference;
-use photonc::runtime::request::{Cancel, Request, RunAhead};
+use photonc::runtime::request::{Batch, Cancel, Request, RunAhead};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop, prop_oneof, proptest};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -386,8 +386,9 @@ fn check_generator(
     let program = Program::from_compilation(compiled, config.vocab_size, tokens, 4096);
     let mut generator = Generator::new(program, Box::new(backend));
     for run_ahead in [RunAhead::MetaContexts(1), RunAhead::All] {
-        let request = Request { run_ahead, ..Request::greedy(protocol, requested.clone(), STEPS * tokens) };
-        let found = generator.generate(&request, &mut |_| {}, &Cancel::default()).expect("generates");
+        let request = Request::greedy(protocol, Vec::new(), STEPS * tokens);
+        let batch = Batch::alike(&request, &requested, run_ahead);
+        let found = generator.generate(&batch, &mut |_| {}, &Cancel::default()).expect("generates");
         let found: Vec<i64> = found.sequences.into_iter().flat_map(|sequence| sequence.tokens).collect();
         assert_eq!(found, ids.as_ints().expect("ints"), "{protocol} {run_ahead:?}");
     }

@@ -11,7 +11,7 @@ use photonc::passes::choose_protocol::Protocol;
 use photonc::passes::compile;
 use photonc::runtime::drift::{Drift, DriftOptions, Levels, States, measure};
 use photonc::runtime::reference::Reference;
-use photonc::runtime::request::{Keep, Request};
+use photonc::runtime::request::{Batch, Keep, Request};
 use photonc::runtime::score::Windows;
 
 /// The reference with the graph of states.
@@ -134,11 +134,11 @@ fn every_measure_is_what_its_definition_says() {
         // Cosines from the golden's own open-loop states and the encoder's states of the text.
         let mut generator = model.generator(Box::new(model.reference()));
         let request = Request {
-            given: Some(vec![new.to_vec()]),
+            forced: new.to_vec(),
             keep: Keep { states: true, ..Keep::default() },
-            ..Request::greedy(Protocol::Hiergen, vec![prompt.to_vec()], new.len())
+            ..Request::greedy(Protocol::Hiergen, prompt.to_vec(), new.len())
         };
-        let truth = run(&mut generator, &request).states;
+        let truth = run(&mut generator, &Batch::new(vec![request])).states;
         let dim = config.dim(depth);
         let top = model.expected.floats(0, "recgen_XL");
         let mut cosines = Vec::new();
@@ -242,13 +242,13 @@ fn long_texts_are_scored_in_windows() {
         let model = Model::of(name);
         let mut generator = model.generator(Box::new(model.reference()));
         let (meta, vocab) = (model.meta_tokens, model.vocab_size);
-        let text: Vec<i64> = (0..7 * meta + 1).map(|at| ((at * 29 + 3) % vocab) as i64).collect();
+        let text: Vec<i64> = (0..7 * meta).map(|at| ((at * 29 + 3) % vocab) as i64).collect();
         let (whole, _) = generator.score(std::slice::from_ref(&text)).expect("scores");
         let mut long = |tokens, stride| {
             generator.score_long(&text, Windows { tokens, stride }, &|_, _| {}).expect("scores").0
         };
         let one = long(usize::MAX / 2, 1);
-        assert_eq!((one.tokens, one.dropped_left, one.windows), (7 * meta, 1, 1));
+        assert_eq!((one.tokens, one.windows), (7 * meta, 1));
         assert_eq!(one.negative_log_likelihood, whole[0].negative_log_likelihood);
         let bits = one.bits_per_byte(10);
         assert!((bits * 10.0 * 2f64.ln() - one.negative_log_likelihood).abs() < 1e-9);
@@ -256,7 +256,7 @@ fn long_texts_are_scored_in_windows() {
         assert_eq!((found.tokens, found.windows), (7 * meta, 3));
         let mut expected = 0.0;
         for (start, end, skip) in [(0, 3, 0), (2, 5, 1), (4, 7, 1)] {
-            let window = text[1 + start * meta..1 + end * meta].to_vec();
+            let window = text[start * meta..end * meta].to_vec();
             let (scored, _) = model.generator(Box::new(model.reference())).score(&[window]).expect("scores");
             let logits = scored[0].logits.chunks_exact(vocab).zip(&scored[0].tokens).skip(skip * meta);
             expected -= logits.map(|(logits, token)| log_softmax(logits)[*token as usize]).sum::<f64>();

@@ -10,7 +10,7 @@ use photonc::export::{ExportOptions, export};
 use photonc::runtime::backend::Backend;
 use photonc::runtime::generator::Generator;
 use photonc::runtime::reference::Reference;
-use photonc::runtime::request::Request;
+use photonc::runtime::request::{Batch, Request};
 use photonc::runtime::sampler::Sampling;
 use photonc::runtime::tract::Tract;
 
@@ -52,10 +52,12 @@ fn tract_writes_what_the_training_code_writes_and_both_samplers_draw_the_same() 
     let prompt = Written::read().prompt[..64].to_vec();
     for protocol in PROTOCOLS {
         let sampling = Sampling { temperature: 0.8, top_k: 6, top_p: 0.9, min_p: 0.0, seed: 5 };
-        let request = Request { sampling, ..Request::greedy(protocol, vec![prompt.clone()], 64) };
-        let inside = run(&mut generator, &request);
-        let outside = Request { sampling: Sampling { min_p: 1e-300, ..sampling }, ..request };
-        let outside = run(&mut generator, &outside);
+        let mut drawn = |sampling| {
+            let request = Request { sampling, ..Request::greedy(protocol, prompt.clone(), 64) };
+            run(&mut generator, &Batch::new(vec![request]))
+        };
+        let inside = drawn(sampling);
+        let outside = drawn(Sampling { min_p: 1e-300, ..sampling });
         assert!(outside.host_sampled && !inside.host_sampled);
         assert_eq!(tokens(&outside), tokens(&inside), "{protocol}");
     }

@@ -3,12 +3,12 @@
 
 mod fixture;
 
-use fixture::model::{AHEAD, Model, PROTOCOLS, check, golden_request, run, tokens};
+use fixture::model::{AHEAD, Model, PROTOCOLS, check, golden_batch, greedy, run, tokens};
 use fixture::{GOLDENS, assert_close};
 use photonc::passes::choose_protocol::Protocol;
 use photonc::passes::compile::PassOptions;
 use photonc::passes::opt_level::OptLevel;
-use photonc::runtime::request::{Cancel, Finish, Keep, Request, RunAhead};
+use photonc::runtime::request::{Batch, Cancel, Finish, Keep, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
 use photonc::runtime::simulated::Simulated;
 use std::num::NonZeroUsize;
@@ -21,7 +21,7 @@ fn the_reference_reproduces_every_golden_result() {
         for protocol in PROTOCOLS {
             for k in 0..model.expected.prompts() {
                 for ahead in AHEAD {
-                    let request = golden_request(&model, protocol, &[k], ahead);
+                    let request = golden_batch(&model, protocol, &[k], ahead);
                     check(&model, protocol, k, &run(&mut generator, &request), 0);
                 }
             }
@@ -38,7 +38,7 @@ fn padded_heads_reproduce_every_golden_result() {
         let padded = model.compilation.records.values().flatten().filter(|record| record.pass == "pad-heads");
         assert!(padded.map(|record| record.rewrites.count).sum::<usize>() > 0, "{name}");
         for protocol in PROTOCOLS {
-            let request = golden_request(&model, protocol, &[0], RunAhead::MetaContexts(3));
+            let request = golden_batch(&model, protocol, &[0], RunAhead::MetaContexts(3));
             let found = run(&mut model.generator(Box::new(model.reference())), &request);
             check(&model, protocol, 0, &found, 0);
             let plain = run(&mut plain.generator(Box::new(plain.reference())), &request);
@@ -58,7 +58,7 @@ fn a_device_that_refuses_host_reads_reproduces_the_goldens_in_one_batch() {
         let prompts: Vec<usize> = (0..model.expected.prompts()).collect();
         for protocol in PROTOCOLS {
             for ahead in AHEAD {
-                let request = golden_request(&model, protocol, &prompts, ahead);
+                let request = golden_batch(&model, protocol, &prompts, ahead);
                 let generation = run(&mut generator, &request);
                 for k in &prompts {
                     check(&model, protocol, *k, &generation, *k);
@@ -76,9 +76,8 @@ fn only_tokens_cross_to_the_host() {
     let device = Simulated::new(model.reference());
     let meter = device.meter();
     let mut generator = model.generator(Box::new(device));
-    let request =
-        Request { run_ahead: RunAhead::All, ..Request::greedy(Protocol::Recgen, model.prompts(), 32) };
-    run(&mut generator, &request);
+    let batch = Batch::alike(&greedy(Protocol::Recgen, 32), &model.prompts(), RunAhead::All);
+    run(&mut generator, &batch);
     let traffic = meter.traffic();
     assert_eq!(traffic.downloads, 1);
     assert_eq!(
@@ -87,8 +86,10 @@ fn only_tokens_cross_to_the_host() {
     );
 }
 
+const ONE: RunAhead = RunAhead::MetaContexts(1);
+
 fn sampled(model: &Model, protocol: Protocol, sampling: Sampling) -> Request {
-    Request { sampling, samples: 3, ..Request::greedy(protocol, model.prompts(), 3 * model.meta_tokens - 1) }
+    Request { sampling, samples: 3, ..greedy(protocol, 3 * model.meta_tokens - 1) }
 }
 
 // Batching, run-ahead and sharing of the trajectory change no token, whichever sampler draws.
@@ -96,27 +97,27 @@ fn sampled(model: &Model, protocol: Protocol, sampling: Sampling) -> Request {
 fn samples_depend_on_seed_sample_and_place_only() {
     for name in GOLDENS {
         let model = Model::of(name);
+        let prompts = model.prompts();
         let mut generator = model.generator(Box::new(Simulated::new(model.reference())));
         for protocol in PROTOCOLS {
             for (top_k, min_p) in [(8, 0.0), (0, 0.0), (0, 0.05)] {
                 let sampling = Sampling { temperature: 1.5, top_k, top_p: 0.95, min_p, seed: 11 };
                 let request = sampled(&model, protocol, sampling);
-                let together = run(&mut generator, &request);
+                let together = run(&mut generator, &Batch::alike(&request, &prompts, ONE));
                 assert_eq!(together.host_sampled, top_k == 0);
-                assert_eq!(together.sequences.len(), 3 * model.expected.prompts());
-                let ahead = Request { run_ahead: RunAhead::All, ..request.clone() };
+                assert_eq!(together.sequences.len(), 3 * prompts.len());
+                let ahead = Batch::alike(&request, &prompts, RunAhead::All);
                 assert_eq!(tokens(&run(&mut generator, &ahead)), tokens(&together), "{name} {protocol}");
-                let alone: Vec<Vec<i64>> = request
-                    .prompts
+                let alone: Vec<Vec<i64>> = prompts
                     .iter()
                     .flat_map(|prompt| {
-                        let one = Request { prompts: vec![prompt.clone()], ..request.clone() };
-                        tokens(&run(&mut generator, &one))
+                        tokens(&run(&mut generator, &Batch::alike(&request, std::slice::from_ref(prompt), ONE)))
                     })
                     .collect();
                 assert_eq!(alone, tokens(&together), "{name} {protocol} {sampling:?}");
                 let other = Request { sampling: Sampling { seed: 12, ..sampling }, ..request };
-                assert_ne!(tokens(&run(&mut generator, &other)), tokens(&together));
+                let other = run(&mut generator, &Batch::alike(&other, &prompts, ONE));
+                assert_ne!(tokens(&other), tokens(&together));
             }
         }
     }
@@ -130,9 +131,12 @@ fn both_samplers_draw_the_same_tokens() {
         let mut generator = model.generator(Box::new(model.reference()));
         for protocol in PROTOCOLS {
             let sampling = Sampling { temperature: 0.8, top_k: 6, top_p: 0.9, min_p: 0.0, seed: 5 };
-            let inside = run(&mut generator, &sampled(&model, protocol, sampling));
-            let outside = Sampling { min_p: 1e-300, ..sampling };
-            let outside = run(&mut generator, &sampled(&model, protocol, outside));
+            let mut draw = |sampling| {
+                let request = sampled(&model, protocol, sampling);
+                run(&mut generator, &Batch::alike(&request, &model.prompts(), ONE))
+            };
+            let inside = draw(sampling);
+            let outside = draw(Sampling { min_p: 1e-300, ..sampling });
             assert!(outside.host_sampled && !inside.host_sampled);
             assert_eq!(tokens(&outside), tokens(&inside), "{name} {protocol}");
         }
@@ -146,10 +150,11 @@ fn stopped_rows_leave_and_change_nothing_for_the_rest() {
     let mut generator = model.generator(Box::new(Simulated::new(model.reference())));
     for protocol in PROTOCOLS {
         let sampling = Sampling { temperature: 1.0, top_k: 8, top_p: 1.0, min_p: 0.0, seed: 3 };
-        let request = Request { sampling, samples: 2, ..Request::greedy(protocol, model.prompts(), 40) };
-        let whole = tokens(&run(&mut generator, &request));
+        let request = Request { sampling, samples: 2, ..greedy(protocol, 40) };
+        let whole = tokens(&run(&mut generator, &Batch::alike(&request, &model.prompts(), ONE)));
         let stop = whole[0][5];
-        let stopped = run(&mut generator, &Request { stop: vec![stop], ..request.clone() });
+        let stopping = Request { stop: vec![stop], ..request };
+        let stopped = run(&mut generator, &Batch::alike(&stopping, &model.prompts(), ONE));
         let mut ended = 0;
         for (sequence, whole) in stopped.sequences.iter().zip(&whole) {
             let end = whole.iter().position(|token| *token == stop).unwrap_or(whole.len());
@@ -170,19 +175,19 @@ fn any_meta_context_is_expanded_again_alone() {
         let request = Request {
             sampling,
             samples: 2,
-            run_ahead: RunAhead::MetaContexts(3),
             keep: Keep { trajectory: true, ..Keep::default() },
-            ..Request::greedy(Protocol::Recgen, model.prompts(), 5 * meta)
+            ..greedy(Protocol::Recgen, 5 * meta)
         };
-        let generation = run(&mut generator, &request);
-        let trajectory = generation.trajectory.as_ref().expect("was kept");
-        assert_eq!(trajectory.meta_contexts(), 5);
+        let ahead = RunAhead::MetaContexts(3);
+        let generation = run(&mut generator, &Batch::alike(&request, &model.prompts(), ahead));
         for (prompt, sample, at) in [(0, 0, 4), (1, 1, 0), (0, 1, 2)] {
-            let again = generator.expand_again(trajectory, prompt, at, sample, &sampling).expect("expands");
+            let trajectory = generation.trajectories[prompt].as_ref().expect("was kept");
+            assert_eq!(trajectory.meta_contexts(), 5);
+            let again = generator.expand_again(trajectory, at, sample as u64, &sampling).expect("expands");
             let first = &generation.sequences[prompt * 2 + sample].tokens[at * meta..(at + 1) * meta];
             assert_eq!(again, first, "{name} prompt {prompt} sample {sample} meta-context {at}");
+            assert!(generator.expand_again(trajectory, 5, 0, &sampling).is_err());
         }
-        assert!(generator.expand_again(trajectory, 0, 5, 0, &sampling).is_err());
     }
 }
 
@@ -191,9 +196,11 @@ fn scores_match_the_teacher_forced_forward() {
     for name in GOLDENS {
         let model = Model::of(name);
         let mut generator = model.generator(Box::new(Simulated::new(model.reference())));
-        let (scored, _) = generator.score(&model.prompts()).expect("scores");
+        let texts = (0..model.expected.prompts()).map(|k| model.expected.ints(k, "prompt_aligned").to_vec());
+        let texts: Vec<_> = texts.collect();
+        let (scored, _) = generator.score(&texts).expect("scores");
         for (k, scored) in scored.iter().enumerate() {
-            assert_eq!(scored.tokens, model.expected.ints(k, "prompt_aligned"));
+            assert_eq!(scored.tokens, texts[k]);
             let logits = model.expected.floats(k, "fwd_logits");
             assert_close(&format!("{name} prompt {k}"), &scored.logits, logits, model.tolerance());
             assert!(scored.perplexity().is_finite() && scored.perplexity() > 1.0);
@@ -206,29 +213,30 @@ fn requests_that_cannot_be_met_are_refused_with_their_reason() {
     let model = Model::of("paper");
     let mut generator = model.generator(Box::new(model.reference()));
     let mut message = |request: Request| {
-        generator.generate(&request, &mut |_| {}, &Cancel::default()).expect_err("refused").to_string()
+        let batch = Batch::new(vec![request]);
+        generator.generate(&batch, &mut |_| {}, &Cancel::default()).expect_err("refused").to_string()
     };
-    let prompt = model.prompts()[0].clone();
-    let base = Request::greedy(Protocol::Recgen, vec![prompt], 16);
-    assert!(message(Request { prompts: vec![vec![1]], ..base.clone() }).contains("has 1 tokens"));
-    let huge = vec![vec![1_000_000; 64]];
-    assert!(message(Request { prompts: huge, ..base.clone() }).contains("token 0 is 1000000"));
+    let base = Request { prompt: model.prompts()[0].clone(), ..greedy(Protocol::Recgen, 16) };
+    assert!(message(Request { prompt: vec![1], ..base.clone() }).contains("has 1 tokens"));
+    assert!(message(Request { prompt: vec![1_000_000; 64], ..base.clone() }).contains("token 0 is 1000000"));
     assert!(message(Request { max_new_tokens: 5000, ..base.clone() }).contains("exceed the bundle's 4096"));
-    assert!(message(Request { prompts: vec![], ..base.clone() }).contains("number of prompts is 0"));
     let sampling = Sampling { temperature: f64::NAN, ..Sampling::greedy() };
     assert!(message(Request { sampling, ..base }).contains("temperature is NaN"));
+    let none = generator.generate(&Batch::new(Vec::new()), &mut |_| {}, &Cancel::default());
+    assert!(none.expect_err("refused").to_string().contains("number of prompts is 0"));
 }
 
 #[test]
 fn a_cancelled_generation_keeps_what_it_has() {
     let model = Model::of("paper");
     let mut generator = model.generator(Box::new(model.reference()));
-    let request = Request::greedy(Protocol::Recgen, vec![model.prompts()[0].clone()], 64);
+    let prompt = model.prompts()[0].clone();
+    let batch = Batch::new(vec![Request { prompt, ..greedy(Protocol::Recgen, 64) }]);
     let cancel = Cancel::default();
     let mut seen = Vec::new();
     let generation = generator
         .generate(
-            &request,
+            &batch,
             &mut |burst| {
                 seen.extend_from_slice(burst.tokens);
                 cancel.cancel();

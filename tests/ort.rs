@@ -8,8 +8,9 @@ mod fixture;
 use assert_cmd::Command;
 use fixture::bundled::Golden;
 use fixture::deferred::Deferred;
-use fixture::model::PROTOCOLS;
+use fixture::model::{PROTOCOLS, greedy, run};
 use fixture::onnx_runtime::{library, options};
+use fixture::ragged::{RAGGED, Ragged};
 use fixture::{GOLDENS, assert_close};
 use photonc::graph::interp::WeightCache;
 use photonc::graph::text;
@@ -18,7 +19,7 @@ use photonc::ir::tensor::Tensor;
 use photonc::runtime::backend::Backend;
 use photonc::runtime::ort::{Ort, OrtOptions, Provider, library};
 use photonc::runtime::reference::{BundleWeights, Reference};
-use photonc::runtime::request::{Cancel, Request, RunAhead};
+use photonc::runtime::request::{Batch, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
 use photonc::runtime::simulated::Simulated;
 use photonc::runtime::verify::{compare, random_inputs};
@@ -92,6 +93,16 @@ fn copies_between_buffers_are_those_of_the_reference() {
     assert_eq!(deferred, expected);
 }
 
+#[test]
+fn any_prompt_will_do() {
+    for name in RAGGED {
+        let golden = Golden::of(name);
+        let mut generator = golden.generator(Box::new(ort(&golden)));
+        Ragged::single(name).check("ort", &mut generator, &AHEAD[..2]);
+        Ragged::single(name).check_scores("ort", &mut generator);
+    }
+}
+
 // Both samplers draw what the reference draws, and poisoned buffers change nothing.
 #[test]
 fn the_tokens_of_the_reference_are_drawn() {
@@ -102,11 +113,9 @@ fn the_tokens_of_the_reference_are_drawn() {
     for protocol in PROTOCOLS {
         for min_p in [0.0, 1e-3] {
             let sampling = Sampling { temperature: 0.9, top_k: 10, top_p: 0.95, min_p, seed: 42 };
-            let request = Request { sampling, samples: 2, ..Request::greedy(protocol, golden.prompts(), 40) };
-            let [expected, found] = generators.each_mut().map(|generator| {
-                let generation = generator.generate(&request, &mut |_| {}, &Cancel::default());
-                generation.expect("generates").sequences
-            });
+            let request = Request { sampling, samples: 2, ..greedy(protocol, 40) };
+            let batch = Batch::alike(&request, &golden.prompts(), AHEAD[0]);
+            let [expected, found] = generators.each_mut().map(|generator| run(generator, &batch).sequences);
             assert_eq!(found, expected, "{protocol} min-p {min_p}");
         }
     }
@@ -117,7 +126,7 @@ fn scores_match_the_teacher_forced_forward() {
     for name in GOLDENS {
         let golden = Golden::of(name);
         let mut generator = golden.generator(Box::new(ort(&golden)));
-        let (scored, _) = generator.score(&golden.prompts()).expect("scores");
+        let (scored, _) = generator.score(&golden.aligned()).expect("scores");
         for (k, scored) in scored.iter().enumerate() {
             let logits = golden.expected.floats(k, "fwd_logits");
             assert_close(

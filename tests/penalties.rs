@@ -1,22 +1,28 @@
-//! Tokens that are given in place of drawn ones, and penalties on tokens that have occurred: their logits and their reach,
+//! Tokens that are forced in place of drawn ones, and penalties on tokens that have occurred: their logits and their reach,
 //! on the golden models.
 
 mod fixture;
 
-use fixture::model::{AHEAD, Model, PROTOCOLS, golden_request, run, tokens};
+use fixture::model::{AHEAD, Model, PROTOCOLS, golden_batch, greedy, run, tokens};
 use fixture::{GOLDENS, assert_close, golden_checkpoint};
 use photonc::model::config::Feedback;
 use photonc::runtime::penalties::Penalties;
-use photonc::runtime::request::{Keep, Request, RunAhead};
+use photonc::runtime::request::{Batch, Keep, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
 use photonc::runtime::simulated::Simulated;
 use std::collections::BTreeSet;
 
 const NONE: Penalties = Penalties { repetition: 1.0, presence: 0.0, frequency: 0.0 };
 
+/// The same requests, each with its tokens forced.
+fn forcing(batch: Batch, forced: &[Vec<i64>]) -> Batch {
+    let with = |(request, forced): (Request, &Vec<i64>)| Request { forced: forced.clone(), ..request };
+    Batch { requests: batch.requests.into_iter().zip(forced).map(with).collect(), ..batch }
+}
+
 /// Going on with the golden's own tokens gives the golden's own logits: outside the graphs as inside.
 #[test]
-fn given_tokens_have_the_logits_of_drawn_ones() {
+fn forced_tokens_have_the_logits_of_drawn_ones() {
     for name in GOLDENS {
         let model = Model::of(name);
         let mut generator = model.generator(Box::new(Simulated::new(model.reference())));
@@ -26,12 +32,8 @@ fn given_tokens_have_the_logits_of_drawn_ones() {
                 .iter()
                 .map(|k| model.expected.ints(*k, &format!("{protocol}_tokens")).to_vec())
                 .collect();
-            let request = Request {
-                given: Some(drawn.clone()),
-                ..golden_request(&model, protocol, &prompts, RunAhead::MetaContexts(3))
-            };
-            let generation = run(&mut generator, &request);
-            assert!(generation.host_sampled);
+            let free = golden_batch(&model, protocol, &prompts, RunAhead::MetaContexts(3));
+            let generation = run(&mut generator, &forcing(free, &drawn));
             assert_eq!(tokens(&generation), drawn);
             for (k, sequence) in generation.sequences.iter().enumerate() {
                 let expected = model.expected.floats(k, &format!("{protocol}_logits"));
@@ -46,9 +48,9 @@ fn given_tokens_have_the_logits_of_drawn_ones() {
     }
 }
 
-/// HierGen over given tokens is the teacher-forced forward: the logits of `score` on prompt and continuation.
+/// HierGen over forced tokens is the teacher-forced forward: the logits of `score` on prompt and continuation.
 #[test]
-fn hiergen_over_given_tokens_is_the_forward() {
+fn hiergen_over_forced_tokens_is_the_forward() {
     for name in GOLDENS {
         let model = Model::of(name);
         let mut generator = model.generator(Box::new(model.reference()));
@@ -59,29 +61,28 @@ fn hiergen_over_given_tokens_is_the_forward() {
         let (scored, _) = generator.score(&[[&prompt[..], &new].concat()]).expect("scores");
         for ahead in AHEAD {
             let request = Request {
-                given: Some(vec![new.clone()]),
-                run_ahead: ahead,
+                forced: new.clone(),
                 keep: Keep { logits: true, ..Keep::default() },
-                ..Request::greedy(PROTOCOLS[1], vec![prompt.clone()], new.len())
+                ..Request::greedy(PROTOCOLS[1], prompt.clone(), new.len())
             };
-            let logits = &run(&mut generator, &request).sequences[0].logits;
+            let batch = Batch { run_ahead: ahead, ..Batch::new(vec![request]) };
+            let logits = &run(&mut generator, &batch).sequences[0].logits;
             assert_close(name, logits, &scored[0].logits[prompt.len() * vocab..], 1e-9);
         }
     }
 }
 
 #[test]
-fn given_tokens_must_fit() {
+fn forced_tokens_must_fit() {
     let model = Model::of("paper");
     let mut generator = model.generator(Box::new(model.reference()));
-    let mut message = |given: Vec<Vec<i64>>| {
-        let request =
-            Request { given: Some(given), ..golden_request(&model, PROTOCOLS[0], &[0], RunAhead::All) };
-        generator.generate(&request, &mut |_| {}, &Default::default()).expect_err("refused").to_string()
+    let mut message = |forced: Vec<i64>| {
+        let batch = forcing(golden_batch(&model, PROTOCOLS[0], &[0], RunAhead::All), &[forced]);
+        generator.generate(&batch, &mut |_| {}, &Default::default()).expect_err("refused").to_string()
     };
-    assert!(message(vec![vec![1; 3]]).contains("3 tokens are given to go on with"));
     let length = model.expected.ints(0, "recgen_tokens").len();
-    assert!(message(vec![vec![9999; length]]).contains("token 0 is 9999"));
+    assert!(message(vec![1; length + 1]).contains("tokens are forced, expected at most"));
+    assert!(message(vec![9999; length]).contains("token 0 is 9999"));
 }
 
 /// Logit of a token that occurs in `prompt` or `new`, as the documentation says.
@@ -106,16 +107,15 @@ fn penalties_reach_as_far_as_documented() {
         let fed = config.levels[0].feedback == Feedback::Token;
         let mut generator = model.generator(Box::new(Simulated::new(model.reference())));
         for protocol in PROTOCOLS {
-            let free = Request::greedy(protocol, model.prompts(), 4 * model.meta_tokens);
-            let request = Request { penalties: strong, run_ahead: RunAhead::MetaContexts(2), ..free.clone() };
-            let drawn = tokens(&run(&mut generator, &request));
-            assert_ne!(
-                drawn,
-                tokens(&run(&mut generator, &free)),
-                "{name} {protocol}: nothing was penalised"
-            );
+            let free = greedy(protocol, 4 * model.meta_tokens);
+            let batch = |request: Request| {
+                Batch::alike(&request, &model.prompts(), RunAhead::MetaContexts(2))
+            };
+            let drawn = tokens(&run(&mut generator, &batch(Request { penalties: strong, ..free.clone() })));
+            let unpenalised = tokens(&run(&mut generator, &batch(free.clone())));
+            assert_ne!(drawn, unpenalised, "{name} {protocol}: nothing was penalised");
             let keep = Keep { logits: true, ..Keep::default() };
-            let again = run(&mut generator, &Request { given: Some(drawn.clone()), keep, ..free });
+            let again = run(&mut generator, &forcing(batch(Request { keep, ..free }), &drawn));
             for (k, (sequence, drawn)) in again.sequences.iter().zip(&drawn).enumerate() {
                 let prompt = model.expected.ints(k, "prompt_aligned");
                 for (at, logits) in sequence.logits.chunks_exact(model.vocab_size).enumerate() {
@@ -143,19 +143,16 @@ fn penalised_tokens_do_not_depend_on_the_order_of_work() {
         let sampling = Sampling { temperature: 1.2, top_k: 12, top_p: 0.95, min_p: 0.0, seed: 4 };
         for protocol in PROTOCOLS {
             let length = 4 * model.meta_tokens - 1;
-            let request = Request {
-                penalties,
-                sampling,
-                samples: 2,
-                ..Request::greedy(protocol, model.prompts(), length)
+            let request = Request { penalties, sampling, samples: 2, ..greedy(protocol, length) };
+            let mut draw = |prompts: &[Vec<i64>], run_ahead| {
+                tokens(&run(&mut generator, &Batch::alike(&request, prompts, run_ahead)))
             };
-            let together = tokens(&run(&mut generator, &request));
+            let together = draw(&model.prompts(), AHEAD[0]);
             for run_ahead in AHEAD {
-                assert_eq!(tokens(&run(&mut generator, &Request { run_ahead, ..request.clone() })), together);
+                assert_eq!(draw(&model.prompts(), run_ahead), together);
             }
-            let alone = request.prompts.iter().flat_map(|prompt| {
-                tokens(&run(&mut generator, &Request { prompts: vec![prompt.clone()], ..request.clone() }))
-            });
+            let prompts = model.prompts();
+            let alone = prompts.iter().flat_map(|prompt| draw(std::slice::from_ref(prompt), AHEAD[0]));
             assert_eq!(alone.collect::<Vec<_>>(), together, "{name} {protocol}");
         }
     }
@@ -167,9 +164,9 @@ fn an_endless_penalty_forbids_repetition() {
     let model = Model::of("paper");
     let mut generator = model.generator(Box::new(model.reference()));
     let penalties = Penalties { presence: 1e9, ..NONE };
-    let request =
-        Request { penalties, ..Request::greedy(PROTOCOLS[0], model.prompts(), 2 * model.meta_tokens) };
-    for drawn in tokens(&run(&mut generator, &request)) {
+    let request = Request { penalties, ..greedy(PROTOCOLS[0], 2 * model.meta_tokens) };
+    let batch = Batch::alike(&request, &model.prompts(), AHEAD[0]);
+    for drawn in tokens(&run(&mut generator, &batch)) {
         let (first, second) = drawn.split_at(model.meta_tokens);
         let first: BTreeSet<_> = first.iter().collect();
         assert!(second.iter().all(|token| !first.contains(token)));

@@ -5,6 +5,7 @@
 
 mod fixture;
 
+use fixture::model::{greedy, run};
 use fixture::tolerance::Chain;
 use fixture::{Expected, GOLDENS, assert_states, golden_checkpoint, golden_path, largest_difference};
 use photonc::bundle::Bundle;
@@ -19,7 +20,7 @@ use photonc::passes::quantize_weights::Choice;
 use photonc::runtime::backend::Backend;
 use photonc::runtime::generator::Generator;
 use photonc::runtime::reference::Reference;
-use photonc::runtime::request::{Cancel, Keep, Request, RunAhead};
+use photonc::runtime::request::{Batch, Keep, Request, RunAhead};
 use photonc::runtime::tract::Tract;
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Recgen, Protocol::Hiergen];
@@ -91,12 +92,12 @@ impl Narrow {
             for k in 0..self.expected.prompts() {
                 let tokens = self.expected.ints(k, &format!("{protocol}_tokens"));
                 let request = Request {
-                    run_ahead: RunAhead::MetaContexts(2),
+                    prompt: self.expected.ints(k, "prompt").to_vec(),
                     keep: Keep { logits: true, states: true, trajectory: false },
-                    ..Request::greedy(protocol, vec![self.expected.ints(k, "prompt").to_vec()], tokens.len())
+                    ..greedy(protocol, tokens.len())
                 };
-                let generation =
-                    generator.generate(&request, &mut |_| {}, &Cancel::default()).expect("generates");
+                let batch = Batch { run_ahead: RunAhead::MetaContexts(2), ..Batch::new(vec![request]) };
+                let generation = run(&mut generator, &batch);
                 let sequence = &generation.sequences[0];
                 let same = sequence.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
                 let what = format!("{what} {} {} {protocol} prompt {k}", self.name, self.dtype);

@@ -10,7 +10,7 @@ mod emulated;
 mod fixture;
 
 use emulated::{Emulated, HANDLES, Options, Order, program_text};
-use fixture::model::{AHEAD, Model, PROTOCOLS, check_within, golden_request, run};
+use fixture::model::{AHEAD, Model, PROTOCOLS, check_within, golden_batch, run};
 use fixture::pretender::{Pretender, VERSION};
 use fixture::{GOLDENS, golden_path};
 use photonc::bundle::{Blake3, Bundle};
@@ -143,7 +143,7 @@ fn every_golden_is_reproduced_around_a_run() {
         let prompts: Vec<usize> = (0..model.expected.prompts()).collect();
         for protocol in PROTOCOLS {
             for ahead in AHEAD {
-                let generation = run(&mut generator, &golden_request(&model, protocol, &prompts, ahead));
+                let generation = run(&mut generator, &golden_batch(&model, protocol, &prompts, ahead));
                 for k in &prompts {
                     check_within(&model, protocol, *k, &generation, *k, TOLERANCE_F32);
                 }
@@ -158,11 +158,11 @@ fn what_no_engine_covers_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let bundle = bundle("paper", folder.path());
     let model = Model::of("paper");
-    let request = golden_request(&model, PROTOCOLS[0], &[0; 65], AHEAD[0]);
+    let batch = golden_batch(&model, PROTOCOLS[0], &[0; 65], AHEAD[0]);
     let refusal = |gpu| {
         let mut generator = generator(&bundle, gpu);
         let cancel = photonc::runtime::request::Cancel::default();
-        generator.generate(&request, &mut |_| {}, &cancel).expect_err("is refused").to_string()
+        generator.generate(&batch, &mut |_| {}, &cancel).expect_err("is refused").to_string()
     };
     let rows = refusal(gpu());
     assert!(rows.contains("batch 65 is outside of what the engine of"), "{rows}");

@@ -7,7 +7,7 @@ mod speaking;
 use photonc::bundle::Bundle;
 use photonc::passes::choose_protocol::Protocol;
 use photonc::runtime::generator::Generator;
-use photonc::runtime::request::{Burst, Cancel, Finish, Generation, Request, RunAhead};
+use photonc::runtime::request::{Align, Batch, Burst, Cancel, Finish, Generation, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
 use photonc::runtime::tract::Tract;
 use photonc::text::speech::{Speech, StopStrings};
@@ -138,16 +138,28 @@ fn speaking() -> Result<Speaking, Box<dyn Error>> {
 }
 
 const TOKENS: usize = 100;
+/// Protocols, and what becomes of the end of the prompt.
+const WAYS: [(Protocol, Align); 4] = [
+    (Protocol::Recgen, Align::DropLeft),
+    (Protocol::Recgen, Align::Force),
+    (Protocol::Hiergen, Align::DropLeft),
+    (Protocol::Hiergen, Align::Force),
+];
 
-fn request(speaking: &Speaking, protocol: Protocol, run_ahead: RunAhead) -> Request {
+fn request(speaking: &Speaking, protocol: Protocol, align: Align) -> Request {
     let prompt = "It was so late in the evening that no one had thought of the carriage.";
-    let prompts = vec![speaking.tokenizer.encode(prompt, true).unwrap().ids];
+    let prompt = speaking.tokenizer.encode(prompt, true).unwrap().ids;
     let sampling = Sampling { temperature: 1.0, top_k: 40, top_p: 1.0, min_p: 0.0, seed: 5 };
-    Request { sampling, run_ahead, ..Request::greedy(protocol, prompts, TOKENS) }
+    Request { sampling, align, ..Request::greedy(protocol, prompt, TOKENS) }
 }
 
 /// The generation and what its bursts say, with their borders.
-fn speak(speaking: &mut Speaking, request: &Request, stops: &Arc<[String]>) -> (Generation, String) {
+fn speak(
+    speaking: &mut Speaking,
+    request: &Request,
+    run_ahead: RunAhead,
+    stops: &Arc<[String]>,
+) -> (Generation, String) {
     let mut speech = Speech::new(Arc::clone(&speaking.tokenizer), Arc::clone(stops));
     let mut text = String::new();
     let mut on_burst = |burst: &Burst<'_>| {
@@ -158,7 +170,8 @@ fn speak(speaking: &mut Speaking, request: &Request, stops: &Arc<[String]>) -> (
             text.push_str(&speech.finish().unwrap());
         }
     };
-    let generation = speaking.generator.generate(request, &mut on_burst, &Cancel::default()).unwrap();
+    let batch = Batch { run_ahead, ..Batch::new(vec![request.clone()]) };
+    let generation = speaking.generator.generate(&batch, &mut on_burst, &Cancel::default()).unwrap();
     (generation, text)
 }
 
@@ -168,13 +181,15 @@ fn speak(speaking: &mut Speaking, request: &Request, stops: &Arc<[String]>) -> (
 fn a_stop_string_across_bursts_ends_the_sequence() -> Result<(), Box<dyn Error>> {
     let mut speaking = speaking()?;
     let none: Arc<[String]> = Arc::new([]);
-    for protocol in [Protocol::Recgen, Protocol::Hiergen] {
-        let free = request(&speaking, protocol, RunAhead::MetaContexts(1));
-        let (generation, whole) = speak(&mut speaking, &free, &none);
+    for (protocol, align) in WAYS {
+        let free = request(&speaking, protocol, align);
+        let (generation, whole) = speak(&mut speaking, &free, RunAhead::MetaContexts(1), &none);
         let tokens = generation.sequences[0].tokens.clone();
         assert_eq!(whole, speaking.tokenizer.decode(&tokens)?);
+        // Tokens of the prompt that are forced in the first meta-context.
+        let forced = (free.prompt.len() - generation.sequences[0].dropped_left) % 16;
         // Four characters around the border of the second burst of one meta-context.
-        let before = speaking.tokenizer.decode(&tokens[..32])?.trim_end_matches('\u{fffd}').len();
+        let before = speaking.tokenizer.decode(&tokens[..32 - forced])?.trim_end_matches('\u{fffd}').len();
         let characters: Vec<usize> = whole.char_indices().map(|(at, _)| at).collect();
         let at = characters.iter().position(|at| *at >= before).unwrap();
         let stop = whole[characters[at - 2]..characters[at + 2]].to_owned();
@@ -182,20 +197,18 @@ fn a_stop_string_across_bursts_ends_the_sequence() -> Result<(), Box<dyn Error>>
         let expected = &whole[..whole.find(&stop).unwrap()];
         let mut ended = Vec::new();
         for run_ahead in [RunAhead::MetaContexts(1), RunAhead::MetaContexts(3), RunAhead::All] {
-            let watch = StopStrings { tokenizer: Arc::clone(&speaking.tokenizer), stops: Arc::clone(&stops) };
-            let stopping =
-                Request { watch: Some(Arc::new(watch)), ..request(&speaking, protocol, run_ahead) };
-            let (generation, text) = speak(&mut speaking, &stopping, &stops);
+            let stop = StopStrings { tokenizer: Arc::clone(&speaking.tokenizer), stops: Arc::clone(&stops) };
+            let stopping = Request { stop_condition: Some(Arc::new(stop)), ..free.clone() };
+            let (generation, text) = speak(&mut speaking, &stopping, run_ahead, &stops);
             let sequence = &generation.sequences[0];
             assert_eq!(
                 (text.as_str(), sequence.finish),
                 (expected, Finish::Stop),
-                "{protocol} {run_ahead:?}"
+                "{protocol} {align:?} {run_ahead:?}"
             );
             assert_eq!(sequence.tokens, tokens[..sequence.tokens.len()]);
-            assert!(
-                sequence.tokens.len() < TOKENS && (sequence.tokens.len() + sequence.wasted_tokens) % 16 == 0
-            );
+            let computed = forced + sequence.tokens.len() + sequence.wasted_tokens;
+            assert!(sequence.tokens.len() < TOKENS && computed % 16 == 0);
             ended.push(sequence.tokens.len());
         }
         assert!(ended.iter().all(|length| *length == ended[0]), "{ended:?}");
@@ -208,14 +221,15 @@ fn a_stop_string_across_bursts_ends_the_sequence() -> Result<(), Box<dyn Error>>
 fn an_end_inside_a_meta_context_ends_the_sequence() -> Result<(), Box<dyn Error>> {
     let mut speaking = speaking()?;
     let none: Arc<[String]> = Arc::new([]);
-    for protocol in [Protocol::Recgen, Protocol::Hiergen] {
-        let free = request(&speaking, protocol, RunAhead::MetaContexts(2));
-        let (generation, _) = speak(&mut speaking, &free, &none);
+    let run_ahead = RunAhead::MetaContexts(2);
+    for (protocol, align) in WAYS {
+        let free = request(&speaking, protocol, align);
+        let (generation, _) = speak(&mut speaking, &free, run_ahead, &none);
         let tokens = generation.sequences[0].tokens.clone();
         for place in [0, 5, 15, 16, 37] {
             let eos = vec![-1, tokens[place], 100_000];
             let first = tokens.iter().position(|token| *token == tokens[place]).unwrap();
-            let (generation, text) = speak(&mut speaking, &Request { eos, ..free.clone() }, &none);
+            let (generation, text) = speak(&mut speaking, &Request { eos, ..free.clone() }, run_ahead, &none);
             let sequence = &generation.sequences[0];
             assert_eq!((&sequence.tokens[..], sequence.finish), (&tokens[..first], Finish::Eos));
             assert_eq!(text, speaking.tokenizer.decode(&tokens[..first])?);

@@ -3,13 +3,14 @@
 
 use crate::backend;
 use crate::emulated::Order;
-use crate::fixture::model::{Model, PROTOCOLS, golden_request, run, tokens};
+use crate::fixture::model::{Model, PROTOCOLS, golden_batch, run, tokens};
+use crate::goldens::tokens_alone;
 use crate::precision::{compared, elsewhere, shrinking};
 use photonc::ir::attr::Scheme;
 use photonc::ir::dtype::Dtype;
 use photonc::passes::compile::PassOptions;
 use photonc::passes::quantize_weights::Choice;
-use photonc::runtime::request::{Keep, Request, RunAhead};
+use photonc::runtime::request::RunAhead;
 
 /// The golden with weights of stacks in few bits.
 pub fn coded(choices: &[(&'static str, Scheme)]) -> Model {
@@ -78,9 +79,8 @@ fn tokens_of_codes_are_those_of_the_reference() {
     let mut reference = model.generator(Box::new(model.reference()));
     let mut generator = model.generator(Box::new(backend(&model, Order::Mixed(11), Dtype::F32)));
     for protocol in PROTOCOLS {
-        let golden = golden_request(&model, protocol, &[0, 1], RunAhead::MetaContexts(2));
-        let request = Request { keep: Keep::default(), ..golden };
-        let expected = tokens(&run(&mut reference, &request));
-        assert_eq!(tokens(&run(&mut generator, &request)), expected, "{protocol}");
+        let batch = tokens_alone(golden_batch(&model, protocol, &[0, 1], RunAhead::MetaContexts(2)));
+        let expected = tokens(&run(&mut reference, &batch));
+        assert_eq!(tokens(&run(&mut generator, &batch)), expected, "{protocol}");
     }
 }

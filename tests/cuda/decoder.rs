@@ -12,8 +12,8 @@ use photonc::runtime::cuda::decode::{CudaDecoder, Layout};
 use photonc::runtime::cuda::device::Device;
 use photonc::runtime::cuda::replicas::{RowCount, serve_on};
 use photonc::runtime::decoder::{Admission, Decoder as _, DecoderSetup};
-use photonc::runtime::sampler::Sampling;
-use photonc::runtime::schedule::Job;
+use photonc::runtime::draws::Draws;
+use photonc::runtime::request::{Keep, Request};
 use std::sync::Arc;
 
 // From prefill to the last token, only the tokens themselves go to the host, and nothing comes from it.
@@ -22,12 +22,13 @@ fn only_tokens_cross_to_the_host() {
     let model = Model::of("paper");
     let device = emulated(Order::Immediate, 1 << 30);
     let mut cuda = cuda_on(&model, Arc::clone(&device) as Arc<dyn Device>, Dtype::F32);
-    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 2, samples: 2, capacity: 40, run_ahead: 3 };
+    let setup =
+        DecoderSetup { protocol: Protocol::Recgen, rows: 2, sequences: 4, capacity: 40, run_ahead: 3 };
     let mut decoder = CudaDecoder::new(cuda.machine(), &model.program(), setup).expect("a decoder");
     let prompt = model.expected.ints(0, "prompt_aligned");
-    let sampling = Sampling::greedy();
-    let admission = |row: usize| Admission { row, tokens: prompt, sampling: &sampling, first_sample: 0 };
-    decoder.admit(&[admission(0), admission(1)]).expect("admits");
+    let draws = Arc::new(Draws::greedy());
+    let together = [admission(0, &[0, 1], prompt, &draws), admission(1, &[2, 3], prompt, &draws)];
+    decoder.admit(&together).expect("admits");
     // The first burst uploads the rows' parameters.
     decoder.start().expect("starts");
     decoder.collect().expect("collects");
@@ -40,6 +41,26 @@ fn only_tokens_cross_to_the_host() {
     let traffic = device.take_traffic();
     assert_eq!(traffic.written_bytes, 0);
     assert_eq!(traffic.read_bytes, bursts * 4 * 3 * model.meta_tokens * size_of::<i64>());
+}
+
+/// A prompt into a row, for as long as its decoder has room.
+fn admission<'a>(
+    row: usize,
+    sequences: &'a [usize],
+    prompt: &'a [i64],
+    draws: &'a Arc<Draws>,
+) -> Admission<'a> {
+    Admission {
+        row,
+        sequences,
+        prompt,
+        forced: &[],
+        only_first: false,
+        meta_contexts: usize::MAX,
+        draws,
+        first_sample: 0,
+        keep: Keep::default(),
+    }
 }
 
 fn emulated(order: Order, memory_bytes: usize) -> Arc<Emulated> {
@@ -66,14 +87,15 @@ fn the_memory_computed_is_the_memory_taken() {
         ("paper in few bits", coded(&MIXED)),
     ] {
         let program = model.program();
-        let sampling = Sampling::greedy();
+        let draws = Arc::new(Draws::greedy());
         for protocol in PROTOCOLS {
             let device = emulated(Order::Mixed(3), 1 << 30);
             let mut cuda = cuda_on(&model, Arc::clone(&device) as Arc<dyn Device>, Dtype::F32);
             for (rows, samples, run_ahead) in SHAPES {
                 let what = format!("{name} {protocol} {rows} x {samples}, run-ahead {run_ahead}");
                 let capacity = 3 + run_ahead;
-                let setup = DecoderSetup { protocol, rows, samples, capacity, run_ahead };
+                let sequences = rows * samples;
+                let setup = DecoderSetup { protocol, rows, sequences, capacity, run_ahead };
                 let machine = cuda.machine();
                 let computed =
                     Layout::new(machine, &program, setup).expect("a layout").missing_bytes(machine);
@@ -83,8 +105,10 @@ fn the_memory_computed_is_the_memory_taken() {
                 assert_eq!(taken.1 - before, computed, "{what}");
                 for meta_contexts in [3, 2] {
                     let tokens = &prompt(&model, meta_contexts);
-                    let admission = |row| Admission { row, tokens, sampling: &sampling, first_sample: 0 };
-                    decoder.admit(&(0..rows).map(admission).collect::<Vec<_>>()).expect("admits");
+                    let places: Vec<usize> = (0..sequences).collect();
+                    let places = places.chunks_exact(samples).enumerate();
+                    let together = places.map(|(row, places)| admission(row, places, tokens, &draws));
+                    decoder.admit(&together.collect::<Vec<_>>()).expect("admits");
                     decoder.start().expect("starts");
                     decoder.collect().expect("collects");
                     (0..rows).for_each(|row| decoder.retire(row));
@@ -104,14 +128,16 @@ fn the_most_rows_fit_and_one_more_does_not() {
     {
         let device = emulated(Order::Immediate, memory_bytes);
         let mut cuda = cuda_on(&model, Arc::clone(&device) as Arc<dyn Device>, Dtype::F32);
-        let setup = DecoderSetup { protocol, rows: 1, samples, capacity: 8, run_ahead: 2 };
+        let shape =
+            |rows| DecoderSetup { protocol, rows, sequences: rows * samples, capacity: 8, run_ahead: 2 };
+        let setup = shape(1);
         let machine = cuda.machine();
         let room = device.free_bytes().expect("is known");
         let most = Layout::most_rows(machine, &program, setup, room, 100_000).expect("a layout");
         let most = most.expect("one row fits");
         assert!((2..100_000).contains(&most), "{protocol}: {most} rows");
         assert_eq!(Layout::most_rows(machine, &program, setup, room, 2).expect("a layout"), Some(2));
-        let more = CudaDecoder::new(machine, &program, DecoderSetup { rows: most + 1, ..setup });
+        let more = CudaDecoder::new(machine, &program, shape(most + 1));
         assert!(
             matches!(more.err(), Some(BackendError::OutOfMemory { .. })),
             "{protocol}: {most} + 1 rows fit"
@@ -119,11 +145,11 @@ fn the_most_rows_fit_and_one_more_does_not() {
         // What the failed attempt loaded is there already and is counted so.
         let room = device.free_bytes().expect("is known");
         assert_eq!(Layout::most_rows(machine, &program, setup, room, 100_000).expect("a layout"), Some(most));
-        CudaDecoder::new(machine, &program, DecoderSetup { rows: most, ..setup }).expect("fits");
+        CudaDecoder::new(machine, &program, shape(most)).expect("fits");
     }
     let device = emulated(Order::Immediate, 1 << 10);
     let mut cuda = cuda_on(&model, Arc::clone(&device) as Arc<dyn Device>, Dtype::F32);
-    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 1, samples: 1, capacity: 8, run_ahead: 2 };
+    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 1, sequences: 1, capacity: 8, run_ahead: 2 };
     assert_eq!(Layout::most_rows(cuda.machine(), &program, setup, 1 << 10, 9).expect("a layout"), None);
 }
 
@@ -133,13 +159,14 @@ fn admitting_prompts_makes_the_host_wait_for_nothing() {
     let model = Model::of("paper");
     let device = emulated(Order::Mixed(9), 1 << 30);
     let mut cuda = cuda_on(&model, Arc::clone(&device) as Arc<dyn Device>, Dtype::F32);
-    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 3, samples: 1, capacity: 12, run_ahead: 2 };
+    let setup =
+        DecoderSetup { protocol: Protocol::Recgen, rows: 3, sequences: 3, capacity: 12, run_ahead: 2 };
     let mut decoder = CudaDecoder::new(cuda.machine(), &model.program(), setup).expect("a decoder");
-    let sampling = Sampling::greedy();
+    let draws = Arc::new(Draws::greedy());
     device.take_traffic();
     for row in 0..3 {
         let tokens = &prompt(&model, row + 1);
-        decoder.admit(&[Admission { row, tokens, sampling: &sampling, first_sample: 0 }]).expect("admits");
+        decoder.admit(&[admission(row, &[row], tokens, &draws)]).expect("admits");
         decoder.start().expect("starts");
         assert_eq!(device.take_traffic().host_waits, 0, "row {row}");
         decoder.collect().expect("collects");
@@ -151,12 +178,12 @@ fn admitting_prompts_makes_the_host_wait_for_nothing() {
 fn a_decoder_without_room_for_a_prompt_says_so() {
     let model = Model::of("paper");
     let mut cuda = backend(&model, Order::Immediate, Dtype::F32);
-    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 2, samples: 1, capacity: 3, run_ahead: 3 };
+    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 2, sequences: 2, capacity: 3, run_ahead: 3 };
     let error = CudaDecoder::new(cuda.machine(), &model.program(), setup).err().expect("refused");
     assert_eq!(
         error.to_string(),
-        "decoder of 2 rows, 1 samples each: rows, samples and run-ahead count from 1 and the capacity exceeds the \
-         run-ahead; the capacity is 3, the run-ahead 3"
+        "decoder of 2 rows and 2 sequences: rows and run-ahead count from 1, sequences are no fewer than rows, and the \
+         capacity exceeds the run-ahead; the capacity is 3, the run-ahead 3"
     );
 }
 
@@ -164,11 +191,11 @@ fn a_decoder_without_room_for_a_prompt_says_so() {
 fn a_replica_that_does_not_fit_is_an_error_that_names_it() {
     let model = Model::of("paper");
     let small: Arc<dyn Device> = emulated(Order::Immediate, 1 << 16);
-    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 0, samples: 1, capacity: 8, run_ahead: 2 };
+    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 1, sequences: 1, capacity: 8, run_ahead: 2 };
     let load = |device: Arc<dyn Device>| Ok(cuda_on(&model, device, Dtype::F32));
     let rows = RowCount::Fitting { reserve_bytes: 0, at_most: 4 };
-    let jobs = vec![Job::greedy(vec![1; model.meta_tokens], 4)];
-    let failed =
-        serve_on(&[small], &load, &model.program(), setup, rows, jobs).expect_err("no room").to_string();
+    let requests = vec![Request::greedy(Protocol::Recgen, vec![1; model.meta_tokens], 4)];
+    let served = serve_on(&[small], &load, &model.program(), setup, rows, requests, (&|_| {}, &|_| {}));
+    let failed = served.expect_err("no room").to_string();
     assert!(failed.starts_with("replica 0: backend `cuda` has no room for "), "{failed}");
 }

@@ -5,7 +5,7 @@ use crate::fixture::model::{Model, PROTOCOLS, run};
 use crate::fixture::trained::{ALL, Written};
 use crate::{backend, on_a_gpu};
 use photonc::ir::dtype::Dtype;
-use photonc::runtime::request::{Request, RunAhead};
+use photonc::runtime::request::{Batch, Request, RunAhead};
 
 /// The emulated device takes its time: the first meta-contexts, or all that is known.
 fn count() -> usize {
@@ -28,11 +28,9 @@ fn the_decoder_writes_what_the_training_code_writes() {
     let mut generator = model.generator(Box::new(backend(&model, Order::Mixed(7), Dtype::F32)));
     for protocol in PROTOCOLS {
         for ahead in [1, 3] {
-            let request = Request {
-                run_ahead: RunAhead::MetaContexts(ahead),
-                ..Request::greedy(protocol, vec![written.prompt.clone()], count())
-            };
-            let found = run(&mut generator, &request);
+            let request = Request::greedy(protocol, written.prompt.clone(), count());
+            let batch = Batch { run_ahead: RunAhead::MetaContexts(ahead), ..Batch::new(vec![request]) };
+            let found = run(&mut generator, &batch);
             assert_eq!(found.sequences[0].tokens, written.tokens(protocol, count()), "{protocol} {ahead}");
         }
     }

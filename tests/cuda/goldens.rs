@@ -1,12 +1,18 @@
 //! Every golden, both protocols, every run-ahead: graph by graph and on the device from prompt to tokens.
 
 use crate::emulated::Order;
-use crate::fixture::model::{AHEAD, Model, PROTOCOLS, check_within, golden_request, run, tokens};
+use crate::fixture::model::{AHEAD, Model, PROTOCOLS, check_within, golden_batch, greedy, run, tokens};
 use crate::fixture::{GOLDENS, assert_close};
 use crate::{TOLERANCE_F32, backend};
 use photonc::ir::dtype::Dtype;
-use photonc::runtime::request::{Keep, Request, RunAhead};
+use photonc::runtime::request::{Batch, Keep, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
+
+/// The batch without what only graphs run one by one can keep.
+pub fn tokens_alone(mut batch: Batch) -> Batch {
+    batch.requests.iter_mut().for_each(|request| request.keep = Keep::default());
+    batch
+}
 
 // Graph by graph, through the generator's own loop: logits and states of every step.
 #[test]
@@ -17,8 +23,8 @@ fn every_golden_is_reproduced_graph_by_graph() {
         let prompts: Vec<usize> = (0..model.expected.prompts()).collect();
         for protocol in PROTOCOLS {
             for ahead in AHEAD {
-                let request = golden_request(&model, protocol, &prompts, ahead);
-                let generation = run(&mut generator, &request);
+                let batch = golden_batch(&model, protocol, &prompts, ahead);
+                let generation = run(&mut generator, &batch);
                 for k in &prompts {
                     check_within(&model, protocol, *k, &generation, *k, TOLERANCE_F32);
                 }
@@ -36,9 +42,8 @@ fn every_golden_is_reproduced_by_the_decoder() {
         let prompts: Vec<usize> = (0..model.expected.prompts()).collect();
         for protocol in PROTOCOLS {
             for ahead in AHEAD {
-                let request =
-                    Request { keep: Keep::default(), ..golden_request(&model, protocol, &prompts, ahead) };
-                let generation = run(&mut generator, &request);
+                let batch = tokens_alone(golden_batch(&model, protocol, &prompts, ahead));
+                let generation = run(&mut generator, &batch);
                 for k in &prompts {
                     let expected = model.expected.ints(*k, &format!("{protocol}_tokens"));
                     assert_eq!(
@@ -61,14 +66,10 @@ fn the_decoder_draws_what_the_reference_draws() {
         for protocol in PROTOCOLS {
             for (top_k, min_p) in [(8, 0.0), (0, 0.0), (0, 0.05)] {
                 let sampling = Sampling { temperature: 1.5, top_k, top_p: 0.95, min_p, seed: 11 };
-                let request = Request {
-                    sampling,
-                    samples: 3,
-                    run_ahead: RunAhead::MetaContexts(2),
-                    ..Request::greedy(protocol, model.prompts(), 4 * model.meta_tokens + 1)
-                };
+                let request = Request { sampling, samples: 3, ..greedy(protocol, 4 * model.meta_tokens + 1) };
+                let batch = Batch::alike(&request, &model.prompts(), RunAhead::MetaContexts(2));
                 let (expected, found) =
-                    (tokens(&run(&mut reference, &request)), tokens(&run(&mut generator, &request)));
+                    (tokens(&run(&mut reference, &batch)), tokens(&run(&mut generator, &batch)));
                 // A uniform number at the very boundary between two tokens may fall either way in f32.
                 let other = found.iter().zip(&expected).filter(|(found, expected)| found != expected).count();
                 assert!(
@@ -86,7 +87,9 @@ fn scores_match_the_teacher_forced_forward() {
     for name in GOLDENS {
         let model = Model::of(name);
         let mut generator = model.generator(Box::new(backend(&model, Order::Immediate, Dtype::F32)));
-        let (scored, _) = generator.score(&model.prompts()).expect("scores");
+        let aligned = |k| model.expected.ints(k, "prompt_aligned").to_vec();
+        let texts: Vec<Vec<i64>> = (0..model.expected.prompts()).map(aligned).collect();
+        let (scored, _) = generator.score(&texts).expect("scores");
         for (k, scored) in scored.iter().enumerate() {
             let expected = model.expected.floats(k, "fwd_logits");
             assert_close(&format!("{name} prompt {k}"), &scored.logits, expected, TOLERANCE_F32);
@@ -106,13 +109,11 @@ fn sixty_four_prompts_of_different_lengths_are_as_right_as_one() {
         })
         .collect();
     for protocol in PROTOCOLS {
-        let request = |prompts: Vec<Vec<i64>>| Request {
-            run_ahead: RunAhead::MetaContexts(2),
-            ..Request::greedy(protocol, prompts, 2 * model.meta_tokens)
-        };
-        let together = tokens(&run(&mut generator, &request(prompts.clone())));
+        let request = greedy(protocol, 2 * model.meta_tokens);
+        let batch = |prompts: &[Vec<i64>]| Batch::alike(&request, prompts, RunAhead::MetaContexts(2));
+        let together = tokens(&run(&mut generator, &batch(&prompts)));
         for row in [0, 13, 37, 63] {
-            let alone = tokens(&run(&mut generator, &request(vec![prompts[row].clone()])));
+            let alone = tokens(&run(&mut generator, &batch(&prompts[row..=row])));
             assert_eq!(together[row], alone[0], "{protocol} row {row}");
         }
     }
@@ -124,11 +125,8 @@ fn a_golden_for_the_sanitizer() {
     let model = Model::of("paper");
     let mut generator = model.generator(Box::new(backend(&model, Order::Immediate, Dtype::F32)));
     for protocol in PROTOCOLS {
-        let request = Request {
-            keep: Keep::default(),
-            ..golden_request(&model, protocol, &[0], RunAhead::MetaContexts(2))
-        };
+        let batch = tokens_alone(golden_batch(&model, protocol, &[0], RunAhead::MetaContexts(2)));
         let expected = model.expected.ints(0, &format!("{protocol}_tokens"));
-        assert_eq!(run(&mut generator, &request).sequences[0].tokens, expected, "{protocol}");
+        assert_eq!(run(&mut generator, &batch).sequences[0].tokens, expected, "{protocol}");
     }
 }

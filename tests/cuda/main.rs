@@ -12,6 +12,7 @@ mod fixture;
 mod codes;
 mod decoder;
 mod english;
+mod forced;
 mod goldens;
 mod precision;
 mod serving;

@@ -2,7 +2,7 @@
 
 use crate::emulated::Order;
 use crate::fixture::GOLDENS;
-use crate::fixture::model::{Model, PROTOCOLS, run, tokens};
+use crate::fixture::model::{Model, PROTOCOLS, greedy, run, tokens};
 use crate::{backend, cuda_on, device, on_a_gpu};
 use photonc::ir::dtype::Dtype;
 use photonc::passes::choose_protocol::Protocol;
@@ -13,13 +13,13 @@ use photonc::runtime::cuda::device::Device;
 use photonc::runtime::cuda::replicas::{RowCount, serve_on};
 use photonc::runtime::decoder::DecoderSetup;
 use photonc::runtime::measure::Regime;
-use photonc::runtime::request::{Finish, Request, RunAhead};
+use photonc::runtime::request::{Batch, Finish, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
-use photonc::runtime::schedule::{Job, Limits, Scheduler};
-use std::sync::Arc;
+use photonc::runtime::schedule::{Finished, Limits, Scheduler};
+use std::sync::{Arc, Mutex};
 
 /// Request `number` of a mix: prompt, new tokens and sampling all differ from the neighbours'.
-fn mixed(model: &Model, number: usize) -> (Vec<i64>, usize, Sampling) {
+fn mixed(model: &Model, protocol: Protocol, number: usize) -> Request {
     let prompts = model.prompts();
     let prompt = prompts[number % prompts.len()].clone();
     let shorter = (number / prompts.len() * model.meta_tokens).min(prompt.len() - model.meta_tokens);
@@ -27,7 +27,13 @@ fn mixed(model: &Model, number: usize) -> (Vec<i64>, usize, Sampling) {
         0 => Sampling::greedy(),
         _ => Sampling { temperature: 1.3, top_k: 8, top_p: 0.95, min_p: 0.0, seed: number as u64 },
     };
-    (prompt[shorter..].to_vec(), 1 + number * 7 % (5 * model.meta_tokens), sampling)
+    let new_tokens = 1 + number * 7 % (5 * model.meta_tokens);
+    Request { prompt: prompt[shorter..].to_vec(), sampling, ..greedy(protocol, new_tokens) }
+}
+
+/// A request by itself, with the run-ahead of the decoders here.
+fn alone(request: Request) -> Batch {
+    Batch { run_ahead: RunAhead::MetaContexts(2), ..Batch::new(vec![request]) }
 }
 
 // Three rows serve nine requests; each gets the tokens that the generator gives it alone, work as late and mixed as may be.
@@ -39,27 +45,21 @@ fn requests_that_share_rows_get_the_tokens_of_running_alone() {
         let program = generator.program().clone();
         let longest = model.prompts().iter().map(Vec::len).max().unwrap_or(0) / model.meta_tokens;
         for protocol in PROTOCOLS {
-            let setup = DecoderSetup { protocol, rows: 3, samples: 1, capacity: longest + 6, run_ahead: 2 };
+            let setup = DecoderSetup { protocol, rows: 3, sequences: 3, capacity: longest + 6, run_ahead: 2 };
             let mut shared = backend(&model, Order::Mixed(5), Dtype::F32);
             let mut decoder = shared.decoder(&program, setup).expect("has one").expect("fits");
             let mut scheduler = Scheduler::new(&mut *decoder, Limits::of(&program));
             for number in 0..9 {
-                let (prompt, new_tokens, sampling) = mixed(&model, number);
-                scheduler.submit(number, Job { sampling, ..Job::greedy(prompt, new_tokens) }).expect("fits");
+                let request = mixed(&model, protocol, number);
+                scheduler.submit(number, request, Box::new(|_| {})).expect("fits");
             }
             let mut finished = scheduler.run().expect("runs");
             assert_eq!(scheduler.totals().admitted, 9);
             finished.sort_by_key(|finished| finished.number);
             assert_eq!(finished.len(), 9);
             for (number, finished) in finished.iter().enumerate() {
-                let (prompt, new_tokens, sampling) = mixed(&model, number);
-                let request = Request {
-                    sampling,
-                    run_ahead: RunAhead::MetaContexts(2),
-                    ..Request::greedy(protocol, vec![prompt], new_tokens)
-                };
-                let expected = tokens(&run(&mut generator, &request));
-                let found = &finished.result.as_ref().expect("ends")[0];
+                let expected = tokens(&run(&mut generator, &alone(mixed(&model, protocol, number))));
+                let found = &finished.result.as_ref().expect("ends").sequences[0];
                 assert_eq!(
                     (&found.tokens, found.finish),
                     (&expected[0], Finish::Length),
@@ -75,33 +75,32 @@ fn requests_that_share_rows_get_the_tokens_of_running_alone() {
 fn replicas_share_a_queue() {
     let model = Model::of("paper");
     let program = model.program();
-    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 0, samples: 1, capacity: 8, run_ahead: 2 };
+    let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 1, sequences: 1, capacity: 8, run_ahead: 2 };
     let devices = [device(Order::Mixed(1)), device(Order::Mixed(2))];
     let request = |number: usize| {
         let prompt =
             (0..model.meta_tokens * (1 + number % 3)).map(|at| ((at * 5 + number) % model.vocab_size) as i64);
-        (prompt.collect::<Vec<i64>>(), 1 + number * 11 % (3 * model.meta_tokens))
+        Request::greedy(Protocol::Recgen, prompt.collect(), 1 + number * 11 % (3 * model.meta_tokens))
     };
-    let jobs = (0..7).map(|number| {
-        let (prompt, new_tokens) = request(number);
-        Job::greedy(prompt, new_tokens)
-    });
     let load = |device: Arc<dyn Device>| Ok(cuda_on(&model, device, Dtype::F32));
     let rows = RowCount::Fitting { reserve_bytes: 1 << 20, at_most: 2 };
-    let replicas = serve_on(&devices, &load, &program, setup, rows, jobs.collect()).expect("serves");
+    let finished: Mutex<Vec<Finished>> = Mutex::default();
+    let told = |one: Finished| finished.lock().expect("nobody panicked").push(one);
+    let requests = (0..7).map(request).collect();
+    let replicas =
+        serve_on(&devices, &load, &program, setup, rows, requests, (&|_| {}, &told)).expect("serves");
     assert_eq!(replicas.rows, [2, 2]);
-    let admitted: usize = replicas.served.totals.iter().map(|totals| totals.admitted).sum();
+    let admitted: usize = replicas.totals.iter().map(|totals| totals.admitted).sum();
     assert_eq!(admitted, 7);
-    let mut alone = model.generator(Box::new(backend(&model, Order::Immediate, Dtype::F32)));
-    for (number, finished) in replicas.served.finished.iter().enumerate() {
+    let mut generator = model.generator(Box::new(backend(&model, Order::Immediate, Dtype::F32)));
+    let mut finished = finished.into_inner().expect("nobody panicked");
+    finished.sort_by_key(|finished| finished.number);
+    assert_eq!(finished.len(), 7);
+    for (number, finished) in finished.into_iter().enumerate() {
         assert_eq!(finished.number, number);
-        let (prompt, new_tokens) = request(number);
-        let request = Request {
-            run_ahead: RunAhead::MetaContexts(2),
-            ..Request::greedy(Protocol::Recgen, vec![prompt], new_tokens)
-        };
-        let expected = tokens(&run(&mut alone, &request));
-        assert_eq!(finished.result.as_ref().expect("ends")[0].tokens, expected[0], "request {number}");
+        let expected = tokens(&run(&mut generator, &alone(request(number))));
+        let found = &finished.result.expect("ends").sequences[0];
+        assert_eq!(found.tokens, expected[0], "request {number}");
     }
 }
 
@@ -151,7 +150,7 @@ fn keys_and_values_are_counted_by_both_definitions() {
     let (prompt, new) = (3, 4);
     for protocol in [Protocol::Recgen, Protocol::Hiergen] {
         let mut cuda = backend(&model, Order::Immediate, Dtype::F32);
-        let setup = DecoderSetup { protocol, rows: 2, samples: 1, capacity: prompt + new, run_ahead: 2 };
+        let setup = DecoderSetup { protocol, rows: 2, sequences: 2, capacity: prompt + new, run_ahead: 2 };
         let machine = cuda.machine();
         let layout =
             photonc::runtime::cuda::decode::Layout::new(machine, &model.program(), setup).expect("a layout");

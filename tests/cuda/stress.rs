@@ -78,14 +78,14 @@ fn random_requests_leave_memory_flat_and_rows_right() {
             let mut cuda = Cuda::of_bundle(bundle, device(Order::Immediate), dtype).expect("loads");
             let rows = number("PHOTONC_STRESS_ROWS", 512);
             let capacity = program.max_tokens.min(1024) / program.meta_tokens;
-            let setup = DecoderSetup { protocol, rows, samples: 1, capacity, run_ahead: 4 };
+            let setup = DecoderSetup { protocol, rows, sequences: rows, capacity, run_ahead: 4 };
             let load = Load { requests: usize::MAX, seconds, setup, groups: 16, alone: 48 };
             stress(&mut cuda, &program, dtype, &load);
         }
         None => {
             let model = Model::of("paper");
             let mut cuda = backend(&model, Order::Mixed(17), Dtype::F32);
-            let setup = DecoderSetup { protocol, rows: 3, samples: 1, capacity: 9, run_ahead: 1 };
+            let setup = DecoderSetup { protocol, rows: 3, sequences: 3, capacity: 9, run_ahead: 1 };
             let load = Load { requests: 16, seconds, setup, groups: 16, alone: 6 };
             stress(&mut cuda, &model.program(), Dtype::F32, &load);
         }
@@ -115,7 +115,7 @@ fn stress(cuda: &mut Cuda, program: &Program, dtype: Dtype, load: &Load) {
     }
     let same_shape = alone(&mut decoder, program, load.setup, &numbers);
     drop(decoder);
-    let one_row = DecoderSetup { rows: 1, ..load.setup };
+    let one_row = DecoderSetup { rows: 1, sequences: 1, ..load.setup };
     let mut decoder = CudaDecoder::new(cuda.machine(), program, one_row).expect("a decoder");
     let one_row = alone(&mut decoder, program, one_row, &numbers);
     let mut pooled = [Agreement::default(), Agreement::default(), Agreement::default()];
@@ -194,12 +194,13 @@ fn run(cuda: &mut Cuda, program: &Program, load: &Load) -> Run {
             && began.elapsed() < load.seconds
         {
             let asked = Asked::of(submitted, program, load.setup);
-            scheduler.submit(submitted, asked.job()).expect("fits");
+            let (request, sink) = asked.request(load.setup.protocol);
+            scheduler.submit(submitted, request, sink).expect("fits");
             submitted += 1;
         }
         let more = scheduler.turn().expect("goes on");
         for finished in scheduler.take_finished() {
-            let sequence = finished.result.expect("ends").remove(0);
+            let sequence = finished.result.expect("ends").sequences.remove(0);
             let asked = Asked::of(finished.number, program, load.setup);
             match sequence.finish {
                 Finish::Length => assert_eq!(sequence.tokens.len(), asked.new_tokens, "{}", finished.number),

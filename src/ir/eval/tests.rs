@@ -243,7 +243,7 @@ fn past_over_new_slices_equals_cache_after_append() {
     let past_shape = [batch, groups, slots + new, width];
     let k = run(&Op::Concat { axis: 2 }, &[&k_past, &k_new], &past_shape);
     let v = run(&Op::Concat { axis: 2 }, &[&v_past, &v_new], &past_shape);
-    let op = |mask| Op::Attention { scale: 0.3.into(), mask, reach: Reach::All };
+    let op = |mask| Op::Attention { scale: 0.3.into(), mask, reach: Reach::ALL };
     let past = run(&op(Mask::Past), &[&q, &k, &v, &lengths], &q.shape);
     let k = run(&Op::CacheAppend, &[&k_past, &k_new, &lengths], &k_past.shape);
     let v = run(&Op::CacheAppend, &[&v_past, &v_new, &lengths], &v_past.shape);

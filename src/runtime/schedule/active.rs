@@ -138,16 +138,16 @@ impl<'r> Active<'r> {
                     forced: [&known[start..], forced].concat(),
                     known: known.len() - start,
                     left: self.fit.steps,
+                    first_meta: encoded - whole,
                     ..self.part(key)
                 }
             }
         };
-        let parts = if setup.shares_rows() || self.request.samples == 1 {
-            vec![part]
-        } else {
-            let one = |sample| part.of_sample(sample);
-            (0..self.request.samples).map(one).collect()
-        };
+        // A row has no more samples than the decoder has sequences; what goes beyond takes another row.
+        let most = if setup.shares_rows() { setup.sequences } else { 1 };
+        let samples = self.request.samples;
+        let starts = (0..samples).step_by(most);
+        let parts: Vec<Part> = starts.map(|from| part.of(from..samples.min(from + most))).collect();
         self.parts = parts.len();
         parts
     }
@@ -179,7 +179,10 @@ impl<'r> Active<'r> {
                 ..state
             });
         }
-        self.trajectory = kept.trajectory.or(self.trajectory.take());
+        // Where the samples part, the trajectory is that of the first.
+        if part.samples.start == 0 {
+            self.trajectory = kept.trajectory.or(self.trajectory.take());
+        }
         if !part.only_first || self.fit.steps == 0 {
             return Vec::new();
         }
@@ -254,11 +257,9 @@ impl<'r> Active<'r> {
         let state = &mut self.samples[sample];
         let (before, was_done) = (state.sequence.tokens.len(), state.done);
         let known = known.min(ids.len());
-        if let (Some(token), false) = (ids.iter().position(|id| *id < 0), was_done) {
-            let token = (before + token).saturating_sub(known);
-            self.failed = Some(RuntimeError::NotADistribution { row: self.number, token });
-            return 0;
-        }
+        let new = &ids[known..];
+        let drawn = new.iter().position(|id| *id < 0).unwrap_or(new.len());
+        let (drawn, lost) = new.split_at(drawn);
         let rules = StopRules {
             max_new_tokens: self.request.max_new_tokens,
             stop: &self.request.stop,
@@ -267,7 +268,14 @@ impl<'r> Active<'r> {
             given: self.fit.prompt.tokens.len() - self.fit.prompt.length,
         };
         state.sequence.logits.extend_from_slice(&extras.logits);
-        state.accept(&rules, &ids[known..], extras.logprobs.get(known..).unwrap_or(&[]));
+        state.accept(&rules, drawn, extras.logprobs.get(known..).unwrap_or(&[]));
+        if !(lost.is_empty() || state.done) {
+            let token = before + drawn.len();
+            self.failed = Some(RuntimeError::NotADistribution { row: self.number, token });
+            return 0;
+        }
+        // Behind the end of a sequence it does not matter what was drawn.
+        state.accept(&rules, lost, &[]);
         if was_done || (known == ids.len() && !state.done) {
             return 0;
         }
@@ -291,9 +299,10 @@ impl<'r> Active<'r> {
 }
 
 impl Part {
-    fn of_sample(&self, sample: usize) -> Part {
+    /// The same of these samples alone.
+    fn of(&self, samples: Range<usize>) -> Part {
         Part {
-            samples: sample..sample + 1,
+            samples,
             encoded: self.encoded.clone(),
             forced: self.forced.clone(),
             sequences: Vec::new(),

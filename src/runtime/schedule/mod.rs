@@ -122,10 +122,19 @@ impl<'d, 'r> Scheduler<'d, 'r> {
         self.waiting.len()
     }
 
-    /// Rows that a request could have now.
+    /// Rows that nobody has.
     #[must_use]
     pub fn free_rows(&self) -> usize {
         self.rows.free_rows()
+    }
+
+    /// Whether a request of so many samples could have a row now, beside what waits.
+    #[must_use]
+    pub fn has_room(&self, samples: usize) -> bool {
+        let before: usize = self.waiting.iter().map(|part| part.samples.len()).sum();
+        let wanted = before + samples.min(self.decoder.setup().sequences);
+        self.waiting.len() < self.rows.free_rows()
+            && self.rows.free_sequences().is_none_or(|free| wanted <= free)
     }
 
     /// Whether every request has ended.

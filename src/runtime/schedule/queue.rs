@@ -154,14 +154,9 @@ impl<'r> Queue<'r> {
     /// The replica failed; its requests have been told, and where it was the last, those that wait too.
     pub fn run_replica(&self, replica: usize, open: &Open<'_>) -> Result<(), RuntimeError> {
         while let Some(protocol) = self.next_protocol() {
-            let mut told = None;
-            let served = open(replica, protocol, &mut |decoder| {
-                let served = self.work(replica, protocol, decoder);
-                told = served.as_ref().err().map(ToString::to_string);
-                served
-            });
+            let served = open(replica, protocol, &mut |decoder| self.work(replica, protocol, decoder));
             if let Err(error) = served {
-                self.lose(told.unwrap_or_else(|| error.to_string()));
+                self.lose(&error.to_string());
                 return Err(error);
             }
         }
@@ -176,7 +171,7 @@ impl<'r> Queue<'r> {
             if let Some(next) = state.waiting.values().next() {
                 return Some(next.request.protocol);
             }
-            if state.closed || state.failure.is_some() {
+            if state.closed {
                 return None;
             }
             state = self.wait(state);
@@ -228,10 +223,19 @@ impl<'r> Queue<'r> {
             if leaves && scheduler.is_idle() {
                 return Ok(());
             }
-            let turned = scheduler.turn();
-            let finished = match &turned {
-                Ok(_) => scheduler.take_finished(),
-                Err(error) => scheduler.fail(&error.to_string()),
+            let lost = self.lock().failure.as_ref().map(|failure| failure.source.to_string());
+            let (turned, finished) = match lost {
+                Some(message) => {
+                    let finished = scheduler.fail(&message);
+                    (Err(RuntimeError::Lost { message }), finished)
+                }
+                None => match scheduler.turn() {
+                    Ok(_) => (Ok(()), scheduler.take_finished()),
+                    Err(error) => {
+                        let finished = scheduler.fail(&error.to_string());
+                        (Err(error), finished)
+                    }
+                },
             };
             {
                 let mut state = self.lock();
@@ -255,47 +259,73 @@ impl<'r> Queue<'r> {
         protocol: Protocol,
         running: &mut HashMap<usize, Done<'r>>,
     ) -> bool {
+        loop {
+            let Submission { number, request, sink, done } = match self.take_next(scheduler, protocol) {
+                Ok(submission) => submission,
+                Err(leaves) => return leaves,
+            };
+            match scheduler.submit(number, request, sink) {
+                Ok(()) => {
+                    running.insert(number, done);
+                }
+                Err(refusal) => {
+                    self.lock().running -= 1;
+                    done(Finished { number, result: Err(refusal.into()) });
+                }
+            }
+        }
+    }
+
+    /// The next request, if the scheduler has room for it; else whether the replica is to leave once it is idle.
+    fn take_next(&self, scheduler: &Scheduler<'_, 'r>, protocol: Protocol) -> Result<Submission<'r>, bool> {
         let mut state = self.lock();
         loop {
             state = self.drop_ended(state);
-            let mut other = false;
-            while scheduler.waiting() < scheduler.free_rows() {
-                let Some(entry) = state.waiting.first_entry() else { break };
-                if entry.get().request.protocol != protocol {
-                    other = true;
-                    break;
+            if let Some(Submission { request, .. }) = state.waiting.values().next() {
+                if request.protocol != protocol {
+                    return Err(true);
                 }
-                let Submission { number, request, sink, done } = entry.remove();
-                match scheduler.submit(number, request, sink) {
-                    Ok(()) => {
-                        state.running += 1;
-                        running.insert(number, done);
-                    }
-                    Err(refusal) => {
-                        drop(state);
-                        done(Finished { number, result: Err(refusal.into()) });
-                        state = self.lock();
-                    }
+                if scheduler.has_room(request.samples)
+                    && let Some((_, next)) = state.waiting.pop_first()
+                {
+                    state.running += 1;
+                    return Ok(next);
                 }
             }
-            let ends = state.failure.is_some() || (state.closed && state.waiting.is_empty());
-            if other || ends || !scheduler.is_idle() {
-                return other || ends;
+            let ends = state.closed && state.waiting.is_empty();
+            if ends || !scheduler.is_idle() {
+                return Err(ends);
             }
             state = self.wait(state);
         }
     }
 
+    /// The whole ends with a replica: requests that wait are lost, those that run at the next burst.
+    fn fail(&self, failure: ServeError) {
+        let message = failure.source.to_string();
+        let mut state = self.lock();
+        state.failure.get_or_insert(failure);
+        state.closed = true;
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        self.changed.notify_all();
+        Self::tell_lost(waiting, &message);
+    }
+
+    fn tell_lost(waiting: BTreeMap<(i64, usize), Submission<'r>>, message: &str) {
+        for Submission { number, done, .. } in waiting.into_values() {
+            done(Finished { number, result: Err(RuntimeError::Lost { message: message.to_owned() }) });
+        }
+    }
+
     /// A replica is gone; where it was the last, so are the requests that wait.
-    fn lose(&self, message: String) {
+    fn lose(&self, message: &str) {
         let mut state = self.lock();
         state.replicas -= 1;
         let waiting = if state.replicas == 0 { std::mem::take(&mut state.waiting) } else { BTreeMap::new() };
         drop(state);
         self.changed.notify_all();
-        for Submission { number, done, .. } in waiting.into_values() {
-            done(Finished { number, result: Err(RuntimeError::Lost { message: message.clone() }) });
-        }
+        Self::tell_lost(waiting, message);
     }
 }
 
@@ -313,7 +343,7 @@ impl QueueLimits {
 /// request that can never run ends with its refusal; the others go on. What each replica has done.
 ///
 /// # Errors
-/// The first replica that failed; the others stop at their next burst.
+/// The first replica that failed; the others stop at their next burst, and every request has been told.
 pub fn serve(
     replicas: usize,
     limits: QueueLimits,
@@ -335,8 +365,7 @@ pub fn serve(
             let queue = &queue;
             scope.spawn(move || {
                 if let Err(source) = queue.run_replica(replica, open) {
-                    queue.lock().failure.get_or_insert(ServeError { replica, source });
-                    queue.changed.notify_all();
+                    queue.fail(ServeError { replica, source });
                 }
             });
         }

@@ -43,6 +43,11 @@ impl Rows {
         self.rows.iter().filter(|row| matches!(row, Row::Free)).count()
     }
 
+    /// Free sequences; `None` where a sequence is its row's.
+    pub fn free_sequences(&self) -> Option<usize> {
+        self.sequences.as_ref().map(|free| free.iter().filter(|free| **free).count())
+    }
+
     /// A free row and as many free sequences for it.
     pub fn room(&self, samples: usize) -> Option<(usize, Vec<usize>)> {
         let row = self.rows.iter().position(|row| matches!(row, Row::Free))?;

@@ -5,11 +5,14 @@
 use super::requests::Asked;
 use photonc::runtime::backend::BackendError;
 use photonc::runtime::cuda::decode::CudaDecoder;
-use photonc::runtime::decoder::{Admission, Decoder, DecoderSetup};
+use photonc::runtime::decoder::{Admission, Collected, Decoder, DecoderSetup};
+use photonc::runtime::draws::Draws;
 use photonc::runtime::plan::Program;
+use photonc::runtime::request::Keep;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Requests that were admitted together: the row and the aligned prompt of each, in the order of their numbers.
 pub struct Group {
@@ -36,7 +39,7 @@ impl Groups {
 
     fn note(&mut self, admissions: &[Admission<'_>]) {
         if self.admissions.is_multiple_of(self.stride) {
-            let prompts = admissions.iter().map(|one| (one.row, one.tokens.to_vec())).collect();
+            let prompts = admissions.iter().map(|one| (one.row, one.prompt.to_vec())).collect();
             self.kept.insert(self.requests, Group { admission: self.admissions, prompts });
         }
         self.admissions += 1;
@@ -71,10 +74,25 @@ impl Group {
         let setup = decoder.setup();
         let asked: Vec<Asked> =
             (0..self.prompts.len()).map(|at| Asked::of(first + at, program, setup)).collect();
-        let together = self.prompts.iter().zip(&asked).map(|((row, tokens), asked)| {
-            assert!(asked.prompt.ends_with(tokens), "requests are admitted in the order of their numbers");
-            Admission { row: *row, tokens, sampling: &asked.sampling, first_sample: 0 }
-        });
+        let draws: Vec<Arc<Draws>> = asked.iter().map(|asked| Arc::new(Draws::of(asked.sampling))).collect();
+        let together =
+            self.prompts.iter().zip(asked.iter().zip(&draws)).map(|((row, prompt), (asked, draws))| {
+                assert!(
+                    asked.prompt.ends_with(prompt),
+                    "requests are admitted in the order of their numbers"
+                );
+                Admission {
+                    row: *row,
+                    sequences: std::slice::from_ref(row),
+                    prompt,
+                    forced: &[],
+                    only_first: false,
+                    meta_contexts: asked.new_tokens.div_ceil(program.meta_tokens),
+                    draws,
+                    first_sample: 0,
+                    keep: Keep::default(),
+                }
+            });
         decoder.admit(&together.collect::<Vec<_>>()).expect("fits");
         let burst = setup.run_ahead * program.meta_tokens;
         let mut tokens = vec![Vec::new(); asked.len()];
@@ -89,7 +107,7 @@ impl Group {
                     decoder.retire(*row);
                 }
             }
-            let ids = decoder.collect().expect("is done");
+            let ids = decoder.collect().expect("is done").ids;
             for ((tokens, asked), (row, _)) in tokens.iter_mut().zip(&asked).zip(&self.prompts) {
                 if !is_over(asked) {
                     tokens.extend_from_slice(&ids[row * burst..(row + 1) * burst]);
@@ -112,6 +130,14 @@ impl Decoder for Watched<'_, '_> {
         self.decoder.setup()
     }
 
+    fn depth(&self) -> usize {
+        self.decoder.depth()
+    }
+
+    fn draws_on_host(&self, draws: &Draws) -> Result<bool, BackendError> {
+        self.decoder.draws_on_host(draws)
+    }
+
     fn admit(&mut self, admissions: &[Admission<'_>]) -> Result<(), BackendError> {
         self.groups.borrow_mut().note(admissions);
         self.decoder.admit(admissions)
@@ -121,7 +147,7 @@ impl Decoder for Watched<'_, '_> {
         self.decoder.retire(row);
     }
 
-    fn start(&mut self) -> Result<(), BackendError> {
+    fn start(&mut self) -> Result<usize, BackendError> {
         self.decoder.start()
     }
 
@@ -129,7 +155,11 @@ impl Decoder for Watched<'_, '_> {
         self.decoder.pending()
     }
 
-    fn collect(&mut self) -> Result<&[i64], BackendError> {
+    fn collect(&mut self) -> Result<Collected<'_>, BackendError> {
         self.decoder.collect()
+    }
+
+    fn score(&mut self, tokens: &[i64]) -> Result<Vec<f64>, BackendError> {
+        self.decoder.score(tokens)
     }
 }

@@ -1,12 +1,14 @@
 //! Requests made from their numbers alone, and their tokens in a decoder that has nothing else to do.
 
 use crate::fixture::Spread;
+use crate::fixture::model::greedy;
+use photonc::passes::choose_protocol::Protocol;
 use photonc::runtime::cuda::decode::CudaDecoder;
 use photonc::runtime::decoder::DecoderSetup;
 use photonc::runtime::plan::Program;
-use photonc::runtime::request::Cancel;
+use photonc::runtime::request::{Cancel, Request};
 use photonc::runtime::sampler::Sampling;
-use photonc::runtime::schedule::{Job, Limits, Scheduler};
+use photonc::runtime::schedule::{Limits, Scheduler, Sink};
 use std::collections::BTreeMap;
 
 pub struct Asked {
@@ -42,22 +44,25 @@ impl Asked {
         self.sampling == Sampling::greedy()
     }
 
-    pub fn job(&self) -> Job<'static> {
+    /// The request, and what cancels it when it hears of its bursts.
+    pub fn request(&self, protocol: Protocol) -> (Request, Sink<'static>) {
         let cancel = Cancel::default();
         let own = cancel.clone();
         let mut bursts = 0;
         let after = self.cancel_after;
-        Job {
+        let request = Request {
+            prompt: self.prompt.clone(),
             sampling: self.sampling,
             cancel,
-            on_burst: Box::new(move |_| {
-                bursts += 1;
-                if after.is_some_and(|after| bursts > after) {
-                    own.cancel();
-                }
-            }),
-            ..Job::greedy(self.prompt.clone(), self.new_tokens)
-        }
+            ..greedy(protocol, self.new_tokens)
+        };
+        let sink: Sink<'static> = Box::new(move |_| {
+            bursts += 1;
+            if after.is_some_and(|after| bursts > after) {
+                own.cancel();
+            }
+        });
+        (request, sink)
     }
 }
 
@@ -72,9 +77,10 @@ pub fn alone(
     let mut found = BTreeMap::new();
     for number in numbers {
         let asked = Asked { cancel_after: None, ..Asked::of(*number, program, setup) };
-        scheduler.submit(*number, asked.job()).expect("fits");
+        let (request, sink) = asked.request(setup.protocol);
+        scheduler.submit(*number, request, sink).expect("fits");
         for finished in scheduler.run().expect("runs") {
-            found.insert(finished.number, finished.result.expect("ends").remove(0).tokens);
+            found.insert(finished.number, finished.result.expect("ends").sequences.remove(0).tokens);
         }
     }
     found
