@@ -218,13 +218,43 @@ fn sampling(state: &mut Values, spread: &mut Spread, config: &ModelConfig) {
     state.insert("top_k".to_owned(), top_k.expect("counts agree"));
 }
 
+/// What the tokens of a step are drawn with.
+#[derive(Clone)]
+struct Drawn {
+    /// `[BATCH, M]`.
+    uniforms: Tensor,
+    /// `[BATCH, M]`: ids to take in place of drawn ones, or negative.
+    forced: Tensor,
+}
+
+impl Drawn {
+    /// Every token is drawn.
+    fn free(spread: &mut Spread, tokens: usize) -> Self {
+        let forced = Tensor::ints(&[BATCH, tokens], vec![-1; BATCH * tokens]).expect("counts agree");
+        Drawn { uniforms: spread.floats(&[BATCH, tokens], 0.0, 1.0), forced }
+    }
+
+    /// One token in three is forced.
+    fn random(spread: &mut Spread, tokens: usize, vocab_size: usize) -> Self {
+        let one = |_| if spread.below(3) == 0 { spread.below(vocab_size) as i64 } else { -1 };
+        let forced: Vec<i64> = (0..BATCH * tokens).map(one).collect();
+        let forced = Tensor::ints(&[BATCH, tokens], forced).expect("counts agree");
+        Drawn { forced, ..Drawn::free(spread, tokens) }
+    }
+
+    fn put(&self, values: &mut Values) {
+        values.insert("uniforms".to_owned(), self.uniforms.clone());
+        values.insert("forced".to_owned(), self.forced.clone());
+    }
+}
+
 /// The unsplit step program, `STEPS` times: ids and logits of each step, and the state after the last.
 fn unsplit(
     machine: &Machine<'_>,
     config: &ModelConfig,
     protocol: Protocol,
     start: &Values,
-    uniforms: &[Tensor],
+    draws: &[Drawn],
 ) -> (Vec<Values>, Values) {
     let step = specialise_with(config, protocol, PassOptions::at(OptLevel::O0)).expect("specialises");
     let mut given = start.clone();
@@ -237,8 +267,8 @@ fn unsplit(
         })
         .collect();
     let mut outputs = Vec::new();
-    for uniform in uniforms {
-        given.insert("uniforms".to_owned(), uniform.clone());
+    for draw in draws {
+        draw.put(&mut given);
         let inputs: Values = step
             .inputs()
             .into_iter()
@@ -301,8 +331,8 @@ fn check_distributed(
     let mut state = prefill(machine, compiled, config, spread);
     sampling(&mut state, spread, config);
     let tokens = config.meta_tokens();
-    let uniforms: Vec<Tensor> = (0..STEPS).map(|_| spread.floats(&[BATCH, tokens], 0.0, 1.0)).collect();
-    let (expected, last) = unsplit(machine, config, Protocol::Recgen, &state, &uniforms);
+    let draws: Vec<Drawn> = (0..STEPS).map(|_| Drawn::random(spread, tokens, config.vocab_size)).collect();
+    let (expected, last) = unsplit(machine, config, Protocol::Recgen, &state, &draws);
 
     let mut cuts = Vec::new();
     for _ in 0..STEPS {
@@ -312,7 +342,9 @@ fn check_distributed(
         count_step(&mut state);
     }
     state.insert("reconstruction".to_owned(), joined(&cuts.iter().collect::<Vec<_>>()));
-    state.insert("uniforms".to_owned(), joined(&uniforms.iter().collect::<Vec<_>>()));
+    let uniforms = joined(&draws.iter().map(|draw| &draw.uniforms).collect::<Vec<_>>());
+    let forced = joined(&draws.iter().map(|draw| &draw.forced).collect::<Vec<_>>());
+    Drawn { uniforms, forced }.put(&mut state);
     let wide = machine.run(&compiled.graphs["expand_logits"], &state);
     let short = machine.run(&compiled.graphs["expand"], &state);
     let ids = joined(&expected.iter().map(|step| &step["ids"]).collect::<Vec<_>>());
@@ -339,10 +371,10 @@ fn check_undistributed(
     let mut state = prefill(machine, compiled, config, spread);
     sampling(&mut state, spread, config);
     let tokens = config.meta_tokens();
-    let uniforms: Vec<Tensor> = (0..STEPS).map(|_| spread.floats(&[BATCH, tokens], 0.0, 1.0)).collect();
-    let (expected, last) = unsplit(machine, config, protocol, &state, &uniforms);
-    for (step, uniform) in expected.iter().zip(uniforms) {
-        state.insert("uniforms".to_owned(), uniform);
+    let draws: Vec<Drawn> = (0..STEPS).map(|_| Drawn::random(spread, tokens, config.vocab_size)).collect();
+    let (expected, last) = unsplit(machine, config, protocol, &state, &draws);
+    for (step, draw) in expected.iter().zip(draws) {
+        draw.put(&mut state);
         let scored = machine.run(&compiled.graphs[logits], &state);
         let outputs = machine.run(&compiled.graphs[decode], &state);
         assert_eq!(outputs["ids"], step["ids"]);
@@ -377,8 +409,8 @@ fn check_generator(
     state.insert("temperature".to_owned(), floats(0.0));
     state.insert("top_p".to_owned(), floats(1.0));
     state.insert("top_k".to_owned(), Tensor::ints(&[BATCH], vec![1; BATCH]).expect("counts agree"));
-    let uniforms = vec![spread.floats(&[BATCH, tokens], 0.0, 1.0); STEPS];
-    let (expected, _) = unsplit(machine, config, protocol, &state, &uniforms);
+    let draws = vec![Drawn::free(spread, tokens); STEPS];
+    let (expected, _) = unsplit(machine, config, protocol, &state, &draws);
     let ids = joined(&expected.iter().map(|step| &step["ids"]).collect::<Vec<_>>());
 
     let weights: Arc<dyn WeightSource> = Arc::new(machine.weights.clone());

@@ -147,6 +147,8 @@ fn generate(
     let uniforms = vec![0.5; config.meta_tokens()];
     values
         .insert("uniforms".to_owned(), Tensor::floats(&[1, uniforms.len()], uniforms).expect("counts agree"));
+    let free = vec![-1; config.meta_tokens()];
+    values.insert("forced".to_owned(), Tensor::ints(&[1, free.len()], free).expect("counts agree"));
     let (mut found_tokens, mut found_logits, mut tops) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..steps {
         tops.extend_from_slice(state["top_state"].as_floats().expect("floats"));

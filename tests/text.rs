@@ -208,7 +208,7 @@ fn a_stop_string_across_bursts_ends_the_sequence() -> Result<(), Box<dyn Error>>
             );
             assert_eq!(sequence.tokens, tokens[..sequence.tokens.len()]);
             let computed = forced + sequence.tokens.len() + sequence.wasted_tokens;
-            assert!(sequence.tokens.len() < TOKENS && computed % 16 == 0);
+            assert!(sequence.tokens.len() < TOKENS && computed.is_multiple_of(16));
             ended.push(sequence.tokens.len());
         }
         assert!(ended.iter().all(|length| *length == ended[0]), "{ended:?}");

@@ -95,7 +95,7 @@ pub trait StopState: fmt::Debug + Send {
 /// What to keep besides the tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// Logits of every token computed: forced tokens and those past the end of a sequence included.
+    /// Logits of every token of its meta-contexts: forced ones and those past the end of a sequence included.
     pub logits: bool,
     /// The states that condition each meta-context.
     pub states: bool,
@@ -236,7 +236,7 @@ pub struct Sequence {
     pub dropped_left: usize,
     /// Tokens computed after the end and thrown away: the price of whole meta-contexts and of run-ahead.
     pub wasted_tokens: usize,
-    /// Logits `[tokens computed, V]`, row-major, if they were to be kept.
+    /// Logits `[tokens of its meta-contexts, V]`, row-major, if they were to be kept.
     pub logits: Vec<f64>,
 }
 

@@ -49,20 +49,28 @@ impl Trajectory {
         self.segments.last().map_or(0, |segment| segment.first + segment.count)
     }
 
-    /// Stores a run-ahead of `count` meta-contexts: one row of a reconstruction, one of the state that expands it.
+    /// Stores the first `own` meta-contexts of a run-ahead of `count`: one row of a reconstruction, one of the state that
+    /// expands it.
     pub(super) fn push(
         &mut self,
         session: &mut Session<'_>,
-        count: usize,
+        [count, own]: [usize; 2],
         (reconstruction, row): (&Buffer, usize),
         (state, of): (&State, usize),
     ) -> Result<(), RuntimeError> {
+        if own == 0 {
+            return Ok(());
+        }
         let mut carries = BTreeMap::new();
         for (name, buffer) in &state.buffers {
             carries.insert(name.clone(), session.backend.gather(buffer, &[of])?);
         }
-        let reconstruction = session.backend.gather(reconstruction, &[row])?;
-        self.segments.push(Segment { first: self.meta_contexts(), count, reconstruction, carries });
+        let mut reconstruction = session.backend.gather(reconstruction, &[row])?;
+        if own < count {
+            let units = reconstruction.shape()[1] / count;
+            reconstruction = session.backend.slice(&reconstruction, 1, 0, units * own)?;
+        }
+        self.segments.push(Segment { first: self.meta_contexts(), count: own, reconstruction, carries });
         Ok(())
     }
 

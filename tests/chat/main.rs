@@ -18,8 +18,11 @@ const DATE: (&str, i64) = ("2026-03-04T05:06:07", 1_772_600_767);
 /// A template and what it is given.
 #[derive(Clone)]
 pub struct Case {
+    /// Its source.
     pub template: String,
+    /// The conversation.
     pub messages: Value,
+    /// The tools, or `null`.
     pub tools: Value,
 }
 
@@ -151,7 +154,8 @@ fn every_piece_of_the_language_means_what_it_means_in_python() {
         .into_iter()
         .map(|template| Case { template, messages: conversation(), tools: tools() })
         .collect();
-    assert_same("pieces", &cases, cases.len() / 2);
+    // More than half are refused by Python too: most operators and filters fit few values.
+    assert_same("pieces", &cases, cases.len() * 2 / 5);
 }
 
 /// Random templates over random values.
@@ -164,4 +168,14 @@ fn random_templates_render_as_in_python() {
         .map(|_| Case { template: random.template(), messages: random.messages(), tools: tools() })
         .collect();
     assert_same("random templates", &cases, count / 10);
+}
+
+/// Where a name lives is decided before a template runs: what it is given may be out of sight before an assignment.
+#[test]
+fn names_are_seen_where_python_sees_them() {
+    let mut random = random::Random::new(7);
+    let cases: Vec<Case> = (0..3000)
+        .map(|_| Case { template: random.scopes(3), messages: simple(), tools: Value::Null })
+        .collect();
+    assert_same("scopes", &cases, cases.len() / 2);
 }

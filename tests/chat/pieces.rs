@@ -580,6 +580,17 @@ const EXPRESSIONS: &[&str] = &[
 ];
 
 const TEMPLATES: &[&str] = &[
+    "{% for m in messages %}[{{ tools }}]{% endfor %}{% set tools = 1 %}{{ tools }}",
+    "{% set tools %}{{ tools }}{% endset %}[{{ tools }}]",
+    "{% if 1 %}{% set tools = 1 %}{% endif %}{% for m in [1] %}{{ tools }}{% endfor %}",
+    "{% for loop in [1] %}{% endfor %}",
+    "{% for x in [1] %}{% set loop = 1 %}{% endfor %}",
+    "{% filter replace('a', x) %}{% set x = 'b' %}a{% endfilter %}",
+    "{% set a | replace('x', unknown) %}x{% endset %}{{ a }}",
+    "{% macro m() %}{% set kwargs = 1 %}{{ kwargs }}{% endmacro %}{{ m(a=1) }}",
+    "{{ true[1:] }}",
+    "{{ not none[1:] }}",
+    "{{ messages[0][1:] }}",
     "",
     "\n",
     "\n\n",

@@ -231,4 +231,56 @@ impl Random {
             }
         }
     }
+
+    fn name(&mut self) -> &'static str {
+        self.one(&["a", "b", "tools", "x", "bos_token"])
+    }
+
+    fn known(&mut self) -> String {
+        match self.below(10) {
+            0..6 => self.name().to_owned(),
+            6 | 7 => self.one(&["1", "'s'", "none", "[1, 2]"]).to_owned(),
+            8 => format!("({} or {})", self.name(), self.name()),
+            _ => format!("({} is defined)", self.name()),
+        }
+    }
+
+    /// Statements that assign and read a few names, some of which a template is given, in blocks of every kind.
+    pub fn scopes(&mut self, depth: usize) -> String {
+        (0..=self.below(3)).map(|_| self.scope(depth)).collect()
+    }
+
+    fn scope(&mut self, depth: usize) -> String {
+        let (name, value) = (self.name(), self.known());
+        let kind = if depth == 0 { self.below(5) } else { self.below(14) };
+        if kind <= 1 {
+            return format!("[{{{{ {value} }}}}]");
+        }
+        if kind <= 4 {
+            return format!("{{% set {name} = {value} %}}");
+        }
+        let inner = self.scopes(depth - 1);
+        match kind {
+            5 | 6 => {
+                let otherwise = self.scopes(depth - 1);
+                format!("{{% if {value} %}}{inner}{{% else %}}{otherwise}{{% endif %}}")
+            }
+            7 | 8 => {
+                let target = self.one(&["x", "a", "i"]);
+                let walked = self.one(&["[1, 2]", "messages", "[]", "tools", "a"]);
+                let test = self.one(&["", "", "", " if bos_token", " if x"]);
+                let otherwise = self.one(&["", "{% else %}{{ tools }}{% set tools = 1 %}"]);
+                format!("{{% for {target} in {walked}{test} %}}{inner}{otherwise}{{% endfor %}}")
+            }
+            9 => format!("{{% with {name} = {value} %}}{inner}{{% endwith %}}"),
+            10 => format!("{{% set {name} %}}{inner}{{% endset %}}"),
+            11 => {
+                let parameters = self.one(&["", "x", "x=a", "a, b=x"]);
+                let given = self.one(&["", "1"]);
+                format!("{{% macro m({parameters}) %}}{inner}{{% endmacro %}}{{{{ m({given}) }}}}")
+            }
+            12 => format!("{{% filter replace('1', {value}) %}}{inner}{{% endfilter %}}"),
+            _ => format!("{{% generation %}}{inner}{{% endgeneration %}}"),
+        }
+    }
 }

@@ -57,6 +57,12 @@ fn input(name: &str, ty: &Type, rows: &Rows, vocab: usize, spread: &mut Spread) 
         "temperature" => per_row(batch, &[0.0, 1.0, 0.7]),
         "top_k" => Tensor::ints(&shape, (0..batch).map(|row| [1, 50, 5][row % 3]).collect()).expect("counts"),
         "top_p" => per_row(batch, &[1.0, 0.9, 0.8]),
+        // Two tokens of three are forced.
+        "forced" => {
+            let count = shape.iter().product();
+            let ids = (0..count).map(|at| if at % 3 == 0 { -1 } else { spread.below(vocab) as i64 });
+            Tensor::ints(&shape, ids.collect()).expect("counts agree")
+        }
         "uniforms" => spread.floats(&shape, 0.0, 1.0),
         _ if shape.len() == 4 => poisoned(spread.floats(&shape, -1.0, 1.0), rows),
         _ => spread.floats(&shape, -1.0, 1.0),
@@ -88,11 +94,11 @@ fn run(graph: &Graph, rows: &Rows, vocab: usize, spread: &mut Spread) -> Tensors
 
 /// One row, and three of different lengths.
 fn runs(graph_name: &str, graph: &Graph, vocab: usize) -> [Tensors; 2] {
-    let is_sequence = graph_name == "encode" || graph_name == "score";
-    let least = i64::from(is_sequence);
+    // A row without a prompt is encoded too.
+    let least = i64::from(graph_name == "score");
     // The window of `expand_step` has as many slots as it has; `capacity` is the others'.
     let capacity = if graph_name == "expand_step" { window_slots(graph) } else { 4 };
-    let last = if is_sequence { 3 } else { capacity as i64 - i64::from(graph_name == "expand_step") };
+    let last = if least == 1 || graph_name == "encode" { 3 } else { capacity as i64 - i64::from(graph_name == "expand_step") };
     let alone = Rows { lengths: vec![least], meta: 1, capacity };
     let three = Rows { lengths: vec![least, 2, last], meta: 3, capacity };
     let mut spread = Spread(21);

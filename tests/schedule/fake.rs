@@ -88,10 +88,8 @@ pub struct Fake {
     collected: Vec<i64>,
     started: usize,
     pub log: Arc<Mutex<Log>>,
-    /// Breaks at this burst.
-    pub breaks_at: Option<usize>,
-    /// Prompts with this token have no distribution from this position on.
-    pub broken: Option<(i64, usize)>,
+    breaks_at: Option<usize>,
+    broken: Option<(i64, usize)>,
 }
 
 impl Fake {
@@ -116,6 +114,21 @@ impl Fake {
         Fake::new(setup(rows, rows, 1, 100), 2, true)
     }
 
+    /// Writes into this log.
+    pub fn logging(self, log: &Arc<Mutex<Log>>) -> Self {
+        Fake { log: Arc::clone(log), ..self }
+    }
+
+    /// The device breaks at the burst of this number.
+    pub fn breaking_at(self, burst: usize) -> Self {
+        Fake { breaks_at: Some(burst), ..self }
+    }
+
+    /// Prompts with this token have no distribution from a position on.
+    pub fn broken_from(self, token: i64, position: usize) -> Self {
+        Fake { broken: Some((token, position)), ..self }
+    }
+
     fn burst(&mut self, count: usize) -> Burst {
         let each = count * META_TOKENS;
         // What is nobody's, nobody may look at.
@@ -135,7 +148,7 @@ impl Fake {
             let tokens = if taken.only_first { META_TOKENS } else { each };
             self.log.lock().unwrap().admitted[taken.entry].drawn += tokens;
             let kept = self.kept[row].as_mut().unwrap();
-            let broken = self.broken.filter(|(id, _)| taken.encoded.contains(id)).map(|(_, from)| from);
+            let broken = self.broken.filter(|(id, _)| taken.draws.prompt.contains(id)).map(|(_, from)| from);
             taken.draw(self.setup.protocol, tokens, broken, &mut burst, each, kept);
         }
         burst
@@ -316,7 +329,7 @@ impl Decoder for Fake {
     fn score(&mut self, tokens: &[i64]) -> Result<Vec<f64>, BackendError> {
         assert!(!tokens.is_empty() && tokens.len().is_multiple_of(META_TOKENS), "whole meta-contexts");
         self.log.lock().unwrap().scored += 1;
-        let sure = |token: &i64| (0..VOCAB as i64).map(|id| if id == *token { 1.0 } else { 0.0 });
-        Ok(tokens.iter().flat_map(sure).collect())
+        let sure = |token: i64| (0..VOCAB as i64).map(move |id| if id == token { 1.0 } else { 0.0 });
+        Ok(tokens.iter().copied().flat_map(sure).collect())
     }
 }

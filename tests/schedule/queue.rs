@@ -32,7 +32,7 @@ fn one_row<'l>(
 ) -> impl Fn(usize, Protocol, &mut Work<'_>) -> Result<(), RuntimeError> + Sync + 'l {
     move |_, protocol, work| {
         let setup = DecoderSetup { protocol, ..setup(1, 1, 1, 100) };
-        work(&mut Fake { log: Arc::clone(log), ..Fake::new(setup, 2, true) })
+        work(&mut Fake::new(setup, 2, true).logging(log))
     }
 }
 
@@ -53,7 +53,7 @@ proptest! {
         let on_finished = |one: Finished| finished.lock().unwrap().push(one);
         let totals = serve(replicas, limits, requests, (&on_burst, &on_finished), &|_, protocol, work| {
             let setup = DecoderSetup { protocol, ..setup(rows, rows + more, 2, limits.capacity) };
-            work(&mut Fake { log: Arc::clone(&log), ..Fake::new(setup, depth, true) })
+            work(&mut Fake::new(setup, depth, true).logging(&log))
         }).unwrap();
         prop_assert_eq!(totals.len(), replicas);
         let log = log.lock().unwrap();
@@ -77,7 +77,7 @@ proptest! {
                 let (queue, log) = (&queue, &log);
                 scope.spawn(move || queue.run_replica(replica, &|_, protocol, work| {
                     let setup = DecoderSetup { protocol, ..setup(rows, rows + 3, 1, limits.capacity) };
-                    work(&mut Fake { log: Arc::clone(log), ..Fake::new(setup, 2, false) })
+                    work(&mut Fake::new(setup, 2, false).logging(log))
                 }).unwrap());
             }
             for (number, asked) in all.iter().enumerate() {
@@ -260,9 +260,7 @@ fn requests_outlive_replicas_that_others_stand_in_for() {
         submit(40).unwrap();
     }
     let breaking = |burst| {
-        move |_: usize, _: Protocol, work: &mut Work<'_>| {
-            work(&mut Fake { breaks_at: Some(burst), ..Fake::of_rows(1) })
-        }
+        move |_: usize, _: Protocol, work: &mut Work<'_>| work(&mut Fake::of_rows(1).breaking_at(burst))
     };
     let lost = Err("the replica that ran the request failed: broken".to_owned());
     assert_eq!(queue.run_replica(0, &breaking(3)).expect_err("breaks").to_string(), "broken");
@@ -292,7 +290,8 @@ fn a_broken_replica_ends_all() {
             // Replica 1 breaks first, so that it certainly has requests.
             told.lock().unwrap().recv().unwrap();
         }
-        let done = work(&mut Fake { breaks_at: breaks.then_some(3), ..Fake::of_rows(1) });
+        let fake = Fake::of_rows(1);
+        let done = work(&mut if breaks { fake.breaking_at(3) } else { fake });
         if breaks {
             tell.send(()).unwrap();
         }
@@ -329,7 +328,7 @@ fn a_broken_replica_stops_the_others() {
             return work(&mut Fake::of_rows(1));
         }
         running.lock().unwrap().recv().unwrap();
-        work(&mut Fake { breaks_at: Some(3), ..Fake::of_rows(1) })
+        work(&mut Fake::of_rows(1).breaking_at(3))
     });
     assert_eq!(failed.expect_err("replica 1 breaks").replica, 1);
     let mut ends: Vec<End> = ends.into_inner().unwrap();

@@ -11,6 +11,7 @@ use crate::runtime::decoder::{Admission, Extras, Kept};
 use crate::runtime::draws::SequenceDraws;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::logprobs::TokenLogprobs;
+use crate::runtime::plan::Program;
 use crate::runtime::request::StateRecord;
 use crate::runtime::session::{Session, State};
 use crate::runtime::timing::Phase;
@@ -45,6 +46,8 @@ pub(super) struct Member {
     /// Number within the row.
     number: usize,
     keeps_logits: bool,
+    /// Meta-contexts wanted in all: nothing is kept of what a burst draws behind them for the rows beside it.
+    wanted: usize,
     /// Meta-contexts drawn.
     drawn: usize,
     pub draws: SequenceDraws,
@@ -137,8 +140,9 @@ impl Group {
     ) -> Result<Buffer, RuntimeError> {
         let state =
             self.ahead.as_mut().expect("invariant: the groups of a split protocol have a coarse state");
-        let labels: Vec<Label> = self.rows.iter().map(|row| Label { row: *row, number: 0 }).collect();
-        let done: Vec<usize> = self.rows.iter().map(|row| drawn(&self.lanes, *row)).collect();
+        let members: Vec<&Member> = self.rows.iter().map(|row| member_of(&self.lanes, *row)).collect();
+        let labels: Vec<Label> = members.iter().map(|member| member.label(0)).collect();
+        let done: Vec<usize> = members.iter().map(|member| member.drawn).collect();
         let mut collected: Option<Buffer> = None;
         for step in 0..count {
             let metas: Vec<usize> = done.iter().map(|done| done + step).collect();
@@ -170,11 +174,21 @@ impl Group {
     }
 }
 
-/// Meta-contexts that the sequences of a row have drawn.
-fn drawn(lanes: &[Lane], row: usize) -> usize {
-    let members = lanes.iter().flat_map(|lane| &lane.sequences);
-    let mut of_row = members.filter(|member| member.row == row).map(|member| member.drawn);
-    of_row.next().expect("invariant: every row has a sequence")
+/// A sequence of a row. All of them have drawn as much.
+fn member_of(lanes: &[Lane], row: usize) -> &Member {
+    let mut members = lanes.iter().flat_map(|lane| &lane.sequences);
+    members.find(|member| member.row == row).expect("invariant: every row has a sequence")
+}
+
+impl Member {
+    fn label(&self, number: usize) -> Label {
+        Label { row: self.row, number, wanted: self.wanted }
+    }
+
+    /// Of `count` meta-contexts that are drawn next, those that are wanted.
+    fn of_next(&self, count: usize) -> usize {
+        count.min(self.wanted.saturating_sub(self.drawn))
+    }
 }
 
 impl Lane {
@@ -193,6 +207,7 @@ impl Lane {
             sequence,
             number,
             keeps_logits: admission.keep.logits,
+            wanted: admission.meta_contexts,
             drawn: 0,
             draws,
         });
@@ -226,7 +241,7 @@ impl Lane {
         note_state(session, &self.state, &self.labels(), &metas, kept)?;
         let given = [("reconstruction", wide)];
         let drawn = self.draw(session, plan, &given, count)?;
-        self.deliver(session.program.vocab_size, &drawn, 0, burst);
+        self.deliver(session.program, &drawn, 0, burst);
         self.state.lengths.iter_mut().for_each(|length| *length += count);
         self.sequences.iter_mut().for_each(|member| member.drawn += count);
         Ok(())
@@ -246,7 +261,7 @@ impl Lane {
             let metas: Vec<usize> = self.sequences.iter().map(|member| member.drawn).collect();
             note_state(session, &self.state, &self.labels(), &metas, kept)?;
             let drawn = self.draw(session, plan, &[], 1)?;
-            self.deliver(session.program.vocab_size, &drawn, step, burst);
+            self.deliver(session.program, &drawn, step, burst);
             if let Some(reencode) = reencode {
                 let given = [("ids", &drawn.buffer)];
                 let mut results = session.run(reencode, Phase::Reencode, &self.state, &given)?;
@@ -281,7 +296,8 @@ impl Lane {
     }
 
     /// Hands over what was drawn for each sequence, from meta-context `step` of the burst on.
-    fn deliver(&self, vocab_size: usize, drawn: &Drawn, step: usize, burst: &mut Burst) {
+    fn deliver(&self, program: &Program, drawn: &Drawn, step: usize, burst: &mut Burst) {
+        let vocab_size = program.vocab_size;
         let tokens = drawn.ids.len() / self.sequences.len();
         for (at, member) in self.sequences.iter().enumerate() {
             let ids = &drawn.ids[at * tokens..(at + 1) * tokens];
@@ -297,14 +313,14 @@ impl Lane {
                 extras.logprobs.extend(known.map(|(id, logits)| TokenLogprobs::of(logits, *id, count)));
             }
             if member.keeps_logits {
-                extras.logits.extend_from_slice(logits);
+                let wanted = member.of_next(tokens / program.meta_tokens) * program.meta_tokens;
+                extras.logits.extend_from_slice(&logits[..wanted * vocab_size]);
             }
         }
     }
 
     fn labels(&self) -> Vec<Label> {
-        let label = |member: &Member| Label { row: member.row, number: member.number };
-        self.sequences.iter().map(label).collect()
+        self.sequences.iter().map(|member| member.label(member.number)).collect()
     }
 
     /// Keeps what expanding these meta-contexts again takes, once for each row.
@@ -319,7 +335,8 @@ impl Lane {
             let Some(kept) = kept.get_mut(&member.row) else { continue };
             let Some(trajectory) = &mut kept.trajectory else { continue };
             // Carries are the same for all samples of a row: those of the first serve.
-            trajectory.push(session, count, (reconstruction, places[at]), (&self.state, at))?;
+            let counts = [count, member.of_next(count)];
+            trajectory.push(session, counts, (reconstruction, places[at]), (&self.state, at))?;
         }
         Ok(())
     }
@@ -330,6 +347,8 @@ impl Lane {
 struct Label {
     row: usize,
     number: usize,
+    /// Meta-contexts to note.
+    wanted: usize,
 }
 
 fn keeps_states(kept: &BTreeMap<usize, Kept>, row: usize) -> bool {
@@ -358,6 +377,9 @@ fn note_state(
 fn note(name: &str, values: &[f64], labels: &[Label], metas: &[usize], kept: &mut BTreeMap<usize, Kept>) {
     let parts = values.chunks_exact(values.len() / labels.len());
     for (part, (label, meta)) in parts.zip(labels.iter().zip(metas)) {
+        if *meta >= label.wanted {
+            continue;
+        }
         let Some(states) = kept.get_mut(&label.row).and_then(|kept| kept.states.as_mut()) else { continue };
         let (name, values) = (name.to_owned(), part.to_vec());
         states.push(StateRecord { prompt: 0, sample: label.number, meta: *meta, name, values });

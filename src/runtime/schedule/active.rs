@@ -239,7 +239,7 @@ impl<'r> Active<'r> {
         let known = std::mem::take(&mut part.known);
         for (sample, sequence) in part.samples.clone().zip(&part.sequences) {
             let ids = &collected.ids[sequence * each..sequence * each + mine];
-            let extras = collected.extras.remove(sequence).unwrap_or(Extras::default());
+            let extras = collected.extras.remove(sequence).unwrap_or_default();
             delivered += self.deliver_one(sample, ids, &extras, known);
             if part.only_first {
                 part.drawn.push(ids.to_vec());

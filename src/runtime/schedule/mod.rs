@@ -190,6 +190,7 @@ impl<'d, 'r> Scheduler<'d, 'r> {
             Err(refusal) => Finished { number, result: Err(refusal.into()) },
             Ok(fit) => {
                 let mut active = Active::new(number, request, fit, Box::new(|burst| sink(burst)));
+                active.tell_ended();
                 active.end(finish);
                 active.finished()
             }
@@ -269,7 +270,7 @@ impl<'d, 'r> Scheduler<'d, 'r> {
         for part in next {
             self.wait(part);
         }
-        if let (true, Some(active)) = (over, self.active.remove(&key)) {
+        if over && let Some(active) = self.active.remove(&key) {
             let finished = active.finished();
             self.totals.wasted_tokens += finished.wasted_tokens();
             self.finished.push(finished);

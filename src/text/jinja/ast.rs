@@ -141,6 +141,32 @@ pub enum Target {
     Tuple(Vec<Target>),
 }
 
+impl Target {
+    /// The variables that are assigned.
+    pub fn names(&self) -> Vec<&str> {
+        match self {
+            Target::Name(name) => vec![name],
+            Target::Attr(..) => Vec::new(),
+            Target::Tuple(parts) => parts.iter().flat_map(Target::names).collect(),
+        }
+    }
+}
+
+/// Statements with variables of their own.
+#[derive(Debug)]
+pub struct Block {
+    /// What runs.
+    pub statements: Vec<Stmt>,
+    /// Variables that are nothing until they are assigned, whatever the template is given by that name.
+    pub hidden: Vec<String>,
+}
+
+impl From<Vec<Stmt>> for Block {
+    fn from(statements: Vec<Stmt>) -> Block {
+        Block { statements, hidden: Vec::new() }
+    }
+}
+
 /// A statement.
 #[derive(Debug)]
 pub enum Stmt {
@@ -155,17 +181,17 @@ pub enum Stmt {
     /// `{% set a = b %}`
     Set(Target, Expr),
     /// `{% set a %}..{% endset %}`
-    SetBlock(Target, Vec<Applied>, Vec<Stmt>),
+    SetBlock(Target, Vec<Applied>, Block),
     /// `{% macro %}`
     Macro(Rc<Macro>),
     /// `{% call(a) b() %}`: the body as a macro, and the call.
     Call(Rc<Macro>, Expr),
     /// `{% filter a %}`
-    Filter(Vec<Applied>, Vec<Stmt>),
+    Filter(Vec<Applied>, Block),
     /// `{% with a = b %}`
-    With(Vec<(Target, Expr)>, Vec<Stmt>),
+    With(Vec<(Target, Expr)>, Block),
     /// `{% generation %}`: a scope of its own.
-    Scoped(Vec<Stmt>),
+    Scoped(Block),
     /// `{% break %}`
     Break,
     /// `{% continue %}`
@@ -184,9 +210,9 @@ pub struct For {
     /// Whether `loop(..)` walks deeper.
     pub recursive: bool,
     /// For each element.
-    pub body: Vec<Stmt>,
+    pub body: Block,
     /// Where no element came to the end of the body.
-    pub otherwise: Vec<Stmt>,
+    pub otherwise: Block,
 }
 
 /// A macro, or the body of a call.
@@ -197,7 +223,7 @@ pub struct Macro {
     /// Parameters with their defaults.
     pub parameters: Vec<(String, Option<Expr>)>,
     /// What it writes.
-    pub body: Vec<Stmt>,
+    pub body: Block,
     /// Whether its body names `caller`.
     pub uses_caller: bool,
     /// Whether its body names `kwargs`.

@@ -248,6 +248,9 @@ fn of_namespace(value: &Value, at: usize, name: &str, namespaces: &[Attributes])
 }
 
 /// `value[start:stop:step]`
+///
+/// What Python cannot slice is an error while a template runs and nothing where Jinja2 works a constant out beforehand:
+/// both are refused.
 pub fn slice(value: &Value, bounds: &[Value; 3]) -> Outcome<Value> {
     if let Value::Undefined(why) = value {
         return fail(why.to_string());
@@ -256,12 +259,12 @@ pub fn slice(value: &Value, bounds: &[Value; 3]) -> Outcome<Value> {
         Value::None => Ok(None),
         other => match other.as_int() {
             Some(bound) => Ok(Some(bound)),
-            None => fail("slice indices must be integers or None"),
+            None => fail(format!("a slice from or to a {} is not supported", other.kind())),
         },
     };
     let [start, stop, step] = bounds.each_ref().map(bound);
     let found = walking::slice(value, [start?, stop?, step?])?;
-    found.map_or_else(|| fail(format!("'{}' object is not subscriptable", value.kind())), Ok)
+    found.map_or_else(|| fail(format!("a slice of a {} is not supported", value.kind())), Ok)
 }
 
 /// `sequence.index(item)` and `sequence.count(item)`.

@@ -1,6 +1,6 @@
 //! Runs a template: statements, scopes and output. Expressions are `evaluate.rs`', calls `calls.rs`' affair.
 
-use super::ast::{Applied, Expr, ExprKind, For, Macro, Stmt, Target};
+use super::ast::{Applied, Block, Expr, ExprKind, For, Macro, Stmt, Target};
 use super::attributes::Attributes;
 use super::budget::{self, Buffer};
 use super::date::Date;
@@ -56,8 +56,8 @@ impl Interpreter {
     }
 
     /// What a template writes.
-    pub fn render(&mut self, template: &[Stmt]) -> Outcome<String> {
-        let done = self.statements(template);
+    pub fn render(&mut self, template: &Block) -> Outcome<String> {
+        let done = self.block(template);
         for scope in self.circular.drain(..) {
             scope.own.borrow_mut().clear();
         }
@@ -103,6 +103,14 @@ impl Interpreter {
         Ok((outcome?, written))
     }
 
+    /// Runs what has the innermost variables for its own.
+    fn block(&mut self, block: &Block) -> Outcome<Flow> {
+        for name in &block.hidden {
+            self.scope.set(name, unknown(name));
+        }
+        self.statements(&block.statements)
+    }
+
     fn statements(&mut self, statements: &[Stmt]) -> Outcome<Flow> {
         for statement in statements {
             let flow = self.deeper(|run| run.statement(statement))?;
@@ -132,11 +140,10 @@ impl Interpreter {
                 self.assign(target, value).map_err(|fault| fault.at(line))?;
             }
             Stmt::SetBlock(target, chain, body) => {
-                let (flow, text) = self.captured(|run| run.inside(|run| run.statements(body)))?;
+                let (flow, value) = self.inside(|run| run.filtered_block(chain, body))?;
                 if flow != Flow::On {
                     return Ok(flow);
                 }
-                let value = self.filtered(Value::text(text)?, chain)?;
                 self.assign(target, value)?;
             }
             Stmt::Macro(code) => {
@@ -153,15 +160,14 @@ impl Interpreter {
                 printing::push_str(&written, &mut self.out)?;
             }
             Stmt::Filter(chain, body) => {
-                let (flow, text) = self.captured(|run| run.inside(|run| run.statements(body)))?;
+                let (flow, value) = self.inside(|run| run.filtered_block(chain, body))?;
                 if flow != Flow::On {
                     return Ok(flow);
                 }
-                let value = self.filtered(Value::text(text)?, chain)?;
                 printing::push_str(&value, &mut self.out)?;
             }
             Stmt::With(given, body) => return self.with(given, body),
-            Stmt::Scoped(body) => return self.inside(|run| run.statements(body)),
+            Stmt::Scoped(body) => return self.inside(|run| run.block(body)),
             Stmt::Break => return Ok(Flow::Break),
             Stmt::Continue => return Ok(Flow::Continue),
         }
@@ -181,15 +187,24 @@ impl Interpreter {
         printing::push_str(&value, &mut self.out).map_err(|fault| fault.at(shown.line))
     }
 
-    fn with(&mut self, given: &[(Target, Expr)], body: &[Stmt]) -> Outcome<Flow> {
+    fn with(&mut self, given: &[(Target, Expr)], body: &Block) -> Outcome<Flow> {
         // Values see the variables around, not each other.
         let values = given.iter().map(|(_, value)| self.evaluate(value)).collect::<Outcome<Vec<_>>>()?;
         self.inside(|run| {
             for ((target, _), value) in given.iter().zip(values) {
                 run.assign(target, value)?;
             }
-            run.statements(body)
+            run.block(body)
         })
+    }
+
+    /// What a block writes, after filters that see the block's variables.
+    fn filtered_block(&mut self, chain: &[Applied], body: &Block) -> Outcome<(Flow, Value)> {
+        let (flow, text) = self.captured(|run| run.block(body))?;
+        if flow != Flow::On {
+            return Ok((flow, Value::None));
+        }
+        Ok((flow, self.filtered(Value::text(text)?, chain)?))
     }
 
     fn filtered(&mut self, mut value: Value, chain: &[Applied]) -> Outcome<Value> {
@@ -256,7 +271,7 @@ impl Interpreter {
             let flow = self.scoped(scope, |run| {
                 run.assign(&looping.target, state.items[at].clone())?;
                 run.scope.set("loop", Value::Loop(Rc::clone(&state)));
-                run.statements(&looping.body)
+                run.block(&looping.body)
             })?;
             match flow {
                 Flow::On => finished = true,
@@ -264,11 +279,11 @@ impl Interpreter {
                 Flow::Break => break,
             }
         }
-        if finished || looping.otherwise.is_empty() {
+        if finished || looping.otherwise.statements.is_empty() {
             return Ok(Flow::On);
         }
         // Python's `else` here is for loops none of whose rounds came to its end.
-        self.scoped(scope, |run| run.statements(&looping.otherwise))
+        self.scoped(scope, |run| run.block(&looping.otherwise))
     }
 
     /// `loop(walked)`
@@ -290,7 +305,7 @@ impl Interpreter {
         let (_, written) = self.captured(|run| {
             run.scoped(&closure.scope, |run| {
                 bind(run, &code)?;
-                run.statements(&code.body)
+                run.block(&code.body)
             })
         })?;
         Value::text(written)

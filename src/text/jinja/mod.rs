@@ -2,6 +2,7 @@
 //! controls, the tag `generation` and Python's values. Owns the language and its limits; refuses what Jinja2 has and chat
 //! templates do not need, and never guesses: what is rendered is what Python renders.
 
+mod arguments;
 mod ast;
 mod attributes;
 mod budget;
@@ -10,6 +11,7 @@ mod characters;
 mod checks;
 mod cutting;
 mod date;
+mod definitions;
 mod error;
 mod evaluate;
 mod expressions;
@@ -27,6 +29,7 @@ mod percent;
 mod printing;
 mod sequences;
 mod strings;
+mod symbols;
 mod value;
 mod walking;
 

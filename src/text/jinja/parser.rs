@@ -1,9 +1,10 @@
-//! Statements of templates. Owns which tags there are; what they hold is `expressions.rs`' affair. Refuses tags that need
-//! other templates.
+//! Statements of templates. Owns which tags there are; what they hold is `expressions.rs`' affair, what they
+//! name that of `definitions.rs`. Refuses tags that need other templates.
 
-use super::ast::{Applied, Expr, ExprKind, For, Macro, Stmt, Target};
+use super::ast::{Applied, Block, For, Stmt};
 use super::error::{Fault, Outcome};
 use super::lexer::{self, Tok, Token};
+use super::symbols;
 use std::rc::Rc;
 
 /// Levels of expressions and statements inside each other, and links of a chain such as `a + b + c`.
@@ -16,21 +17,25 @@ pub struct Parser {
     pub(super) depth: usize,
     /// Loops around, within the same macro.
     loops: usize,
-    /// Names that bodies of macros ask for, innermost macro last.
-    special: Vec<[bool; 3]>,
+    /// Loops around, macros left out of account.
+    pub(super) heads: usize,
+    /// Whether names that bodies of macros have are first read or first assigned, innermost macro last.
+    pub(super) special: Vec<[Option<bool>; 3]>,
 }
 
-const SPECIAL: [&str; 3] = ["caller", "kwargs", "varargs"];
+/// Names that a macro is given when its body has them.
+pub(super) const SPECIAL: [&str; 3] = ["caller", "kwargs", "varargs"];
 
 /// Reads a template.
-pub fn parse(source: &str) -> Outcome<Vec<Stmt>> {
-    let mut parser =
-        Parser { tokens: lexer::tokens(source)?, at: 0, depth: 0, loops: 0, special: Vec::new() };
-    let body = parser.statements(&[])?;
-    match parser.peek() {
-        Tok::End => Ok(body),
-        _ => parser.unexpected("the end of the template"),
+pub fn parse(source: &str) -> Outcome<Block> {
+    let tokens = lexer::tokens(source)?;
+    let mut parser = Parser { tokens, at: 0, depth: 0, loops: 0, heads: 0, special: Vec::new() };
+    let mut body = Block::from(parser.statements(&[])?);
+    if *parser.peek() != Tok::End {
+        return parser.unexpected("the end of the template");
     }
+    symbols::hide(&mut body)?;
+    Ok(body)
 }
 
 impl Parser {
@@ -122,12 +127,12 @@ impl Parser {
         read
     }
 
-    /// Notes names that decide which arguments a macro takes.
-    pub(super) fn named(&mut self, name: &str) {
+    /// Notes names that decide which arguments a macro takes, and whether they are read or assigned here.
+    pub(super) fn named(&mut self, name: &str, read: bool) {
         if let Some(place) = SPECIAL.iter().position(|special| *special == name) {
             // A macro inside asks its own caller, and so does the one around.
             for special in &mut self.special {
-                special[place] = true;
+                special[place].get_or_insert(read);
             }
         }
     }
@@ -176,12 +181,12 @@ impl Parser {
     }
 
     /// The body up to the tag `end`.
-    fn body(&mut self, end: &str) -> Outcome<Vec<Stmt>> {
+    pub(super) fn body(&mut self, end: &str) -> Outcome<Block> {
         self.takes_op(":");
         self.end_tag()?;
         let body = self.statements(&[end])?;
         self.at += 1;
-        Ok(body)
+        Ok(body.into())
     }
 
     fn statement(&mut self) -> Outcome<Vec<Stmt>> {
@@ -214,7 +219,7 @@ impl Parser {
     }
 
     /// Reads what is a function of its own in Jinja2: loops around it cannot be left from within.
-    fn alone<T>(&mut self, read: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
+    pub(super) fn alone<T>(&mut self, read: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
         let loops = std::mem::take(&mut self.loops);
         let read = read(self);
         self.loops = loops;
@@ -233,7 +238,8 @@ impl Parser {
     }
 
     fn for_loop(&mut self) -> Outcome<Stmt> {
-        let target = self.target(false, Some("in"))?;
+        self.heads += 1;
+        let target = self.free_target(false, Some("in"))?;
         if !self.takes_name("in") {
             return self.unexpected("`in`");
         }
@@ -252,6 +258,8 @@ impl Parser {
             otherwise = self.statements(&["endfor"])?;
         }
         self.at += 1;
+        self.heads -= 1;
+        let (body, otherwise) = (body.into(), otherwise.into());
         Ok(Stmt::For(Rc::new(For { target, iter, test, recursive, body, otherwise })))
     }
 
@@ -278,7 +286,7 @@ impl Parser {
     }
 
     fn set(&mut self) -> Outcome<Stmt> {
-        let target = self.target(true, None)?;
+        let target = self.free_target(true, None)?;
         if self.takes_op("=") {
             return Ok(Stmt::Set(target, self.tuple_or_one(true, None)?));
         }
@@ -306,99 +314,5 @@ impl Parser {
             given.push((target, self.expression()?));
         }
         Ok(Stmt::With(given, self.body("endwith")?))
-    }
-
-    fn parameters(&mut self) -> Outcome<Vec<(String, Option<Expr>)>> {
-        self.expect_op("(")?;
-        let mut parameters: Vec<(String, Option<Expr>)> = Vec::new();
-        while !self.takes_op(")") {
-            if !parameters.is_empty() {
-                self.expect_op(",")?;
-            }
-            let name = self.expect_name()?;
-            if parameters.iter().any(|(before, _)| *before == name) {
-                return self.fault(format!("two parameters `{name}`"));
-            }
-            let default = if self.takes_op("=") {
-                Some(self.expression()?)
-            } else if parameters.last().is_some_and(|(_, default)| default.is_some()) {
-                return self.fault("a parameter without a default after one with a default");
-            } else {
-                None
-            };
-            parameters.push((name, default));
-        }
-        Ok(parameters)
-    }
-
-    fn macro_of(
-        &mut self,
-        name: String,
-        parameters: Vec<(String, Option<Expr>)>,
-        end: &str,
-    ) -> Outcome<Rc<Macro>> {
-        self.special.push([false; 3]);
-        let body = self.alone(|parser| parser.body(end));
-        let named = self.special.pop().unwrap_or_default();
-        // A parameter of that name is a parameter.
-        let [uses_caller, uses_kwargs, uses_varargs] = std::array::from_fn(|at| {
-            named[at] && !parameters.iter().any(|(parameter, _)| parameter == SPECIAL[at])
-        });
-        Ok(Rc::new(Macro { name, parameters, body: body?, uses_caller, uses_kwargs, uses_varargs }))
-    }
-
-    fn macro_block(&mut self) -> Outcome<Stmt> {
-        let name = self.expect_name()?;
-        let parameters = self.parameters()?;
-        Ok(Stmt::Macro(self.macro_of(name, parameters, "endmacro")?))
-    }
-
-    fn call_block(&mut self) -> Outcome<Stmt> {
-        let parameters = if self.is_op("(") { self.parameters()? } else { Vec::new() };
-        let call = self.expression()?;
-        if !matches!(call.kind, ExprKind::Call(..)) {
-            return self.fault("expected a call");
-        }
-        Ok(Stmt::Call(self.macro_of("caller".to_owned(), parameters, "endcall")?, call))
-    }
-
-    /// What something is assigned to; `end` is the keyword that may end a list of names.
-    fn target(&mut self, namespace: bool, end: Option<&str>) -> Outcome<Target> {
-        let mut parts = Vec::new();
-        let mut tuple = false;
-        loop {
-            let ended = end.is_some_and(|end| self.is_name(end));
-            if !parts.is_empty() && (ended || self.is_op("=") || self.is_op(")")) {
-                break;
-            }
-            parts.push(self.one_target(namespace)?);
-            if !self.takes_op(",") {
-                break;
-            }
-            tuple = true;
-        }
-        match parts.pop() {
-            Some(only) if parts.is_empty() && !tuple => Ok(only),
-            last => {
-                parts.extend(last);
-                Ok(Target::Tuple(parts))
-            }
-        }
-    }
-
-    fn one_target(&mut self, namespace: bool) -> Outcome<Target> {
-        if self.takes_op("(") {
-            let inner = self.deeper(|parser| parser.target(namespace, None))?;
-            self.expect_op(")")?;
-            return Ok(inner);
-        }
-        let name = self.expect_name()?;
-        if ["true", "false", "none", "True", "False", "None"].contains(&name.as_str()) {
-            return self.fault(format!("cannot assign to `{name}`"));
-        }
-        if namespace && self.takes_op(".") {
-            return Ok(Target::Attr(name, self.expect_name()?));
-        }
-        Ok(Target::Name(name))
     }
 }
