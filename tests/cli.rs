@@ -440,14 +440,14 @@ fn a_bad_prompt_or_bundle_is_explained() -> TestResult {
     fs::write(folder.path().join("prompts"), "1 2 3\n4 five\n")?;
     let mut text = String::new();
     for arguments in [
-        &["generate", "bundle", "--greedy", "--prompt-ids", "1,2,3"][..],
+        &["generate", "bundle", "--greedy", "--prompt-ids", "1,2,3", "--align", "drop-left"][..],
         &["generate", "bundle", "--greedy", "--prompt-ids", &PROMPT.replace("16", "101")],
         &["generate", "bundle", "--greedy", "--prompt-ids", PROMPT, "-n", "4000"],
         &["generate", "bundle", "--prompt-file", "prompts"],
         &["generate", "bundle", "--prompt-file", "absent"],
         &["generate", "model", "--prompt-ids", PROMPT],
         &["generate", "bundle", "--prompt-ids", PROMPT, "--top-k", "8", "--top-p", "1.5"],
-        &["score", "bundle", "--ids", "1,2,3", "--json"],
+        &["score", "bundle", "--ids", "1,2,101", "--json"],
     ] {
         text.push_str(&transcript(folder.path(), arguments)?);
     }

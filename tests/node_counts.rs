@@ -21,7 +21,7 @@ fn paper() -> ModelConfig {
 
 /// Most nodes that the graphs of a default export may have.
 const LIMITS: [(&str, usize); 5] =
-    [("coarse", 500), ("expand", 520), ("score", 750), ("encode", 650), ("reencode", 250)];
+    [("coarse", 500), ("expand", 560), ("score", 750), ("encode", 650), ("reencode", 250)];
 
 fn compiled(level: OptLevel) -> Compilation {
     let protocols = [Protocol::Recgen, Protocol::Hiergen];

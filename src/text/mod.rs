@@ -2,6 +2,7 @@
 //! the runtime: tokenizers, whole characters while tokens stream in, stop strings, chat templates, and what a checkpoint's
 //! generation_config.json asks for. Knows no graph.
 
+mod backtracking;
 pub mod chat;
 pub mod defaults;
 mod error;

@@ -1,8 +1,8 @@
-//! The tokenizer of a bundle. The only place that names the `tokenizers` library.
+//! The tokenizer of a bundle. With `backtracking.rs` the only place that names the `tokenizers` library.
 
-use super::TextError;
 use super::files::carried;
 use super::preflight;
+use super::{TextError, backtracking};
 use crate::bundle::Bundle;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -94,9 +94,12 @@ impl Tokenizer {
     /// The tokens of `text`; `mark` adds those that the tokenizer puts around a text of its own, such as a begin mark.
     ///
     /// # Errors
-    /// The text has a character that the tokenizer has no token for.
+    /// The text has a character that the tokenizer has no token for, or one of its patterns gives up on it.
     pub fn encode(&self, text: &str, mark: bool) -> Result<Encoded, TextError> {
-        let encoding = guarded(|| self.inner.encode(text, mark));
+        let encoding = guarded(|| {
+            backtracking::check(&self.inner, text)?;
+            self.inner.encode(text, mark)
+        });
         let encoding = encoding.map_err(|message| TextError::Encode { path: self.path.clone(), message })?;
         Ok(Encoded {
             ids: encoding.get_ids().iter().copied().map(i64::from).collect(),

@@ -107,7 +107,8 @@ impl Builder<'_> {
         let candidates = self.config.vocab_size.min(MAX_CANDIDATES);
         let operands = [logits, uniforms, sampling.temperature, sampling.top_k, sampling.top_p];
         let drawn = self.graph.add(Op::Sample { candidates }, &operands, &scope)?;
-        let zero = self.ints(&[1], &[0], &scope)?;
+        // Of a shape that no other constant has: a shared one would stand in this scope in graphs that draw nothing.
+        let zero = self.ints(&[1, 1], &[0], &scope)?;
         let is_drawn = self.less(forced, zero, &scope)?;
         self.select(is_drawn, drawn, forced, &scope)
     }
