@@ -173,7 +173,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let timing = runner.run(&work, &Listeners { on_burst: &on_burst, on_finished: &on_finished }, &cancel)?;
     printed.into_inner().unwrap_or_else(PoisonError::into_inner).1?;
     let finished = finished.into_inner().unwrap_or_else(PoisonError::into_inner);
-    args.tell(&printer, &request, &Generation::of(finished, timing)?, streams, reporter)
+    args.tell(&printer, &request, &Generation::of(finished, prompts.len(), timing)?, streams, reporter)
 }
 
 impl Args {

@@ -85,12 +85,12 @@ fn recurrences(graph: &Graph, states: &[State]) -> Vec<Recurrence> {
     }
     let mut found = Vec::new();
     let mut placed = BTreeSet::new();
-    for first in 0..count {
-        if !reaches[first][first] || placed.contains(&first) {
+    for (first, reached) in reaches.iter().enumerate() {
+        if !reached[first] || placed.contains(&first) {
             continue;
         }
         let together: Vec<usize> =
-            (0..count).filter(|other| reaches[first][*other] && reaches[*other][first]).collect();
+            (0..count).filter(|other| reached[*other] && reaches[*other][first]).collect();
         let before = graph.ancestors(together.iter().map(|at| states[*at].next));
         let on_cycle: HashSet<NodeId> =
             together.iter().flat_map(|at| &after[*at]).filter(|id| before.contains(id)).copied().collect();

@@ -104,7 +104,7 @@ impl Generator {
     ) -> Result<Generation, RuntimeError> {
         let mut finished: Vec<Finished> = Vec::new();
         let timing = self.run(batch, on_burst, &mut |one| finished.push(one), cancel)?;
-        Generation::of(finished, timing)
+        Generation::of(finished, batch.requests.len(), timing)
     }
 
     /// Generates, and tells the end of each request as it comes.
@@ -191,11 +191,20 @@ pub fn setup_of(program: &Program, batch: &Batch) -> Result<DecoderSetup, Runtim
 }
 
 impl Generation {
-    /// The results of a batch, whose requests have ended in some order.
+    /// The results of a batch of so many requests, which have ended in some order, each once.
     ///
     /// # Errors
-    /// A request has none.
-    pub fn of(mut finished: Vec<Finished>, timing: Timing) -> Result<Self, RuntimeError> {
+    /// The first request that failed.
+    pub fn of(
+        mut finished: Vec<Finished>,
+        requests: usize,
+        timing: Timing,
+    ) -> Result<Self, RuntimeError> {
+        assert!(
+            finished.len() <= requests,
+            "invariant: a request ends once; {} ends of {requests} requests",
+            finished.len()
+        );
         finished.sort_by_key(|finished| finished.number);
         let mut generation = Generation {
             sequences: Vec::new(),
@@ -205,8 +214,10 @@ impl Generation {
             host_sampled: false,
             timing,
         };
-        for finished in finished {
-            generation.add(finished.result?);
+        let mut finished = finished.into_iter();
+        for number in 0..requests {
+            let ended = finished.next().filter(|finished| finished.number == number);
+            generation.add(ended.expect("invariant: every request of a batch ends").result?);
         }
         Ok(generation)
     }

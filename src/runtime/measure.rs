@@ -1,7 +1,7 @@
 //! Speed of a decoder: every row has a prompt, all tokens are drawn to the end, nothing ends early. Owns what counts as the
 //! first token, as steady generation and as the whole; the caller owns how often and with which sizes.
 
-use super::decoder::{Decoder, DecoderSetup};
+use super::decoder::Decoder;
 use super::error::RuntimeError;
 use super::random::uniform;
 use super::request::Request;
@@ -80,8 +80,8 @@ impl Speed {
     }
 }
 
-/// Fills every row of an empty decoder with a prompt, draws `regime.new_tokens` for each sequence, greedily, and empties
-/// the rows.
+/// Fills every row of an empty decoder with a prompt, draws `regime.new_tokens` for one sequence of each, greedily, and
+/// empties the rows.
 ///
 /// # Errors
 /// The prompts do not fit the decoder, or the device failed.
@@ -113,16 +113,16 @@ pub fn once(
         tokens: rows * regime.new_tokens,
         first_token: arrivals.first().copied().unwrap_or(total),
         total,
-        steady_tokens_per_s: steady(setup, limits.meta_tokens, &arrivals),
+        steady_tokens_per_s: steady(rows * setup.run_ahead * limits.meta_tokens, &arrivals),
         graphs: decoder.take_times().graphs,
     })
 }
 
-/// From the times at which the bursts were in the host's hands.
-fn steady(setup: DecoderSetup, meta_tokens: usize, arrivals: &[Duration]) -> Option<f64> {
+/// From the tokens of a burst and the times at which the bursts were in the host's hands.
+fn steady(burst_tokens: usize, arrivals: &[Duration]) -> Option<f64> {
     let [first, between @ .., _] = arrivals else { return None };
     let spent = between.last()?.saturating_sub(*first);
-    let tokens = between.len() * setup.run_ahead * meta_tokens * setup.sequences;
+    let tokens = between.len() * burst_tokens;
     (tokens > 0 && !spent.is_zero()).then(|| tokens as f64 / spent.as_secs_f64())
 }
 
@@ -149,18 +149,14 @@ pub fn repeat(
 #[cfg(test)]
 mod tests {
     use super::steady;
-    use crate::passes::choose_protocol::Protocol;
-    use crate::runtime::decoder::DecoderSetup;
     use std::time::Duration;
 
     #[test]
     fn neither_the_first_burst_nor_the_last_is_steady() {
-        let setup =
-            DecoderSetup { protocol: Protocol::Recgen, rows: 2, sequences: 2, capacity: 12, run_ahead: 3 };
         let arrivals = [4, 5, 6, 20].map(Duration::from_secs);
         // Two bursts of 3 meta-contexts of 4 tokens in 2 rows, within 2 s.
-        assert_eq!(steady(setup, 4, &arrivals), Some(24.0));
-        assert_eq!(steady(setup, 4, &arrivals[..2]), None);
-        assert_eq!(steady(setup, 4, &[]), None);
+        assert_eq!(steady(2 * 3 * 4, &arrivals), Some(24.0));
+        assert_eq!(steady(2 * 3 * 4, &arrivals[..2]), None);
+        assert_eq!(steady(2 * 3 * 4, &[]), None);
     }
 }

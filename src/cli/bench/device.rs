@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args, reporter: &Reporter) -> Result<(Value, Vec<Told>)
     let mut told = Vec::new();
     for batch in &args.batch {
         let setting = setting(args, &program, *batch, args.run.protocol(&bundle));
-        let point = cuda.bench(&program, setting).map_err(RuntimeError::from)?;
+        let point = cuda.bench(&program, setting)?;
         let measured = Measured::of(&subject, setting, point, ceilings)?;
         told.push(Told {
             batch: measured.batch(),

@@ -180,8 +180,8 @@ mod tests {
     fn only_beginnings_of_results_are_cut_off() {
         let line = "{\"index\":12,\"id\":\"a\",\"key\":\"0123\"";
         for end in 0..=line.len() {
-            assert!(begins_a_result(line[..end].as_bytes(), true), "{end}");
-            assert_eq!(begins_a_result(line[..end].as_bytes(), false), end == 0 || end >= 9, "{end}");
+            assert!(begins_a_result(&line.as_bytes()[..end], true), "{end}");
+            assert_eq!(begins_a_result(&line.as_bytes()[..end], false), end == 0 || end >= 9, "{end}");
         }
         for other in
             ["{\"a\": 1}", "my notes", "{\"index\": 1}", "{\"index\":\"a", "{\"index\":1,\"x\":", "["]

@@ -29,8 +29,8 @@ impl Builder<'_> {
         let spec = stack.spec;
         let dims = self.graph.ty(x).shape.0.clone();
         let Made { query, new } = match spec.options.latent {
-            Some(latent) => self.from_latent(stack, layer, &latent, x, positions, scope)?,
-            None => self.from_projections(stack, layer, x, positions, scope)?,
+            Some(latent) => self.of_latent(stack, layer, &latent, x, positions, scope)?,
+            None => self.projected(stack, layer, x, positions, scope)?,
         };
         let (mask, kv, lengths, recent) = self.with_past(layer, new, past, scope)?;
         let scale =
@@ -55,7 +55,7 @@ impl Builder<'_> {
         Ok((self.linear(flat, w, None, scope)?, kv.kept))
     }
 
-    fn from_projections(
+    fn projected(
         &mut self,
         stack: &Stack,
         layer: usize,
@@ -76,7 +76,7 @@ impl Builder<'_> {
     }
 
     /// Keys and values of all heads from one latent a position; the rotated part of keys is shared by the heads.
-    fn from_latent(
+    fn of_latent(
         &mut self,
         stack: &Stack,
         layer: usize,

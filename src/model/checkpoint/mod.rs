@@ -163,7 +163,7 @@ pub enum CheckpointError {
         /// The checkpoint.
         path: PathBuf,
         /// Everything that does not fit.
-        mismatch: Mismatch,
+        mismatch: Box<Mismatch>,
     },
     /// The model has no such tensor: a fault of the caller.
     #[error("the model has no tensor `{name}`")]
@@ -259,7 +259,7 @@ impl Checkpoint {
         matching::settle_biases(&mut parsed.config, &dialect, &stored);
         let found = matching::Found { stored: &stored, packed: &packed, unexpected };
         let tensors = matching::match_tensors(&parsed.config, &dialect, found, &mut notes)
-            .map_err(|mismatch| CheckpointError::Mismatch { path: path.to_owned(), mismatch })?;
+            .map_err(|mismatch| CheckpointError::Mismatch { path: path.to_owned(), mismatch: Box::new(mismatch) })?;
         let config_file =
             located.config.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         Ok(Checkpoint {

@@ -7,7 +7,7 @@ use super::draw::{self, Drawing, Drawn};
 use super::route::Route;
 use crate::passes::compile::Plan;
 use crate::runtime::backend::Buffer;
-use crate::runtime::decoder::{Admission, Extras, Kept};
+use crate::runtime::decoder::{Admission, Kept};
 use crate::runtime::draws::SequenceDraws;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::logprobs::TokenLogprobs;
@@ -306,7 +306,7 @@ impl Lane {
             let start = member.sequence * burst.tokens + step * tokens;
             burst.ids[start..start + tokens].copy_from_slice(ids);
             let Some(logits) = logits else { continue };
-            let extras = burst.extras.entry(member.sequence).or_insert_with(Extras::default);
+            let extras = burst.extras.entry(member.sequence).or_default();
             if let Some(count) = member.draws.draws.logprobs {
                 // Behind a place without a distribution nothing is handed out.
                 let known = ids.iter().zip(logits.chunks_exact(vocab_size)).take_while(|(id, _)| **id >= 0);
