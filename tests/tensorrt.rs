@@ -444,7 +444,7 @@ fn a_command_builds_engines_again_that_no_longer_fit() {
     let generate = |more: &[&str]| {
         let root = bundle.root().to_string_lossy();
         let output = Command::new(env!("CARGO_BIN_EXE_photonc"))
-            .args(["generate", &root, "--backend", "tensorrt", "--prompt-ids", "1,2,3,4"])
+            .args(["generate", &root, "--backend", "tensorrt", "--prompt-ids", "1,2,3,4", "--trust"])
             .args(more)
             .env("PHOTONC_TENSORRT_LIB", library_folder())
             .env("LD_LIBRARY_PATH", folder.path())

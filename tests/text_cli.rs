@@ -3,13 +3,16 @@
 mod speaking;
 
 use serde_json::{Value, json};
-use speaking::speaking_bundle;
+use speaking::{SIZE, speaking_bundle};
 use std::error::Error;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 
 type TestResult = Result<(), Box<dyn Error>>;
+
+/// Shorter than a meta-context.
+const SHORT: &str = "Too short.";
 
 const PROMPT: &str = "It was so late in the evening that no one had thought of it.";
 
@@ -149,7 +152,7 @@ fn what_text_lacks_is_told() -> TestResult {
         &["generate", "mute", "--prompt-ids", ids, "--print", "text"],
         &["generate", "broken", "--prompt", "x"],
         &["generate", "broken", "--prompt-ids", ids],
-        &["generate", "bundle", "--prompt", "Too short."],
+        &["generate", "bundle", "--prompt", SHORT, "--align", "drop-left", "--greedy"],
         &["generate", "bundle", "--prompt", PROMPT, "--chat"],
         &["generate", "bundle", "--prompt-ids", ids, "--chat"],
         &["generate", "bundle", "--prompt", PROMPT, "--stop", ""],
@@ -172,8 +175,8 @@ fn results(path: &Path) -> Result<Vec<Value>, Box<dyn Error>> {
     Ok(results)
 }
 
-/// A file of prompts: the results are those of each prompt alone, bad prompts say so in their place, and the same command
-/// goes on after a kill in the middle of a line without doing anything twice.
+/// A file of prompts: the results are those of each prompt alone, shorter than a meta-context or not, bad prompts say so in
+/// their place, and the same command goes on after a kill in the middle of a line without doing anything twice.
 #[test]
 fn a_file_of_prompts_is_answered_once_whatever_happens() -> TestResult {
     let folder = tempfile::tempdir()?;
@@ -182,9 +185,10 @@ fn a_file_of_prompts_is_answered_once_whatever_happens() -> TestResult {
     let lines = [
         json!({"id": "first", "prompt": PROMPT}),
         json!({"id": 2, "prompt_ids": (1..40).collect::<Vec<i64>>(), "seed": 9}),
-        json!({"prompt": "too short"}),
+        json!({"prompt_ids": [1, 2, SIZE]}),
         json!({"id": "chat", "messages": [{"role": "user", "content": PROMPT}], "max_new_tokens": 7}),
         json!({"id": "last", "prompt": PROMPT}),
+        json!({"id": "short", "prompt": SHORT}),
     ];
     let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
     fs::write(folder.path().join("in.jsonl"), lines.join("\n"))?;
@@ -205,23 +209,27 @@ fn a_file_of_prompts_is_answered_once_whatever_happens() -> TestResult {
         "2",
     ];
     let output = photonc(folder.path(), &command, "")?;
-    assert_eq!(output.status.code(), Some(1), "one prompt is too short");
+    assert_eq!(output.status.code(), Some(1), "one prompt has an unknown token");
     let told = String::from_utf8(output.stderr)?;
-    assert!(told.contains("some prompts have no result") && told.contains("1 of 5"), "{told}");
+    assert!(told.contains("some prompts have no result") && told.contains("1 of 6"), "{told}");
     let out = folder.path().join("out.jsonl");
     let whole = fs::read(&out)?;
     let found = results(&out)?;
-    assert_eq!(found.len(), 5);
+    assert_eq!(found.len(), 6);
     assert!(found.iter().enumerate().all(|(at, line)| line["index"] == at));
     let alone = document(folder.path(), &generate(&["-n", "20"]))?;
     for at in [0, 4] {
         assert_eq!((&found[at]["tokens"], &found[at]["text"]), (&alone["tokens"], &alone["text"]), "{at}");
     }
+    let short = ["generate", "bundle", "--prompt", SHORT, "--top-k", "40", "--seed", "5", "-n", "20"];
+    let short = document(folder.path(), &short)?;
+    assert_eq!((&found[5]["tokens"], &found[5]["text"]), (&short["tokens"], &short["text"]));
+    assert!(found.iter().all(|line| line["error"].is_string() || line["dropped_left"] == 0));
     assert_eq!(
         (&found[0]["id"], &found[1]["id"], found[3]["tokens"].as_array().map(Vec::len)),
         (&json!("first"), &json!(2), Some(7))
     );
-    assert!(found[2]["error"].as_str().is_some_and(|error| error.contains("prompt 2: has ")), "{}", found[2]);
+    assert!(found[2]["error"].as_str().is_some_and(|error| error.contains("prompt 2: ")), "{}", found[2]);
     // Killed in the middle of the third line.
     let ends: Vec<usize> =
         whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
@@ -230,11 +238,15 @@ fn a_file_of_prompts_is_answered_once_whatever_happens() -> TestResult {
     let report: Value = serde_json::from_slice(&report.stdout)?;
     assert_eq!(
         (&report["prompts"], &report["done_before"], &report["failed"]),
-        (&json!(5), &json!(2), &json!(1))
+        (&json!(6), &json!(2), &json!(1))
     );
     assert!(fs::read(&out)? == whole, "the results of two runs are those of one");
     // Nothing is left to do, and the results of other options are not mixed in.
-    assert_eq!(photonc(folder.path(), &command, "")?.status.code(), Some(1), "one is still too short");
+    assert_eq!(
+        photonc(folder.path(), &command, "")?.status.code(),
+        Some(1),
+        "one still has an unknown token"
+    );
     assert!(fs::read(&out)? == whole);
     let other = photonc(folder.path(), &[&command[..8], &["--top-k", "39"]].concat(), "")?;
     assert_eq!(other.status.code(), Some(1));
@@ -305,13 +317,18 @@ fn a_text_is_scored_as_its_tokens() -> TestResult {
     let by_ids = document(folder.path(), &["score", "bundle", "--ids-file", "ids.txt"])?;
     assert_eq!(scored["perplexity"], by_ids["perplexity"]);
     assert!(by_ids["bytes"].is_null() && by_ids["bits_per_byte"].is_null());
-    let dropped = encoded.ids.len() % 16;
-    assert_eq!((&scored["dropped_left"], &scored["windows"]), (&json!(dropped), &json!(1)));
-    let bytes = text.len() - encoded.starts[dropped];
-    assert_eq!(scored["bytes"], bytes);
+    assert!(!encoded.ids.len().is_multiple_of(16), "no whole number of meta-contexts");
+    assert_eq!((&scored["tokens"], &scored["windows"]), (&json!(encoded.ids.len()), &json!(1)));
+    let bytes = text.len() - encoded.starts[0];
+    assert_eq!((&scored["bytes"], scored.get("dropped_left")), (&json!(bytes), None));
     let loss = scored["negative_log_likelihood"].as_f64().ok_or("a number")?;
     let bits = scored["bits_per_byte"].as_f64().ok_or("a number")?;
     assert!((bits - loss / 2f64.ln() / bytes as f64).abs() < 1e-12);
+    // Not even one meta-context.
+    let few = document(folder.path(), &["score", "bundle", "--ids", &ids[..5].join(",")])?;
+    let fewer = document(folder.path(), &["score", "bundle", "--ids", &ids[..4].join(",")])?;
+    let loss = |report: &Value| report["negative_log_likelihood"].as_f64().unwrap_or(f64::NAN);
+    assert!(few["tokens"] == 5 && fewer["tokens"] == 4 && loss(&few) > loss(&fewer) && loss(&fewer) > 0.0);
     let short = ["score", "bundle", "--text-file", "text.txt", "--window", "64", "--stride", "32"];
     let windows = document(folder.path(), &short)?;
     let (tokens, count) =

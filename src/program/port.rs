@@ -23,7 +23,7 @@ pub enum PortRole {
     Ids,
     /// Meta-contexts in use, per row.
     Lengths,
-    /// Uniform numbers, temperature, top-k or top-p of the graph's own sampler.
+    /// Uniform numbers, forced tokens, temperature, top-k or top-p of the graph's own sampler.
     Sampler,
     /// Unnormalised log-probabilities.
     Logits,
@@ -57,7 +57,7 @@ impl Signature {
                 (_, Some(axis)) => PortRole::Cache(axis),
                 ("ids", _) => PortRole::Ids,
                 ("lengths", _) => PortRole::Lengths,
-                ("uniforms" | "temperature" | "top_k" | "top_p", _) => PortRole::Sampler,
+                ("uniforms" | "forced" | "temperature" | "top_k" | "top_p", _) => PortRole::Sampler,
                 _ if self.next(name).is_some() => PortRole::State,
                 _ => PortRole::Argument,
             };

@@ -5,7 +5,7 @@
 mod classes;
 mod sets;
 
-use classes::{WORD, class_of_escape};
+use classes::{WORD, alone, class_of_escape};
 use std::fmt::Write as _;
 
 /// Groups inside each other.
@@ -293,7 +293,7 @@ impl Reader<'_> {
             }
             'p' | 'P' => {
                 let class = self.property(escape == 'P')?;
-                self.push(&class);
+                self.push(&alone(class));
                 Ok(true)
             }
             _ => match class_of_escape(escape) {
@@ -301,7 +301,7 @@ impl Reader<'_> {
                     if self.folds && "wW".contains(escape) {
                         return unsupported("`\\w` where cases are one");
                     }
-                    self.push(&class);
+                    self.push(&alone(class));
                     Ok(true)
                 }
                 None => {
@@ -316,6 +316,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::translate;
+    use tokenizers::utils::SysRegex;
 
     #[test]
     fn what_means_the_same_is_written_anew() {
@@ -331,6 +332,29 @@ mod tests {
             let plain = translated.replace("[\\p{White_Space}]", "\\p{White_Space}");
             assert_eq!(plain, expected, "{pattern}");
         }
+    }
+
+    /// Where Oniguruma asks for one kind of character it reads ISO 8859-1's table, in brackets Unicode's.
+    #[test]
+    fn superscripts_and_fractions_are_words_outside_of_brackets_only() {
+        let matches = |pattern: &str, text: &str| {
+            let pattern = SysRegex::new(&translate(pattern).expect(pattern)).expect(pattern);
+            pattern.find_iter(text).count()
+        };
+        for one in ["²", "³", "¹", "¼", "½", "¾"] {
+            for within in [r"\w", r"\p{Word}", r"[^\w]", r"[\W]", r"[^\p{word}]", "[[:^word:]]"] {
+                assert_eq!(matches(within, one), 1, "{within} {one}");
+            }
+            for without in [r"\W", r"\P{word}", r"\p{^word}", r"[\w]", r"[a\p{word}]", "[[:word:]]"] {
+                assert_eq!(matches(without, one), 0, "{without} {one}");
+            }
+            assert_eq!(
+                (matches(r"\b", &format!("a{one}")), matches(r"a\B", &format!("a{one}"))),
+                (2, 1),
+                "{one}"
+            );
+        }
+        assert_eq!((matches(r"\w", "①²Ⅷª"), matches(r"\p{No}", "①²Ⅷª")), (3, 2));
     }
 
     #[test]

@@ -345,7 +345,7 @@ fn attention_reaches_as_far_as_it_says() {
             (Ok(n), recent) => format!("f32[batch, 2, {}, {width}]", n + recent),
             (Err(_), _) => format!("f32[batch, 2, {n}, {width}]"),
         };
-        let sinks = build.weight("sinks", &[heads]);
+        let sinks = build.weight("sink_logits", &[heads]);
         let mut operands = vec![q];
         if mask == Mask::Cache {
             operands.extend([k, v]);

@@ -1,7 +1,11 @@
 //! Classes of characters by the names that Oniguruma has for them, as parts of a class of the `regex` crate.
 
-/// `\w`: not what joins words invisibly, which belongs to them elsewhere.
-pub const WORD: &str = r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]";
+/// `\w` and `[:word:]` in brackets: not what joins words invisibly, which belongs to them elsewhere.
+const IN_WORD: &str = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}";
+
+/// `\w` outside of brackets, and what `\b` is the edge of: superscripts and fractions of Latin-1 are in it too, because
+/// Oniguruma looks characters below 256 up in the table of ISO 8859-1 there.
+pub const WORD: &str = r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be}]";
 
 /// Names of classes and what is in them.
 const NAMED: [(&str, &str); 14] = [
@@ -17,7 +21,7 @@ const NAMED: [(&str, &str); 14] = [
     ("punct", r"\p{P}\p{S}"),
     ("space", r"\p{White_Space}"),
     ("upper", r"\p{Uppercase}"),
-    ("word", r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"),
+    ("word", IN_WORD),
     ("xdigit", "0-9A-Fa-f"),
 ];
 
@@ -128,6 +132,15 @@ pub fn class_of_escape(escape: char) -> Option<String> {
         _ => return None,
     };
     posix(name).map(|class| format!("[{}{class}]", if escape.is_ascii_uppercase() { "^" } else { "" }))
+}
+
+/// A class in brackets of its own as it is outside of others, where words have more characters.
+pub fn alone(class: String) -> String {
+    match class.as_str().strip_prefix('[').and_then(|inside| inside.strip_suffix(']')) {
+        Some(inside) if inside == IN_WORD => WORD.to_owned(),
+        Some(inside) if inside.strip_prefix('^') == Some(IN_WORD) => WORD.replacen('[', "[^", 1),
+        _ => class,
+    }
 }
 
 /// A character that stands for itself, inside a class and outside.
