@@ -195,11 +195,7 @@ impl Generation {
     ///
     /// # Errors
     /// The first request that failed.
-    pub fn of(
-        mut finished: Vec<Finished>,
-        requests: usize,
-        timing: Timing,
-    ) -> Result<Self, RuntimeError> {
+    pub fn of(mut finished: Vec<Finished>, requests: usize, timing: Timing) -> Result<Self, RuntimeError> {
         assert!(
             finished.len() <= requests,
             "invariant: a request ends once; {} ends of {requests} requests",

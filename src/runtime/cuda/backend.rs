@@ -43,6 +43,13 @@ pub(super) struct Held {
     pool: Pool,
 }
 
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        // Work that nobody has waited for may still use the memory. A device that has failed does none.
+        let _idle = self.device().synchronize();
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(memory) = self.memory.take() {
