@@ -106,7 +106,8 @@ fn tract_draws_the_tokens_of_the_reference() {
                 let sampling = Sampling { temperature: 0.9, top_k: 10, top_p: 0.95, min_p, seed: 42 };
                 let request = Request { sampling, samples: 2, ..greedy(protocol, 40) };
                 let batch = Batch::alike(&request, &golden.prompts(), AHEAD[0]);
-                let [expected, found] = generators.each_mut().map(|generator| run(generator, &batch).sequences);
+                let [expected, found] =
+                    generators.each_mut().map(|generator| run(generator, &batch).sequences);
                 assert_eq!(found, expected, "{name} {protocol} min-p {min_p}");
             }
         }

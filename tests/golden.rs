@@ -111,7 +111,10 @@ fn samples_depend_on_seed_sample_and_place_only() {
                 let alone: Vec<Vec<i64>> = prompts
                     .iter()
                     .flat_map(|prompt| {
-                        tokens(&run(&mut generator, &Batch::alike(&request, std::slice::from_ref(prompt), ONE)))
+                        tokens(&run(
+                            &mut generator,
+                            &Batch::alike(&request, std::slice::from_ref(prompt), ONE),
+                        ))
                     })
                     .collect();
                 assert_eq!(alone, tokens(&together), "{name} {protocol} {sampling:?}");

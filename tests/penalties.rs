@@ -108,9 +108,8 @@ fn penalties_reach_as_far_as_documented() {
         let mut generator = model.generator(Box::new(Simulated::new(model.reference())));
         for protocol in PROTOCOLS {
             let free = greedy(protocol, 4 * model.meta_tokens);
-            let batch = |request: Request| {
-                Batch::alike(&request, &model.prompts(), RunAhead::MetaContexts(2))
-            };
+            let batch =
+                |request: Request| Batch::alike(&request, &model.prompts(), RunAhead::MetaContexts(2));
             let drawn = tokens(&run(&mut generator, &batch(Request { penalties: strong, ..free.clone() })));
             let unpenalised = tokens(&run(&mut generator, &batch(free.clone())));
             assert_ne!(drawn, unpenalised, "{name} {protocol}: nothing was penalised");

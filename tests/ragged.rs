@@ -61,12 +61,10 @@ fn a_generation_goes_on_from_every_position() {
                 [(drawn, Penalties::default()), (on_host, Penalties::default()), (drawn, penalties)]
             {
                 for prompt in [&ragged.prompts()[0], &ragged.prompts()[2], &ragged.prompts()[6]] {
-                    let whole = Request {
-                        sampling,
-                        penalties,
-                        ..Request::greedy(protocol, prompt.clone(), length)
-                    };
-                    let text = run(&mut generator, &Batch::new(vec![whole.clone()])).sequences.remove(0).tokens;
+                    let whole =
+                        Request { sampling, penalties, ..Request::greedy(protocol, prompt.clone(), length) };
+                    let text =
+                        run(&mut generator, &Batch::new(vec![whole.clone()])).sequences.remove(0).tokens;
                     let cut = |at: usize| Request {
                         prompt: [&prompt[..], &text[..at]].concat(),
                         prompt_length: Some(prompt.len()),

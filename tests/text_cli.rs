@@ -179,7 +179,8 @@ fn results(path: &Path) -> Result<Vec<Value>, Box<dyn Error>> {
 /// The lines of a file of results by prompt: they stand as they came.
 fn by_prompt(lines: &[u8]) -> Result<Vec<String>, Box<dyn Error>> {
     let mut lines: Vec<String> = std::str::from_utf8(lines)?.lines().map(str::to_owned).collect();
-    lines.sort_by_key(|line| serde_json::from_str::<Value>(line).ok().and_then(|line| line["index"].as_u64()));
+    lines
+        .sort_by_key(|line| serde_json::from_str::<Value>(line).ok().and_then(|line| line["index"].as_u64()));
     Ok(lines)
 }
 

@@ -98,7 +98,11 @@ fn runs(graph_name: &str, graph: &Graph, vocab: usize) -> [Tensors; 2] {
     let least = i64::from(graph_name == "score");
     // The window of `expand_step` has as many slots as it has; `capacity` is the others'.
     let capacity = if graph_name == "expand_step" { window_slots(graph) } else { 4 };
-    let last = if least == 1 || graph_name == "encode" { 3 } else { capacity as i64 - i64::from(graph_name == "expand_step") };
+    let last = if least == 1 || graph_name == "encode" {
+        3
+    } else {
+        capacity as i64 - i64::from(graph_name == "expand_step")
+    };
     let alone = Rows { lengths: vec![least], meta: 1, capacity };
     let three = Rows { lengths: vec![least, 2, last], meta: 3, capacity };
     let mut spread = Spread(21);

@@ -1,4 +1,5 @@
 //! The tokenizers that `make.py` made, and a small model that speaks through one of them.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use photonc::export::{ExportOptions, export};
 use photonc::ir::dtype::Dtype;

@@ -258,8 +258,10 @@ impl Checkpoint {
         notes.extend(parsed.notes);
         matching::settle_biases(&mut parsed.config, &dialect, &stored);
         let found = matching::Found { stored: &stored, packed: &packed, unexpected };
-        let tensors = matching::match_tensors(&parsed.config, &dialect, found, &mut notes)
-            .map_err(|mismatch| CheckpointError::Mismatch { path: path.to_owned(), mismatch: Box::new(mismatch) })?;
+        let tensors =
+            matching::match_tensors(&parsed.config, &dialect, found, &mut notes).map_err(|mismatch| {
+                CheckpointError::Mismatch { path: path.to_owned(), mismatch: Box::new(mismatch) }
+            })?;
         let config_file =
             located.config.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         Ok(Checkpoint {
