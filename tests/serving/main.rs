@@ -99,12 +99,13 @@ fn check(served: &Served<'_>, judge: &mut Judge, mut cases: Vec<Case>) {
             Ok(agrees) => same += usize::from(agrees),
             Err(panic) => {
                 let found = outcome.ends.iter().map(|end| end.result.as_ref().map(|done| &done.sequences));
-                eprintln!("{} request {number}: {case:?}", served.name);
-                found.for_each(|found| {
+                let mut told = format!("{} request {number}: {case:?}\n", served.name);
+                for found in found {
                     let found =
                         found.map(|all| all.iter().map(|one| (&one.tokens, one.finish)).collect::<Vec<_>>());
-                    eprintln!("gave {found:?}");
-                });
+                    told += &format!("gave {found:?}\n");
+                }
+                std::io::Write::write_all(&mut std::io::stderr(), told.as_bytes()).expect("writes");
                 resume_unwind(panic);
             }
         }
