@@ -57,8 +57,8 @@ fn python() -> Option<PathBuf> {
     has_jinja.is_ok_and(|output| output.status.success()).then_some(python)
 }
 
-/// Cases at which both part, and how many of the others both render.
-fn compare(name: &str, cases: &[Case]) -> Option<(Vec<String>, usize)> {
+/// Cases at which both part, and how many each renders: ours, then Python.
+fn compare(name: &str, cases: &[Case]) -> Option<(Vec<String>, [usize; 2])> {
     let Some(python) = python() else {
         // Past the capture of passing tests.
         let told = format!("SKIPPED {name}: needs scripts/setup-test-deps.sh\n");
@@ -76,7 +76,7 @@ fn compare(name: &str, cases: &[Case]) -> Option<(Vec<String>, usize)> {
     let status = Command::new(python).arg(script).args([&given, &results]).status().unwrap();
     assert!(status.success());
     let results = std::fs::read_to_string(results).unwrap();
-    let (mut parted, mut rendered) = (Vec::new(), 0);
+    let (mut parted, mut rendered) = (Vec::new(), [0, 0]);
     assert_eq!(results.lines().count(), cases.len());
     for (case, theirs) in cases.iter().zip(results.lines()) {
         let theirs: Value = serde_json::from_str(theirs).unwrap();
@@ -87,7 +87,8 @@ fn compare(name: &str, cases: &[Case]) -> Option<(Vec<String>, usize)> {
             (Err(_), None) => true,
             (Err(reason), Some(_)) => reason.contains("not supported"),
         };
-        rendered += usize::from(ours.is_ok());
+        rendered[0] += usize::from(ours.is_ok());
+        rendered[1] += usize::from(theirs["text"].is_string());
         if !same {
             parted.push(format!("{}\n  ours:   {ours:?}\n  theirs: {theirs}", case.template));
         }
@@ -121,7 +122,10 @@ fn tools() -> Value {
 fn assert_same(name: &str, cases: &[Case], least: usize) {
     let Some((parted, rendered)) = compare(name, cases) else { return };
     assert!(parted.is_empty(), "{} of {}\n{}", parted.len(), cases.len(), parted.join("\n"));
-    assert!(rendered >= least, "only {rendered} of {} were rendered", cases.len());
+    let [ours, theirs] = rendered;
+    assert!(theirs >= least, "Python renders {theirs} of {}: too few to say much", cases.len());
+    // The others are refused by name: they are parts of Python that no template of a model uses.
+    assert!(ours * 10 >= theirs * 9, "{ours} of the {theirs} that Python renders were rendered");
 }
 
 /// Templates in the style of the most used families of models, with and without tools.
@@ -156,7 +160,7 @@ fn every_piece_of_the_language_means_what_it_means_in_python() {
         .into_iter()
         .map(|template| Case { template, messages: conversation(), tools: tools() })
         .collect();
-    // More than half are refused by Python too: most operators and filters fit few values.
+    // Most operators and filters fit few values.
     assert_same("pieces", &cases, cases.len() * 2 / 5);
 }
 
