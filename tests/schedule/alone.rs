@@ -2,30 +2,9 @@
 
 use super::fake::{APART, Admitted, Log, META_TOKENS, logprobs_at, token};
 use photonc::passes::choose_protocol::Protocol;
-use photonc::runtime::request::{Align, Burst, Cancel, Finish, Request, Sequence, StopCondition, StopState};
+use photonc::runtime::request::{Align, Burst, Cancel, Finish, Request, Sequence};
 use photonc::runtime::schedule::{Completion, Finished};
 use std::sync::Mutex;
-
-/// Ends a sequence with the second token that is a multiple of this.
-#[derive(Clone, Copy, Debug)]
-pub struct SecondMultiple(pub i64);
-
-#[derive(Debug)]
-struct Seen(i64, usize);
-
-impl StopCondition for SecondMultiple {
-    fn start(&self) -> Box<dyn StopState> {
-        Box::new(Seen(self.0, 0))
-    }
-}
-
-impl StopState for Seen {
-    fn ends_with(&mut self, token: i64) -> bool {
-        assert!(self.1 < 2, "it is called no more");
-        self.1 += usize::from(token % self.0 == 0);
-        self.1 == 2
-    }
-}
 
 /// A request's tokens as they stand: those kept of the prompt and those generated behind it, and how many are prompt.
 pub fn text(request: &Request) -> (Vec<i64>, usize) {

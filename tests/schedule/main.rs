@@ -5,8 +5,10 @@
 mod alone;
 mod fake;
 mod queue;
+#[path = "../fixture/stopping.rs"]
+mod stopping;
 
-use alone::{Asked, Callers, SecondMultiple, alone, check, numbered};
+use alone::{Asked, Callers, alone, check, numbered};
 use fake::{Admitted, Fake, LIMITS, META_TOKENS, VOCAB, setup};
 use photonc::passes::choose_protocol::Protocol;
 use photonc::runtime::decoder::DecoderSetup;
@@ -18,6 +20,7 @@ use photonc::runtime::schedule::{Completion, Finished, Refusal, Scheduler};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use stopping::SecondMultiple;
 
 /// Prompts of any length, of which some are a generation that was cut off.
 fn prompts() -> impl Strategy<Value = Request> {

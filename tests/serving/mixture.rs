@@ -2,9 +2,10 @@
 
 use crate::fixture::Spread;
 use crate::fixture::model::PROTOCOLS;
+use crate::fixture::stopping::SecondMultiple;
 use photonc::passes::choose_protocol::Protocol;
 use photonc::runtime::penalties::Penalties;
-use photonc::runtime::request::{Align, Cancel, Keep, Request, StopCondition, StopState};
+use photonc::runtime::request::{Align, Cancel, Keep, Request, StopCondition};
 use photonc::runtime::sampler::Sampling;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -176,32 +177,12 @@ pub fn recorded(mut cases: Vec<Case>) -> Vec<Case> {
     cases
 }
 
-/// Ends a sequence with its second token that is a multiple of this.
-#[derive(Clone, Copy, Debug)]
-pub struct SecondMultiple(pub i64);
-
-#[derive(Debug)]
-struct Seen(i64, usize);
-
-impl StopCondition for SecondMultiple {
-    fn start(&self) -> Box<dyn StopState> {
-        Box::new(Seen(self.0, 0))
-    }
-}
-
-impl StopState for Seen {
-    fn ends_with(&mut self, token: i64) -> bool {
-        self.1 += usize::from(token % self.0 == 0);
-        self.1 == 2
-    }
-}
-
 // What the others run has every kind of everything in it, for both protocols.
 #[test]
 fn the_mixture_has_every_kind() {
     let missing = missing(super::SEED);
-    let other = (0..100_000).find(|seed| self::missing(*seed).is_empty());
-    assert!(missing.is_empty(), "no request with {missing:?}; all are there of seed {other:?}");
+    let other = || (0..100_000).find(|seed| self::missing(*seed).is_empty());
+    assert!(missing.is_empty(), "no request with {missing:?}; all are there of seed {:?}", other());
 }
 
 /// What no request of the mixture of a seed has.

@@ -17,6 +17,7 @@ use crate::runtime::schedule::{Finished, Limits};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -61,6 +62,30 @@ struct Totals {
     prompts: usize,
     tokens: usize,
     failed: usize,
+}
+
+/// Lines whose turn has not come: requests end in any order, and results stand in that of the prompts.
+#[derive(Default)]
+struct InOrder {
+    /// Place of the line that is next.
+    next: usize,
+    waiting: BTreeMap<usize, String>,
+}
+
+impl InOrder {
+    fn put(&mut self, place: usize, line: String) {
+        self.waiting.insert(place, line);
+    }
+
+    /// The lines whose turn has come.
+    fn take(&mut self) -> String {
+        let mut lines = String::new();
+        while let Some(line) = self.waiting.remove(&self.next) {
+            lines.push_str(&line);
+            self.next += 1;
+        }
+        lines
+    }
 }
 
 /// Where results go and how: everything that a whole file shares.
@@ -135,8 +160,8 @@ impl Job<'_> {
         Ok(format!("{} {choices}", Blake3::of(&manifest)))
     }
 
-    /// Answers entries, which take rows as these become free; `write` is told how many have an answer and given the newest
-    /// lines, in the order in which they come.
+    /// Answers entries, which take rows as these become free; `write` is told how many have an answer and given the lines
+    /// whose turn has come, in the order of the entries.
     fn answer(
         &self,
         entries: &[&Entry],
@@ -145,35 +170,39 @@ impl Job<'_> {
     ) -> Result<(), Failure> {
         let limits = Limits::of(&Program::from_bundle(self.bundle)?);
         let mut work = Requests { requests: Vec::new(), ..self.work.clone() };
-        let (mut taken, mut refused) = (Vec::new(), String::new());
-        for entry in entries {
+        let (mut taken, mut ordered) = (Vec::new(), InOrder::default());
+        for (place, entry) in entries.iter().enumerate() {
             let request = self.request(entry);
             let refusal = limits.meta_contexts(entry.index, &request, 1).err().map(|error| error.to_string());
             match entry.bad.clone().or(refusal) {
                 Some(error) => {
                     totals.failed += 1;
                     totals.prompts += 1;
-                    refused.push_str(&entry.line(json!({"error": error}))?);
+                    ordered.put(place, entry.line(json!({"error": error}))?);
                 }
                 None => {
                     work.requests.push(request);
-                    taken.push(*entry);
+                    taken.push((place, *entry));
                 }
             }
         }
-        write(totals.prompts, &refused)?;
+        write(totals.prompts, &ordered.take())?;
         if taken.is_empty() {
             return Ok(());
         }
         let bundle = self.bundle;
         check_batch(bundle, &work, self.runner.backend.name)?;
         let cancel = Cancel::default();
-        let state = Mutex::new((totals, write, Ok(())));
+        let state = Mutex::new((totals, write, ordered, Ok(())));
         let on_finished = |finished: Finished| {
-            let (totals, write, outcome) = &mut *state.lock().unwrap_or_else(PoisonError::into_inner);
+            let (totals, write, ordered, outcome) =
+                &mut *state.lock().unwrap_or_else(PoisonError::into_inner);
             if outcome.is_ok() && !cancel.is_cancelled() {
-                let line = self.line(taken[finished.number], finished, totals);
-                *outcome = line.and_then(|line| write(totals.prompts, &line));
+                let (place, entry) = taken[finished.number];
+                *outcome = self.line(entry, finished, totals).and_then(|line| {
+                    ordered.put(place, line);
+                    write(totals.prompts, &ordered.take())
+                });
                 // What cannot be written need not be computed.
                 if outcome.is_err() {
                     cancel.cancel();
@@ -182,7 +211,7 @@ impl Job<'_> {
         };
         let listeners = Listeners { on_burst: &|_| {}, on_finished: &on_finished };
         self.runner.run(&work, &listeners, &cancel)?;
-        state.into_inner().unwrap_or_else(PoisonError::into_inner).2
+        state.into_inner().unwrap_or_else(PoisonError::into_inner).3
     }
 
     fn request(&self, entry: &Entry) -> Request {
