@@ -1,7 +1,7 @@
 //! What reaches the user besides errors: results on stdout, notes and progress on stderr. Owns `--json`, `--quiet` and
 //! `--verbose`; refuses progress where stderr is no terminal.
 
-use super::visible::visible;
+use super::visible::{visible, visible_json};
 use super::{Failure, Global, stdout};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -47,7 +47,7 @@ impl Reporter {
         let mut text = String::new();
         pretty(&value, 0, &mut text);
         text.push('\n');
-        self.text(&text)
+        self.text(&visible_json(&text))
     }
 
     /// Prints a result. A reader that went away (`photonc .. | head`) is no error.

@@ -20,6 +20,23 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// A JSON document with the control characters in its strings escaped, which JSON allows to stand for themselves.
+pub fn visible_json(document: &str) -> Cow<'_, str> {
+    if !steers(document) {
+        return Cow::Borrowed(document);
+    }
+    let mut shown = String::with_capacity(document.len() + 16);
+    for character in document.chars() {
+        if is_command(character) {
+            // Writing to a string cannot fail; all of them have one unit of UTF-16.
+            let _ = write!(shown, "\\u{:04x}", u32::from(character));
+        } else {
+            shown.push(character);
+        }
+    }
+    Cow::Owned(shown)
+}
+
 /// Whether a text would steer a terminal.
 pub fn steers(text: &str) -> bool {
     text.chars().any(is_command)
@@ -34,7 +51,7 @@ fn is_command(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::visible;
+    use super::{visible, visible_json};
 
     #[test]
     fn control_characters_are_shown_and_text_is_not_touched() {
@@ -42,5 +59,15 @@ mod tests {
         assert_eq!(visible("\u{9b}2J \u{202e}x"), "\\u{9b}2J \\u{202e}x");
         let text = "zwei Zeilen\n\tÄ 日本 🦀\n";
         assert!(matches!(visible(text), std::borrow::Cow::Borrowed(same) if same == text));
+    }
+
+    // JSON escapes what is below a space by itself, and neither delete nor what turns the order of characters.
+    #[test]
+    fn a_document_stays_one() {
+        let text = "a\u{7f}b\u{9b}2J\u{202e}\u{1b}c";
+        let document = serde_json::to_string(text).expect("JSON");
+        let shown = visible_json(&document);
+        assert_eq!(shown, r#""a\u007fb\u009b2J\u202e\u001bc""#);
+        assert_eq!(serde_json::from_str::<String>(&shown).expect("JSON"), text);
     }
 }
