@@ -4,7 +4,7 @@
 use super::hash::Blake3;
 use crate::graph::{NodeId, Verified};
 use crate::ir::op::Op;
-use crate::program::{Plan, Protocol};
+use crate::program::{Plan, Protocol, Remainder};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -83,6 +83,9 @@ pub struct ModelRecord {
     pub meta_tokens: usize,
     /// Longest sequence, prompt and generated tokens together, in tokens; bounds the caches.
     pub max_tokens: usize,
+    /// What stands for a meta-context that a prompt begins.
+    #[serde(default, skip_serializing_if = "Remainder::is_default")]
+    pub remainder: Remainder,
 }
 
 /// A file of the bundle.

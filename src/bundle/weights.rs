@@ -38,6 +38,31 @@ pub struct Converted {
 }
 
 impl FileWriter {
+    /// Writes the header of a safetensors file of type `dtype` that holds `tensors` in the order given; where each stands.
+    /// Their elements are to be appended.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn place(
+        &mut self,
+        dtype: Dtype,
+        tensors: &[StoredTensor],
+    ) -> Result<Vec<StoredTensor>, BundleError> {
+        let (header, placed) = header(dtype, tensors);
+        self.write(&header)?;
+        Ok(placed)
+    }
+
+    /// Appends elements of type `from` as such of type `to`. Widening is exact, narrowing rounds to nearest, ties to even.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn append(&mut self, from: Dtype, to: Dtype, stored: &[u8]) -> Result<(), BundleError> {
+        let mut made = Vec::new();
+        convert(from, to, stored, &mut made);
+        self.write(&made)
+    }
+
     /// Writes `tensors` of a `source` of `size_bytes` bytes, in the order given, as a safetensors file of type `dtype`.
     /// What lies between them in the source is hashed with the rest of it but not written. Every piece of a tensor as
     /// stored goes through `check` with its offset in the source. In another order than the source's, the source is read
@@ -54,8 +79,7 @@ impl FileWriter {
         tensors: &[StoredTensor],
         check: impl Fn(u64, &[u8]) -> Result<(), BundleError> + Sync,
     ) -> Result<Converted, BundleError> {
-        let (header, placed) = header(dtype, tensors);
-        self.write(&header)?;
+        let placed = self.place(dtype, tensors)?;
         let mut hasher = blake3::Hasher::new();
         let in_order = tensors.is_sorted_by_key(|tensor| tensor.offset_bytes);
         let pieces = if in_order { pieces(size_bytes, tensors) } else { pieces_of(tensors) };

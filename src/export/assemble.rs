@@ -14,6 +14,7 @@ use crate::ir::dtype::Dtype;
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::{Compilation, CompileError, PassOptions, compile_with};
+use crate::passes::protocols;
 use indexmap::IndexMap;
 use std::collections::BTreeSet;
 
@@ -56,15 +57,12 @@ pub enum ExportError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// A protocol that the model does not define was asked for.
-    #[error(
-        "recgen is not defined for this model: its top chunker reads width {expected}, but the reconstruction below it \
-         has width {found}; export with --protocol hiergen"
-    )]
-    RecgenUndefined {
-        /// Width of the reconstruction.
-        found: usize,
-        /// Width the top chunker reads.
-        expected: usize,
+    #[error("{protocol} is not defined for this model: {reason}; export with --protocol hiergen")]
+    Undefined {
+        /// The protocol.
+        protocol: Protocol,
+        /// Why not.
+        reason: String,
     },
     /// The caller's bound on tokens holds no meta-context.
     #[error("a maximum of {found} tokens holds no meta-context, which is {expected} tokens")]
@@ -130,8 +128,8 @@ pub fn export_with(
     let stage = |stage| progress(Progress { stage, done_bytes: 0, total_bytes: 0 });
     stage("read checkpoint");
     let checkpoint = Checkpoint::open_with(&options.model, &options.dialect, options.unexpected)?;
-    checkpoint.check_unpacked()?;
     let mut notes = checkpoint.notes.clone();
+    notes.extend(checkpoint.decoded_note());
     let protocols = protocols(&checkpoint, options, &mut notes)?;
     let max_tokens = max_tokens(&checkpoint, options)?;
     // Where nothing may be written, nothing should be computed first.
@@ -187,17 +185,19 @@ fn protocols(
     notes: &mut Vec<String>,
 ) -> Result<Vec<Protocol>, ExportError> {
     let config = &checkpoint.config;
-    let undefined = || {
-        let (found, expected) = (config.level(config.depth()).decoder_dim, config.dim(config.depth() - 1));
-        ExportError::RecgenUndefined { found, expected }
+    let check = |protocol: Protocol| {
+        let undefined = |reason| ExportError::Undefined { protocol, reason };
+        protocols::check(config, protocol).map_err(undefined)
     };
     match &options.protocols {
-        Some(wanted) if wanted.contains(&Protocol::Recgen) && !config.recgen_defined() => Err(undefined()),
-        Some(wanted) => Ok(wanted.clone()),
-        None if config.recgen_defined() => Ok(vec![Protocol::Recgen, Protocol::Hiergen]),
+        Some(wanted) => {
+            wanted.iter().try_for_each(|protocol| check(*protocol))?;
+            Ok(wanted.clone())
+        }
         None => {
-            notes.push(undefined().to_string());
-            Ok(vec![Protocol::Hiergen])
+            // A model of the paper's wiring has RecGen unless its widths forbid it.
+            notes.extend(check(Protocol::Recgen).err().map(|error| error.to_string()));
+            Ok(protocols::defined(config))
         }
     }
 }

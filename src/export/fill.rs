@@ -16,6 +16,7 @@ use crate::model::checkpoint::{Checkpoint, CheckpointError, is_file_of_a_checkpo
 use crate::model::config_json::config_json;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::Plan;
+use crate::passes::protocols;
 use indexmap::IndexMap;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -84,6 +85,7 @@ pub(super) fn fill(
             vocab_size: checkpoint.config.vocab_size,
             meta_tokens: checkpoint.config.meta_tokens(),
             max_tokens: contents.max_tokens,
+            remainder: protocols::remainder(&checkpoint.config),
         },
         precision: contents.precision.name().to_owned(),
         protocols: contents.plans.clone(),

@@ -18,7 +18,7 @@ impl<'c> FiniteCheck<'c> {
         let mut tensors: Vec<_> = checkpoint
             .tensors
             .iter()
-            .filter(|(_, entry)| entry.file == file)
+            .filter(|(_, entry)| entry.file == file && entry.packing.is_none())
             .map(|(name, entry)| (name.as_str(), entry))
             .collect();
         tensors.sort_unstable_by_key(|(_, entry)| entry.offset_bytes);

@@ -106,7 +106,6 @@ pub fn refit(
     let bundle = Bundle::open_unverified(&options.bundle)?;
     let old = bundle.manifest();
     let checkpoint = Checkpoint::open_with(&options.weights, &options.dialect, options.unexpected)?;
-    checkpoint.check_unpacked()?;
     let mut differences = Vec::new();
     compare("", &config_json(&checkpoint.config), &old.model.config, &mut differences);
     if !differences.is_empty() {
@@ -141,6 +140,7 @@ pub fn refit(
     let models_kept = kept(&manifest).iter().zip(kept(old)).filter(|(new, old)| *new == old).count();
     progress(Progress { stage: "commit", done_bytes: 0, total_bytes: 0 });
     let mut notes = checkpoint.notes.clone();
+    notes.extend(checkpoint.decoded_note());
     notes.extend(writer.commit(&manifest)?);
     notes.extend(unreadable.iter().map(|error| format!("engines are left out: {error}")));
     Ok(RefitReport { manifest, engines, models_kept, notes })

@@ -10,7 +10,7 @@ use crate::bundle::{
     self, Blake3, BundleError, BundleWriter, FileRecord, Layout, QuantizedRecord, StoredTensor, WeightRecord,
 };
 use crate::ir::dtype::Dtype;
-use crate::model::checkpoint::{Checkpoint, TensorEntry};
+use crate::model::checkpoint::{Checkpoint, PIECE_BYTES, TensorEntry, first_nonfinite, nonfinite};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,6 +75,7 @@ pub(super) fn write(
         }
         written?;
     }
+    store.decoded(writer, source, allow_nonfinite)?;
     Ok(store)
 }
 
@@ -96,14 +97,17 @@ impl Store {
         check: impl Fn(u64, &[u8]) -> Result<(), BundleError> + Sync,
     ) -> Result<(), BundleError> {
         let source = &from.checkpoint.files[index];
-        let in_file_order = entries_of(from.checkpoint, index);
+        let in_file_order =
+            entries_of(from.checkpoint, |entry| entry.file == index && entry.packing.is_none());
+        let is_whole =
+            from.checkpoint.tensors.values().all(|entry| entry.file != index || entry.packing.is_none());
         let mut entries = arrange(&in_file_order, from.joined).concat();
         entries.retain(|(name, _)| !from.left_out.contains(*name));
         let is_typed = entries.iter().all(|(_, entry)| entry.dtype == from.dtype);
         let relative = Layout::weights(&file_name(index, from.checkpoint.files.len()));
         let mut out = writer.file(&relative)?;
         let tensors: Vec<StoredTensor> = entries.iter().map(|(_, entry)| stored(entry)).collect();
-        let (source_hash, tensors) = if is_typed && entries == in_file_order {
+        let (source_hash, tensors) = if is_typed && is_whole && entries == in_file_order {
             out.copy(source.handle(), &source.path, source.size_bytes, check)?;
             (None, tensors)
         } else {
@@ -116,9 +120,57 @@ impl Store {
         let name =
             source.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         self.sources.insert(name, source_hash.unwrap_or_else(|| record.blake3.clone()));
+        self.record(&relative, record, &entries, tensors);
+        Ok(())
+    }
+
+    /// Writes what the checkpoint has packed as the numbers that codes stand for, in a file of its own.
+    fn decoded(
+        &mut self,
+        writer: &BundleWriter,
+        from: Source<'_>,
+        allow_nonfinite: bool,
+    ) -> Result<(), ExportError> {
+        let in_file_order = entries_of(from.checkpoint, |entry| entry.packing.is_some());
+        let mut entries = arrange(&in_file_order, from.joined).concat();
+        entries.retain(|(name, _)| !from.left_out.contains(*name));
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let relative = Layout::weights("decoded.safetensors");
+        let mut out = writer.file(&relative)?;
+        let elements = |entry: &TensorEntry| StoredTensor {
+            length_bytes: (entry.elements() * entry.dtype.size_bytes()) as u64,
+            ..stored(entry)
+        };
+        let tensors: Vec<StoredTensor> = entries.iter().map(|(_, entry)| elements(entry)).collect();
+        let tensors = out.place(from.dtype, &tensors)?;
+        for (name, entry) in &entries {
+            let mut before = 0;
+            from.checkpoint.for_each_piece(name, PIECE_BYTES, |bytes| -> Result<(), ExportError> {
+                if let Some(at) = first_nonfinite(entry.dtype, bytes).filter(|_| !allow_nonfinite) {
+                    return Err(nonfinite(name, entry, before + at, bytes, at).into());
+                }
+                before += bytes.len() / entry.dtype.size_bytes();
+                Ok(out.append(entry.dtype, from.dtype, bytes)?)
+            })?;
+        }
+        let record = out.finish()?;
+        self.record(&relative, record, &entries, tensors);
+        Ok(())
+    }
+
+    /// Notes a file and where its tensors stand in it.
+    fn record(
+        &mut self,
+        relative: &str,
+        record: FileRecord,
+        entries: &[(&str, &TensorEntry)],
+        tensors: Vec<StoredTensor>,
+    ) {
         for ((name, _), tensor) in entries.iter().zip(tensors) {
             let at = WeightRecord {
-                file: relative.clone(),
+                file: relative.to_owned(),
                 tensor: tensor.name,
                 dtype: tensor.dtype.name().to_owned(),
                 shape: tensor.shape,
@@ -127,20 +179,15 @@ impl Store {
             };
             self.weights.insert((*name).to_owned(), at);
         }
-        self.files.insert(relative, record);
-        Ok(())
+        self.files.insert(relative.to_owned(), record);
     }
 }
 
-/// Tensors of one file in file order, by canonical name.
-fn entries_of(checkpoint: &Checkpoint, file: usize) -> Vec<(&str, &TensorEntry)> {
-    let mut entries: Vec<_> = checkpoint
-        .tensors
-        .iter()
-        .filter(|(_, entry)| entry.file == file)
-        .map(|(name, entry)| (name.as_str(), entry))
-        .collect();
-    entries.sort_unstable_by_key(|(_, entry)| entry.offset_bytes);
+/// Tensors that `is_one` says, in file order, by canonical name.
+fn entries_of(checkpoint: &Checkpoint, is_one: impl Fn(&TensorEntry) -> bool) -> Vec<(&str, &TensorEntry)> {
+    let all = checkpoint.tensors.iter().filter(|(_, entry)| is_one(entry));
+    let mut entries: Vec<_> = all.map(|(name, entry)| (name.as_str(), entry)).collect();
+    entries.sort_unstable_by_key(|(_, entry)| (entry.file, entry.offset_bytes));
     entries
 }
 

@@ -196,8 +196,12 @@ fn generation(
     graphs: &[GraphCost],
 ) -> Generation {
     let (metas, runs) = match plan {
-        Plan::Distributed { coarse, expand, .. } => {
-            (setting.run_ahead, vec![(coarse.clone(), setting.run_ahead), (expand.clone(), 1)])
+        Plan::Distributed { coarse, lead, expand, .. } => {
+            let times = if plan.expands_in_order() { setting.run_ahead } else { 1 };
+            let mut runs = vec![(coarse.clone(), setting.run_ahead)];
+            runs.extend(lead.iter().map(|lead| (lead.clone(), 1)));
+            runs.push((expand.clone(), times));
+            (setting.run_ahead, runs)
         }
         Plan::Undistributed { decode, reencode, .. } => (
             1,

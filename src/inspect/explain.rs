@@ -1,6 +1,7 @@
 //! What a pass did and what it left alone: each place it looked at and declined, with the reason.
 
 use crate::passes::compile::{Compilation, Plan};
+use crate::passes::distribute::Recurrence;
 use crate::passes::pipeline::Record;
 use serde::Serialize;
 use std::fmt;
@@ -86,6 +87,16 @@ fn distribution(compilation: &Compilation) -> Vec<OnGraph> {
     let plans = compilation.plans.iter();
     let on_graph = plans.map(|(protocol, plan)| {
         let declined = match plan {
+            Plan::Distributed { certificate, .. } if !certificate.loops.is_empty() => {
+                let line =
+                    |one: &Recurrence| format!("{} nodes through {}", one.nodes, one.delays.join(", "));
+                Some(DeclinedPlace {
+                    at: "the expansion".to_owned(),
+                    reason: "samples reach its own recurrences: it runs one meta-context after the other"
+                        .to_owned(),
+                    path: certificate.loops.iter().map(line).collect(),
+                })
+            }
             Plan::Distributed { .. } => None,
             Plan::Undistributed { declined, .. } => {
                 let path = declined.path.iter().map(|node| format!("{} ({})", node.scope, node.op)).collect();
@@ -93,7 +104,7 @@ fn distribution(compilation: &Compilation) -> Vec<OnGraph> {
                 Some(DeclinedPlace { at, reason: declined.reason.clone(), path })
             }
         };
-        let rewrites = usize::from(declined.is_none());
+        let rewrites = usize::from(matches!(plan, Plan::Distributed { .. }));
         let graph = format!("step-{protocol}");
         OnGraph { graph, runs: 1, rewrites, declined: declined.into_iter().collect() }
     });

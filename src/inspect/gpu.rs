@@ -1,4 +1,4 @@
-//! Ceilings of GPUs. Owns the table; refuses clocks, caches and launch times: a roofline has two lines.
+//! Roofline of GPUs. Owns the table; refuses clocks, caches and launch times: a roofline has two lines.
 
 use crate::ir::dtype::Dtype;
 use serde::Serialize;

@@ -8,6 +8,7 @@ use crate::model::config::ModelConfig;
 use crate::model::parameter_table::{ParameterTable, grouped};
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::{Compilation, CompileError, compile};
+use crate::passes::protocols;
 use indexmap::IndexMap;
 use std::collections::BTreeMap;
 
@@ -31,8 +32,7 @@ pub enum SourceError {
 /// Every protocol that a model defines, RecGen first.
 #[must_use]
 pub fn protocols(config: &ModelConfig) -> Vec<Protocol> {
-    let recgen = config.recgen_defined().then_some(Protocol::Recgen);
-    recgen.into_iter().chain([Protocol::Hiergen]).collect()
+    protocols::defined(config)
 }
 
 impl Subject {

@@ -82,8 +82,8 @@ impl Subject {
     #[must_use]
     pub fn bindings(&self, graph: &str, setting: &Setting) -> Bindings {
         let expands = self.plans.values().any(|plan| match plan {
-            Plan::Distributed { expand, logits, prepare, .. } => {
-                [expand, logits, prepare].iter().any(|name| name.as_str() == graph)
+            Plan::Distributed { coarse, .. } => {
+                plan.parts().iter().any(|(_, name)| *name == graph && name != coarse)
             }
             Plan::Undistributed { .. } => false,
         });

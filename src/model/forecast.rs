@@ -1,6 +1,6 @@
 //! How much a configuration will compile to, before anything is built. Owns the forecast that hopeless models are refused by.
 
-use super::config::ModelConfig;
+use super::config::{Condition, ModelConfig};
 
 /// Nodes of one layer of a stack at one position of a window.
 const NODES_PER_LAYER: u128 = 28;
@@ -10,13 +10,24 @@ const NODES_PER_POSITION: u128 = 10;
 const NODES_BESIDE: u128 = 60;
 
 /// Nodes of the step program of a model, about: encoders read a chunk at once, decoders are unrolled over the positions of
-/// their window.
+/// their window. Where windows read summaries of units, every window of a meta-context is unrolled, and every unit below the
+/// top.
 #[must_use]
 pub fn step_nodes(config: &ModelConfig) -> u128 {
-    let levels = config.levels.iter().map(|level| {
+    let unrolls = config.wiring.condition == Condition::Estimate;
+    let levels = config.levels.iter().enumerate().map(|(index, level)| {
+        let units = if unrolls {
+            config.levels[index + 1..]
+                .iter()
+                .map(|above| above.chunk_size as u128)
+                .fold(1, u128::saturating_mul)
+        } else {
+            1
+        };
         let (encoder, decoder) = (level.encoder.layers as u128, level.decoder.layers as u128);
-        let positions = level.chunk_size as u128;
+        let positions = (level.chunk_size as u128 + u128::from(unrolls)).saturating_mul(units);
         let unrolled = decoder.saturating_mul(positions);
+        let encoder = encoder.saturating_mul(units);
         let layers = encoder.saturating_add(unrolled).saturating_mul(NODES_PER_LAYER);
         layers.saturating_add(positions.saturating_add(1).saturating_mul(NODES_PER_POSITION))
     });

@@ -159,8 +159,11 @@ fn check_wiring(config: &ModelConfig, index: usize, level: &LevelConfig, found: 
             found.add(at("converter.bias"), "found true, expected false: a convolved converter has none");
         }
     }
-    if level.stream.is_some() {
-        found.add(at("decoder.stream"), "a decoder with one sequence over all chunks is not built yet");
+    if let Some(size) = level.stream {
+        found.size(at("decoder.stream"), size);
+        if !estimate {
+            found.add(at("decoder.stream"), "expected none with condition `recon`: no such decoder is built");
+        }
     }
     if let Some(size) = level.encoder_window {
         found.size(at("encoder_window"), size);

@@ -29,9 +29,13 @@ impl Pass for ChooseProtocol {
                 return Err(PassError::Impossible {
                     at: graph.scope(*switch).to_string(),
                     reason: format!(
-                        "{} is not defined: the reconstruction's width is not what the top chunker reads; \
-                         use the other protocol",
-                        self.0
+                        "{} is not defined for this model: {}; use another protocol",
+                        self.0,
+                        match self.0 {
+                            Protocol::Recgen =>
+                                "the reconstruction's width is not what the top chunker reads",
+                            _ => "its windows do not read summaries of units",
+                        }
                     ),
                 });
             };
@@ -55,5 +59,7 @@ fn operand(protocol: Protocol) -> usize {
     match protocol {
         Protocol::Hiergen => 0,
         Protocol::Recgen => 1,
+        Protocol::Windowed => 2,
+        Protocol::Chunkgen => 3,
     }
 }

@@ -1,6 +1,9 @@
 //! From a model's equations to every graph of a bundle: specialise the step program by protocol, distribute it where
 //! the data flow allows, otherwise cut it at its ids, and optimise each result. Owns graph names and plans.
 
+mod cut;
+mod options;
+
 use super::choose_protocol::ChooseProtocol;
 use super::close_counters::CloseCounters;
 use super::distribute::{self, NotDistributed};
@@ -10,21 +13,23 @@ use super::lower_caches::LowerCaches;
 use super::lower_precision::LowerPrecision;
 use super::opt_level::{self, OptLevel};
 use super::pad_heads::PadHeads;
-use super::pipeline::{Observer, PipelineError, Record, Runner};
+use super::pipeline::{PipelineError, Record, Runner};
+use super::protocols;
 use super::quantize_weights::{self, Choice, QuantizeWeights};
 use super::{Pass, straighten};
 use crate::graph::{BuildError, Graph, NodeId, VerifyError};
 use crate::ir::dtype::Dtype;
-use crate::ir::op::Op;
-use crate::model::build::{self, KeptCaches, Summary};
+use crate::model::build;
 use crate::model::config::ModelConfig;
 use crate::model::forecast::step_nodes;
-use crate::program::{self, Declined, Protocol};
+use crate::program::{self, Declined, Protocol, Remainder};
+use cut::Cut;
 use indexmap::IndexMap;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 pub use crate::program::Plan;
+pub use options::PassOptions;
 
 /// Most nodes of a step program: those of two levels of 140 layers and chunks of 4.
 pub const MAX_STEP_NODES: u128 = 40_000;
@@ -42,6 +47,8 @@ pub struct Compilation {
     pub graphs: IndexMap<String, Graph>,
     /// How each protocol generates.
     pub plans: IndexMap<Protocol, Plan>,
+    /// What stands for a meta-context that a prompt begins.
+    pub remainder: Remainder,
     /// What each pass did, by graph; the step program of a protocol is `step-` and its name.
     pub records: IndexMap<String, Vec<Record>>,
 }
@@ -79,43 +86,6 @@ pub enum CompileError {
     },
 }
 
-/// How to optimise, in which precision, and who is told.
-pub struct PassOptions<'o> {
-    /// Which optional passes run.
-    pub level: OptLevel,
-    /// Type of activations, state and weights: f32, f16 or bf16.
-    pub precision: Dtype,
-    /// Stacks whose weights are kept in few bits.
-    pub quantized: Vec<Choice>,
-    /// Ends optional passes after so many rewrites, over all graphs: to find the one that breaks something.
-    pub stop_after: Option<usize>,
-    /// Pads the heads of window attention to a multiple of this, for kernels that want it.
-    pub pad_heads: Option<NonZeroUsize>,
-    /// Told of every pass.
-    pub observer: Option<&'o mut dyn Observer>,
-}
-
-impl PassOptions<'_> {
-    /// The passes of `level`, all of them, in f32, silently.
-    #[must_use]
-    pub fn at(level: OptLevel) -> Self {
-        PassOptions {
-            level,
-            precision: Dtype::F32,
-            quantized: Vec::new(),
-            stop_after: None,
-            pad_heads: None,
-            observer: None,
-        }
-    }
-}
-
-impl Default for PassOptions<'_> {
-    fn default() -> Self {
-        PassOptions::at(OptLevel::default())
-    }
-}
-
 /// Compiles the graphs that `protocols` need, and `score`, at the default level.
 ///
 /// # Errors
@@ -133,13 +103,41 @@ pub fn compile_with(
     protocols: &[Protocol],
     options: PassOptions<'_>,
 ) -> Result<Compilation, CompileError> {
+    compile_by(config, protocols, options, &|step| distribute::distribute(step, STATE))
+}
+
+/// The same with every step in one piece, as if its data flow forbade all else: what a split is compared with.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_whole(
+    config: &ModelConfig,
+    protocols: &[Protocol],
+    options: PassOptions<'_>,
+) -> Result<Compilation, CompileError> {
+    let whole = |_: &Graph| {
+        let reason = "kept in one piece".to_owned();
+        let declined = Declined { state: STATE.to_owned(), reason, path: Vec::new() };
+        Err(NotDistributed::Declined(declined))
+    };
+    compile_by(config, protocols, options, &whole)
+}
+
+fn compile_by(
+    config: &ModelConfig,
+    protocols: &[Protocol],
+    options: PassOptions<'_>,
+    split: &dyn Fn(&Graph) -> Result<distribute::Distributed, NotDistributed>,
+) -> Result<Compilation, CompileError> {
     check_size(config)?;
-    let kept = if protocols.contains(&Protocol::Hiergen) { KeptCaches::All } else { KeptCaches::Top };
     let mut compiler = Compiler::new(options);
-    compiler.insert(build::encode(config, kept)?)?;
+    compiler.done.remainder = protocols::remainder(config);
+    for kept in protocols::prefills(protocols) {
+        compiler.insert(build::encode(config, kept)?)?;
+    }
     for protocol in protocols {
         let step = compiler.specialise(config, *protocol)?;
-        let plan = match distribute::distribute(&step, STATE) {
+        let plan = match split(&step) {
             Ok(parts) => compiler.distributed(parts)?,
             Err(NotDistributed::Declined(declined)) => compiler.undistributed(&step, *protocol, declined)?,
             Err(NotDistributed::Build(error)) => return Err(error.into()),
@@ -223,7 +221,12 @@ struct Compiler<'o> {
 impl<'o> Compiler<'o> {
     fn new(options: PassOptions<'o>) -> Self {
         Compiler {
-            done: Compilation { graphs: IndexMap::new(), plans: IndexMap::new(), records: IndexMap::new() },
+            done: Compilation {
+                graphs: IndexMap::new(),
+                plans: IndexMap::new(),
+                remainder: Remainder::default(),
+                records: IndexMap::new(),
+            },
             level: options.level,
             pad_heads: options.pad_heads,
             precision: options.precision,
@@ -237,12 +240,8 @@ impl<'o> Compiler<'o> {
     /// would tie parts together that can be told apart.
     fn specialise(&mut self, config: &ModelConfig, protocol: Protocol) -> Result<Graph, CompileError> {
         check_size(config)?;
-        // The rows of the table of protocols; a model of carried conditions wires both into one program.
-        let summary = match protocol {
-            Protocol::Recgen => Summary::Reconstruction,
-            Protocol::Hiergen => Summary::State,
-        };
-        let mut step = build::step_program_of(config, summary)?;
+        // A model of carried conditions wires its protocols into one program.
+        let mut step = build::step_program_of(config, protocols::row(protocol).summary)?;
         step.verify()?;
         let passes: Vec<Box<dyn Pass>> =
             vec![Box::new(ChooseProtocol(protocol)), Box::new(CloseCounters), Box::new(LowerCaches)];
@@ -319,17 +318,22 @@ impl<'o> Compiler<'o> {
 
     fn distributed(&mut self, parts: distribute::Distributed) -> Result<Plan, CompileError> {
         let coarse = self.insert(parts.coarse)?;
+        let lead = parts.lead.map(|lead| self.insert(lead)).transpose()?;
         let wide = &parts.expand;
         wide.verify()?;
         let expand = self.insert(wide.subgraph("expand", |name| is_state(name) || name == "ids")?)?;
         let keep = |name: &str| is_state(name) || name == "ids" || name == "logits";
         let logits = self.insert(wide.subgraph("expand_logits", keep)?)?;
         let keep = |name: &str| is_state(name) || name == "conditions";
-        let prepare = self.insert(wide.subgraph("expand_prepare", keep)?)?;
+        // A loop of tokens has no windows to draw outside.
+        let prepare = match wide.output("conditions") {
+            Some(_) => Some(self.insert(wide.subgraph("expand_prepare", keep)?)?),
+            None => None,
+        };
         // Of the graphs as they are exported: whoever reads them can derive it again.
         let graphs = &self.done.graphs;
         let proof = program::certificate(&graphs[&coarse], &graphs[&expand], &parts.certificate.state);
-        Ok(Plan::Distributed { coarse, expand, logits, prepare, certificate: proof })
+        Ok(Plan::Distributed { coarse, lead, expand, logits, prepare, certificate: proof })
     }
 
     fn undistributed(
@@ -340,7 +344,7 @@ impl<'o> Compiler<'o> {
     ) -> Result<Plan, CompileError> {
         let suffix = match protocol {
             Protocol::Hiergen => String::new(),
-            Protocol::Recgen => format!("_{protocol}"),
+            Protocol::Recgen | Protocol::Windowed | Protocol::Chunkgen => format!("_{protocol}"),
         };
         let cut = Cut::of(step);
         let mut variant = |name: &str, outputs: &[&str]| -> Result<String, CompileError> {
@@ -362,36 +366,6 @@ impl<'o> Compiler<'o> {
             _ => None,
         };
         Ok(Plan::Undistributed { decode, logits, prepare, reencode, declined })
-    }
-}
-
-/// The next states of a step, divided by whether they can be computed from the ids alone.
-struct Cut {
-    before: Vec<(String, NodeId)>,
-    after: Vec<(String, NodeId)>,
-    /// Whether a state of `before` depends on a sample of the same step.
-    before_reads_samples: bool,
-}
-
-impl Cut {
-    fn of(step: &Graph) -> Self {
-        let states = straighten::next_states(step, &step.delays());
-        let samples = step.select(|op| matches!(op, Op::Sample { .. }));
-        let reads_samples = |states: &[(String, NodeId)], stops: &[NodeId]| {
-            let needed = straighten::within_step(step, states.iter().map(|(_, id)| *id), stops);
-            samples.iter().any(|sample| needed.contains(sample) && !stops.contains(sample))
-        };
-        let ids: Vec<NodeId> = step.output("ids").into_iter().collect();
-        let reads_ids = |(_, id): &(String, NodeId)| {
-            let needed = straighten::within_step(step, [*id], &[]);
-            ids.iter().any(|ids| needed.contains(ids))
-        };
-        let (after, before): (Vec<_>, Vec<_>) = states.iter().cloned().partition(reads_ids);
-        // Behind the ids nothing else of the step may be read: a sample on another way would be drawn twice.
-        let (before, after) =
-            if reads_samples(&after, &ids) { (states, Vec::new()) } else { (before, after) };
-        let before_reads_samples = reads_samples(&before, &[]);
-        Cut { before, after, before_reads_samples }
     }
 }
 

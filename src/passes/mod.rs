@@ -17,6 +17,7 @@ pub mod merge_projections;
 pub mod opt_level;
 pub mod pad_heads;
 pub mod pipeline;
+pub mod protocols;
 pub mod quantize_weights;
 pub mod reduce;
 pub mod simplify_casts;

@@ -22,6 +22,10 @@ pub struct Certificate {
     pub cut: Vec<CutValue>,
     /// Delays of the expansion, which became shifts along the meta axis.
     pub shifts: Vec<String>,
+    /// Recurrences of the expansion, which samples reach: what is left runs one meta-context after the other, and nothing
+    /// above waits for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loops: Vec<Recurrence>,
 }
 
 /// Nodes on a cycle through states, together.

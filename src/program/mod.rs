@@ -8,6 +8,7 @@ mod plan;
 mod port;
 mod proof;
 mod protocol;
+mod remainder;
 mod signature;
 mod sizes;
 
@@ -17,5 +18,6 @@ pub use plan::Plan;
 pub use port::{CacheAxis, Port, PortRole, WindowSizes};
 pub use proof::certificate;
 pub use protocol::Protocol;
+pub use remainder::Remainder;
 pub use signature::{ENCODE, NEXT, SCORE, Signature, WINDOW, signature};
 pub use sizes::ModelSizes;

@@ -9,6 +9,8 @@ use super::signature::Signature;
 pub enum Part {
     /// One step of the recurrence that runs ahead.
     Coarse,
+    /// Cut values to what the loop of the expansion reads.
+    Lead,
     /// Cut values to ids, with in-graph sampling.
     Expand,
     /// The same, with logits.
@@ -31,6 +33,7 @@ impl Part {
     pub fn graph(self, protocol: Protocol) -> String {
         let (base, own) = match self {
             Part::Coarse => ("coarse", false),
+            Part::Lead => ("expand_lead", false),
             Part::Expand => ("expand", false),
             Part::ExpandLogits => ("expand_logits", false),
             Part::ExpandPrepare => ("expand_prepare", false),
@@ -40,8 +43,8 @@ impl Part {
             Part::Reencode => ("reencode", true),
         };
         match (own, protocol) {
-            (true, Protocol::Recgen) => format!("{base}_{protocol}"),
-            _ => base.to_owned(),
+            (false, _) | (true, Protocol::Hiergen) => base.to_owned(),
+            (true, _) => format!("{base}_{protocol}"),
         }
     }
 
@@ -49,6 +52,7 @@ impl Part {
     fn ports(self) -> (&'static [&'static str], &'static [&'static str], &'static [&'static str]) {
         match self {
             Part::Coarse => (&[], &["next.top_state"], &["ids", "logits", "conditions"]),
+            Part::Lead => (&[], &[], &["ids", "logits"]),
             Part::Expand | Part::Decode => (&["uniforms"], &["ids"], &["logits", "conditions"]),
             Part::ExpandLogits | Part::DecodeLogits => (&["uniforms"], &["ids", "logits"], &["conditions"]),
             Part::ExpandPrepare | Part::DecodePrepare => (&[], &["conditions"], &["ids", "logits"]),
@@ -81,12 +85,13 @@ impl Plan {
     #[must_use]
     pub fn parts(&self) -> Vec<(Part, &str)> {
         match self {
-            Plan::Distributed { coarse, expand, logits, prepare, .. } => vec![
-                (Part::Coarse, coarse),
-                (Part::Expand, expand),
-                (Part::ExpandLogits, logits),
-                (Part::ExpandPrepare, prepare),
-            ],
+            Plan::Distributed { coarse, lead, expand, logits, prepare, .. } => {
+                let mut parts = vec![(Part::Coarse, coarse.as_str())];
+                parts.extend(lead.as_deref().map(|graph| (Part::Lead, graph)));
+                parts.extend([(Part::Expand, expand.as_str()), (Part::ExpandLogits, logits)]);
+                parts.extend(prepare.as_deref().map(|graph| (Part::ExpandPrepare, graph)));
+                parts
+            }
             Plan::Undistributed { decode, logits, prepare, reencode, .. } => {
                 let mut parts = vec![(Part::Decode, decode.as_str()), (Part::DecodeLogits, logits)];
                 parts.extend(prepare.as_deref().map(|graph| (Part::DecodePrepare, graph)));

@@ -7,16 +7,21 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Plan {
-    /// The coarse graph runs ahead; the expansion follows for many meta-contexts at once.
+    /// The loops of the step program one after the other: those that no sample reaches run ahead; the expansion follows for
+    /// many meta-contexts at once or, where samples are on cycles of its own, one meta-context after the other.
     Distributed {
         /// One coarse step.
         coarse: String,
+        /// What no sample reaches of an expansion that has a loop: for many meta-contexts at once, before it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lead: Option<String>,
         /// Expansion with in-graph sampling.
         expand: String,
         /// The same, with logits.
         logits: String,
-        /// Expansion up to the level-1 windows, for samplers outside the graph.
-        prepare: String,
+        /// Expansion up to the level-1 windows, for samplers outside the graph; absent where it has a loop.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prepare: Option<String>,
         /// Why this is the step program.
         certificate: Certificate,
     },
@@ -34,4 +39,15 @@ pub enum Plan {
         /// Why it was not distributed.
         declined: Declined,
     },
+}
+
+impl Plan {
+    /// Whether the expansion has a loop of its own, so that it runs one meta-context after the other.
+    #[must_use]
+    pub fn expands_in_order(&self) -> bool {
+        match self {
+            Plan::Distributed { certificate, .. } => !certificate.loops.is_empty(),
+            Plan::Undistributed { .. } => false,
+        }
+    }
 }

@@ -20,6 +20,9 @@ pub fn certificate(coarse: &Graph, expand: &Graph, state: &str) -> Certificate {
     let own = states(coarse);
     let tainted = coarse.descendants(taint(coarse, expand, &own));
     let is_sample = |op: &Op| matches!(op, Op::Sample { .. });
+    let expanded = states(expand);
+    let loops = recurrences(expand, &expanded);
+    let is_looped = |state: &State| loops.iter().any(|one| one.delays.contains(&state.name));
     let cut = coarse.outputs().iter().filter(|output| !output.name.starts_with(NEXT));
     Certificate {
         state: state.to_owned(),
@@ -35,7 +38,8 @@ pub fn certificate(coarse: &Graph, expand: &Graph, state: &str) -> Certificate {
                 scope: coarse.scope(output.node).to_string(),
             })
             .collect(),
-        shifts: states(expand).into_iter().map(|state| state.name).collect(),
+        shifts: expanded.iter().filter(|state| !is_looped(state)).map(|state| state.name.clone()).collect(),
+        loops,
     }
 }
 

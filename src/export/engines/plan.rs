@@ -110,9 +110,7 @@ pub(super) fn profiles(inputs: &[Port], given: &[Profile], usage: Use, limits: L
 /// How the protocols use a graph: what follows a coarse graph sees a run-ahead, everything else whole sequences.
 fn usage(manifest: &Manifest, name: &str) -> Use {
     let runs_ahead = manifest.protocols.values().any(|plan| match plan {
-        Plan::Distributed { coarse, expand, logits, prepare, .. } => {
-            [coarse, expand, logits, prepare].iter().any(|graph| graph.as_str() == name)
-        }
+        Plan::Distributed { .. } => plan.parts().iter().any(|(_, graph)| *graph == name),
         Plan::Undistributed { .. } => false,
     });
     if runs_ahead { Use::RunAhead } else { Use::Sequence }

@@ -6,13 +6,12 @@
 use super::Summary;
 use super::modules::level_scope;
 use super::ops::{Builder, Built, batch};
-use super::stack::{KeyValue, Past, Stack};
 use super::step::Sampling;
+use super::stream::Running;
 use crate::graph::{BuildError, Graph, NodeId, Scope};
 use crate::ir::attr::BinaryFn;
-use crate::ir::dim::{Dim, Symbol};
+use crate::ir::dim::Dim;
 use crate::ir::dtype::Dtype;
-use crate::ir::op::Op;
 
 pub(super) fn build(mut b: Builder<'_>, summary: Summary) -> Result<Graph, BuildError> {
     let depth = b.config.depth();
@@ -25,7 +24,7 @@ pub(super) fn build(mut b: Builder<'_>, summary: Summary) -> Result<Graph, Build
     let top = b.delay("top_state", b.dtype, &top_dims, &level_scope(depth));
 
     let units = match summary {
-        Summary::Reconstruction => side_by_side(&mut b, top)?,
+        Summary::Reconstruction => level_by_level(&mut b, top, lengths)?,
         Summary::State | Summary::TiledState | Summary::Chunk => depth_first(&mut b, top, lengths, summary)?,
     };
     let folded = b.chunker(depth, units)?;
@@ -34,15 +33,14 @@ pub(super) fn build(mut b: Builder<'_>, summary: Summary) -> Result<Graph, Build
     Ok(b.graph)
 }
 
-/// Every level's windows at once; the units of level `L - 1` are their reconstructions.
-fn side_by_side(b: &mut Builder<'_>, top: NodeId) -> Built {
+/// Every level at once, its windows side by side or its stream chunk by chunk; the units of level `L - 1` are their
+/// reconstructions.
+fn level_by_level(b: &mut Builder<'_>, top: NodeId, lengths: NodeId) -> Built {
     let depth = b.config.depth();
     let mut latents = top;
     let mut units = None;
     for l in (2..=depth).rev() {
-        let rows = b.window_rows(l, latents)?;
-        let elements = b.latent_window(l, rows)?;
-        latents = b.window_stream(l, elements, &batch(1))?;
+        latents = b.latent_elements(l, latents, lengths)?;
         match units {
             Some(_) => b.graph.set_label(latents, &format!("condition.{}", l - 1)),
             None => {
@@ -51,29 +49,60 @@ fn side_by_side(b: &mut Builder<'_>, top: NodeId) -> Built {
             }
         }
     }
-    let rows = b.window_rows(1, latents)?;
-    let conditions = b.converter(1, rows)?;
-    let sampling = b.sampling()?;
-    let drawn = b.draw_with_tokens(&sampling, conditions)?;
-    b.graph.set_output("ids", drawn.ids);
-    b.graph.set_output("logits", drawn.logits);
-    b.graph.set_output("conditions", conditions);
+    let ids = match b.config.level(1).stream {
+        Some(_) => draw_stream(b, latents, lengths)?,
+        None => {
+            let rows = b.window_rows(1, latents)?;
+            let conditions = b.converter(1, rows)?;
+            let sampling = b.sampling()?;
+            let drawn = b.draw_with_tokens(&sampling, conditions)?;
+            b.graph.set_output("ids", drawn.ids);
+            b.graph.set_output("logits", drawn.logits);
+            b.graph.set_output("conditions", conditions);
+            drawn.ids
+        }
+    };
     match units {
         Some(units) => Ok(units),
         // One level: what stands for a token is its embedding, whatever the protocol.
-        None => b.encoder_embedding(drawn.ids),
+        None => b.encoder_embedding(ids),
     }
 }
 
-/// An encoder below the top, unit by unit.
-struct Running {
-    stack: Stack,
-    caches: Vec<KeyValue>,
-    /// Units before this step.
-    before: NodeId,
-    /// Keys and values of this step's units so far.
-    news: Vec<KeyValue>,
-    count: usize,
+/// The tokens of a meta-context one after the other, each read back by the stream of level 1.
+fn draw_stream(b: &mut Builder<'_>, latents: NodeId, lengths: NodeId) -> Built {
+    let sampling = b.sampling()?;
+    let streams = vec![b.running_decoder(1, lengths)?];
+    let mut emission = Emission {
+        sampling,
+        summary: Summary::Reconstruction,
+        ids: Vec::new(),
+        logits: Vec::new(),
+        encoders: Vec::new(),
+        streams,
+    };
+    let scope = level_scope(1).child("decoder");
+    for unit in 0..b.config.units(1) {
+        let latent = b.slice(latents, 1, unit, 1, &scope)?;
+        let latent = b.window_rows(1, latent)?;
+        b.emit(1, latent, &mut emission)?;
+    }
+    emission.hand_out(b)
+}
+
+impl Emission {
+    /// What was drawn becomes outputs, and what runs along is appended to its caches; the ids.
+    fn hand_out(self, b: &mut Builder<'_>) -> Built {
+        let scope = Scope::new("sampling");
+        let ids = b.concat(&self.ids, 1, &scope)?;
+        let logits = b.concat(&self.logits, 1, &scope)?;
+        b.graph.set_output("ids", ids);
+        b.graph.set_output("logits", logits);
+        for running in self.encoders.iter().chain(self.streams.iter().flatten()) {
+            b.append(running)?;
+        }
+        Ok(ids)
+    }
 }
 
 /// What is drawn and what runs along, in order of time.
@@ -84,6 +113,8 @@ struct Emission {
     logits: Vec<NodeId>,
     /// Encoders of levels 1 to `L - 1`; none where units are not encoded.
     encoders: Vec<Running>,
+    /// Decoders of levels 1 to `L` that are streams.
+    streams: Vec<Option<Running>>,
 }
 
 fn depth_first(b: &mut Builder<'_>, top: NodeId, lengths: NodeId, summary: Summary) -> Built {
@@ -91,38 +122,60 @@ fn depth_first(b: &mut Builder<'_>, top: NodeId, lengths: NodeId, summary: Summa
     let mut encoders = Vec::new();
     if summary != Summary::Chunk {
         for l in 1..depth {
-            encoders.push(b.running(l, lengths, summary)?);
+            let mut stack = b.encoder(l);
+            stack.tile = if summary == Summary::TiledState { b.tile(l) } else { None };
+            encoders.push(b.running(stack, b.config.units(l), lengths)?);
         }
     }
+    let streams = (1..=depth).map(|l| b.running_decoder(l, lengths)).collect::<Result<Vec<_>, _>>()?;
     let sampling = b.sampling()?;
-    let mut emission = Emission { sampling, summary, ids: Vec::new(), logits: Vec::new(), encoders };
+    let mut emission = Emission { sampling, summary, ids: Vec::new(), logits: Vec::new(), encoders, streams };
     let latent = b.window_rows(depth, top)?;
     let units = b.emit(depth, latent, &mut emission)?;
-    let scope = Scope::new("sampling");
-    let ids = b.concat(&emission.ids, 1, &scope)?;
-    let logits = b.concat(&emission.logits, 1, &scope)?;
-    b.graph.set_output("ids", ids);
-    b.graph.set_output("logits", logits);
-    for running in emission.encoders {
-        b.append(&running)?;
-    }
+    emission.hand_out(b)?;
     Ok(units)
 }
 
 impl Builder<'_> {
+    /// Reconstructions `[B, k*C_l, D_{l-1}]` of the units in `latents [B, k, D_l]`, read back as they are made.
+    fn latent_elements(&mut self, l: usize, latents: NodeId, lengths: NodeId) -> Built {
+        let Some(mut running) = self.running_decoder(l, lengths)? else {
+            let rows = self.window_rows(l, latents)?;
+            let elements = self.latent_window(l, rows)?;
+            return self.window_stream(l, elements, &batch(1));
+        };
+        let scope = level_scope(l).child("decoder");
+        let mut chunks = Vec::new();
+        for unit in 0..self.config.units(l) {
+            let latent = self.slice(latents, 1, unit, 1, &scope)?;
+            let latent = self.window_rows(l, latent)?;
+            let prefix = self.converter(l, latent)?;
+            chunks.push(self.stream_chunk(l, &mut running, prefix, |_, _, element| Ok(element))?);
+        }
+        self.append(&running)?;
+        self.concat(&chunks, 1, &scope)
+    }
+
     /// Opens the window of one unit of level `l`, estimated as `latent [B, D_l]`, and spells it out: the summaries of its
     /// `C_l` elements, `[B, C_l, D_{l-1}]`.
     fn emit(&mut self, l: usize, latent: NodeId, emission: &mut Emission) -> Built {
         let prefix = self.converter(l, latent)?;
         let mut summaries = Vec::with_capacity(self.config.level(l).chunk_size);
-        self.window(l, prefix, |b, _, element| {
+        // What is spelled out below has its own stream: this one is out of its place meanwhile.
+        let mut stream = emission.streams[l - 1].take();
+        let feed = |b: &mut Self, _: usize, element: NodeId| {
             let summary = match l {
                 1 => b.draw_one(element, emission)?,
                 _ => b.spelled(l - 1, element, emission)?,
             };
             summaries.push(summary);
             Ok(summary)
-        })?;
+        };
+        match &mut stream {
+            Some(running) => self.stream_chunk(l, running, prefix, feed)?,
+            None => self.window(l, prefix, feed)?,
+        };
+        emission.streams[l - 1] = stream;
         self.concat(&summaries, 1, &level_scope(l))
     }
 
@@ -133,7 +186,7 @@ impl Builder<'_> {
         let units = self.emit(l, latent, emission)?;
         let folded = self.chunker(l, units)?;
         match (emission.summary, emission.encoders.get_mut(l - 1)) {
-            (Summary::State | Summary::TiledState, Some(running)) => self.encode_unit(running, folded),
+            (Summary::State | Summary::TiledState, Some(running)) => self.extend(running, folded),
             _ => Ok(folded),
         }
     }
@@ -149,46 +202,5 @@ impl Builder<'_> {
         emission.ids.push(id);
         emission.logits.push(logits);
         self.encoder_embedding(id)
-    }
-
-    fn running(&mut self, l: usize, lengths: NodeId, summary: Summary) -> Result<Running, BuildError> {
-        let mut stack = self.encoder(l);
-        stack.tile = if summary == Summary::TiledState { self.tile(l) } else { None };
-        let units = self.config.units(l);
-        let before = self.unit_index(lengths, units, &[0], &stack.scope)?;
-        let before = self.reshape(before, &[batch(1)], &stack.scope)?;
-        let capacity = Dim::from(units).times(&Symbol::Capacity.into());
-        let caches = self.caches(&stack.scope, stack.spec, &capacity);
-        Ok(Running { stack, caches, before, news: Vec::new(), count: 0 })
-    }
-
-    /// The state `[B, 1, D_l]` of the next unit of a level.
-    fn encode_unit(&mut self, running: &mut Running, folded: NodeId) -> Built {
-        let scope = running.stack.scope.clone();
-        let first = self.reshape(running.before, &[batch(1), Dim::from(1)], &scope)?;
-        let offset = self.positions(running.count, 1, &scope)?;
-        let positions = self.binary(BinaryFn::Add, first, offset, &scope)?;
-        let past = Past::Recent {
-            caches: &running.caches,
-            lengths: running.before,
-            news: &running.news,
-            recent: running.count,
-        };
-        let (state, news) = self.stack(&running.stack, folded, positions, past)?;
-        running.news = news;
-        running.count += 1;
-        Ok(state)
-    }
-
-    /// A step's keys and values go to the caches at its end.
-    fn append(&mut self, running: &Running) -> Result<(), BuildError> {
-        for (layer, (cache, news)) in running.caches.iter().zip(&running.news).enumerate() {
-            let scope = running.stack.scope.child(&format!("layer{layer}")).child("attn");
-            for (cache, new) in [(cache.key, news.key), (cache.value, news.value)] {
-                let next = self.graph.add(Op::CacheAppend, &[cache, new, running.before], &scope)?;
-                self.graph.set_next(cache, next)?;
-            }
-        }
-        Ok(())
     }
 }

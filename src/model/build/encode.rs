@@ -18,17 +18,20 @@ pub(super) fn build(mut b: Builder<'_>, kept: KeptCaches) -> Result<Graph, Build
     let (ids, lengths) = b.prompt()?;
     let mut states = b.encoder_embedding(ids)?;
     let mut caches = Vec::new();
+    let mut below = Vec::with_capacity(depth);
     for l in 1..=depth {
+        below.push(states);
         let tiled = if kept == KeptCaches::Tiled { b.tiled_caches(l, states)? } else { None };
         let (next, kv) = b.encode_level(l, states)?;
         states = next;
         if l == depth || kept != KeptCaches::Top {
-            caches.push((l, tiled.unwrap_or(kv)));
+            caches.push((format!("level{l}.encoder"), tiled.unwrap_or(kv)));
         }
     }
     if b.config.wiring.condition == Condition::Estimate {
         let top = b.last_or_start(depth, states, lengths)?;
         b.graph.set_output("top_state", top);
+        caches.extend(b.stream_caches(states, &below)?);
         b.output_caches(caches);
         return Ok(b.graph);
     }
@@ -89,13 +92,37 @@ impl Builder<'_> {
         Ok((states, kv))
     }
 
-    fn output_caches(&mut self, caches: Vec<(usize, Vec<KeyValue>)>) {
-        for (l, kv) in caches {
+    /// Keys and values by the stack that they are of.
+    fn output_caches(&mut self, caches: Vec<(String, Vec<KeyValue>)>) {
+        for (stack, kv) in caches {
             for (layer, entry) in kv.into_iter().enumerate() {
-                self.graph.set_output(&format!("level{l}.encoder.layer{layer}.key"), entry.key);
-                self.graph.set_output(&format!("level{l}.encoder.layer{layer}.value"), entry.value);
+                self.graph.set_output(&format!("{stack}.layer{layer}.key"), entry.key);
+                self.graph.set_output(&format!("{stack}.layer{layer}.value"), entry.value);
             }
         }
+    }
+
+    /// Keys and values of the decoders that are streams, as the teacher-forced forward makes them: every level down to the
+    /// lowest of them is decoded over the whole prompt.
+    fn stream_caches(
+        &mut self,
+        top: NodeId,
+        below: &[NodeId],
+    ) -> Result<Vec<(String, Vec<KeyValue>)>, BuildError> {
+        let depth = self.config.depth();
+        let mut caches = Vec::new();
+        let Some(lowest) = (1..=depth).find(|l| self.config.level(*l).stream.is_some()) else {
+            return Ok(caches);
+        };
+        let mut latents = self.shifted(depth, top)?;
+        for l in (lowest..=depth).rev() {
+            let kv;
+            (latents, kv) = self.true_elements(l, latents, below[l - 1])?;
+            if self.config.level(l).stream.is_some() {
+                caches.push((format!("level{l}.decoder"), kv));
+            }
+        }
+        Ok(caches)
     }
 
     /// Keys and values of a level's stream as an encoder makes them that sees one tile alone; `None` where it does not.

@@ -9,6 +9,7 @@ mod ops;
 mod score;
 mod stack;
 mod step;
+mod stream;
 mod window;
 mod window_step;
 
@@ -76,12 +77,17 @@ pub fn step_program_of(config: &ModelConfig, summary: Summary) -> Result<Graph, 
     }
 }
 
-/// Prefill: `ids [batch, n_0*meta]`, `lengths [batch]` to the state that generation starts from.
+/// Prefill: `ids [batch, n_0*meta]`, `lengths [batch]` to the state that generation starts from. Named `encode`, or
+/// `encode_windowed` where caches are tiled.
 ///
 /// # Errors
 /// A configuration whose widths contradict each other.
 pub fn encode(config: &ModelConfig, kept: KeptCaches) -> Result<Graph, BuildError> {
-    encode::build(Builder::new("encode", config, Dtype::F32), kept)
+    let name = match kept {
+        KeptCaches::Top | KeptCaches::All => "encode",
+        KeptCaches::Tiled => "encode_windowed",
+    };
+    encode::build(Builder::new(name, config, Dtype::F32), kept)
 }
 
 /// The teacher-forced forward: `ids [batch, n_0*meta]`, `lengths [batch]` to `logits [batch, n_0*meta, V]`.

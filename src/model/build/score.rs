@@ -3,6 +3,7 @@
 
 use super::modules::level_scope;
 use super::ops::{Builder, Built, batch, batch_meta, meta};
+use super::stack::KeyValue;
 use crate::graph::{BuildError, Graph, NodeId};
 use crate::ir::attr::CompareFn;
 use crate::ir::dim::Dim;
@@ -26,13 +27,17 @@ pub(super) fn build(mut b: Builder<'_>, with_states: bool) -> Result<Graph, Buil
     for l in (1..=depth).rev() {
         let shifts = l == depth || b.config.wiring.condition == Condition::Carried;
         let conditions = if shifts { b.shifted(l, latents)? } else { latents };
-        let rows = b.window_rows(l, conditions)?;
-        let elements = match b.config.level(l).feedback {
-            Feedback::Summary => b.true_window(l, rows, below[l - 1])?,
-            Feedback::Token => b.scored_window(rows, ids)?,
-            Feedback::Latent => b.latent_window(l, rows)?,
+        latents = match b.config.level(l).feedback {
+            Feedback::Summary => b.true_elements(l, conditions, below[l - 1])?.0,
+            Feedback::Token | Feedback::Latent => {
+                let rows = b.window_rows(l, conditions)?;
+                let elements = match b.config.level(l).feedback {
+                    Feedback::Token => b.scored_window(rows, ids)?,
+                    _ => b.latent_window(l, rows)?,
+                };
+                b.window_stream(l, elements, &batch(1))?
+            }
         };
-        latents = b.window_stream(l, elements, &batch(1))?;
         b.graph.set_label(latents, &format!("decoder.{}", l - 1));
         if with_states && l > 1 {
             b.graph.set_output(&format!("reconstructed.{}", l - 1), latents);
@@ -45,7 +50,7 @@ pub(super) fn build(mut b: Builder<'_>, with_states: bool) -> Result<Graph, Buil
 
 impl Builder<'_> {
     /// `[start, x_0 .. x_{M-2}]`: what chunk `g` is conditioned on is the latent before its own.
-    fn shifted(&mut self, l: usize, x: NodeId) -> Built {
+    pub(super) fn shifted(&mut self, l: usize, x: NodeId) -> Built {
         let scope = level_scope(l).child("shift");
         let any = self.graph.add(Op::Slice { axis: 1, start: 0, len: 1, from_end: false }, &[x], &scope)?;
         let later = self.graph.add(Op::Shift, &[x, any], &scope)?;
@@ -55,6 +60,22 @@ impl Builder<'_> {
         let first = self.graph.add(Op::Compare { function: CompareFn::Equal }, &[column, zero], &scope)?;
         let start = self.start(l)?;
         self.select(first, start, later, &scope)
+    }
+
+    /// Elements of level `l` that read the true units below, `[B, n_{l-1}*meta, D_{l-1}]`, by windows or as a stream; beside
+    /// them the keys and values of a stream.
+    pub(super) fn true_elements(
+        &mut self,
+        l: usize,
+        conditions: NodeId,
+        below: NodeId,
+    ) -> Result<(NodeId, Vec<KeyValue>), BuildError> {
+        if self.config.level(l).stream.is_some() {
+            return self.true_stream(l, conditions, below);
+        }
+        let rows = self.window_rows(l, conditions)?;
+        let elements = self.true_window(l, rows, below)?;
+        Ok((self.window_stream(l, elements, &batch(1))?, Vec::new()))
     }
 
     /// Windows of level `l` that read the true units below, `[B, n_{l-1}*meta, D_{l-1}]`.

@@ -69,8 +69,13 @@ impl Builder<'_> {
     pub fn decoder(&self, l: usize) -> Stack {
         let level = self.config.level(l);
         let scope = super::modules::level_scope(l).child("decoder");
+        let mut spec = level.decoder;
+        if level.stream.is_some() {
+            spec.options.window = level.stream;
+            spec.options.full_every = 0;
+        }
         Stack {
-            spec: level.decoder,
+            spec,
             width: level.decoder_dim,
             tensors: format!("levels.{}.decoder", self.config.tensors_of(l)),
             scope,

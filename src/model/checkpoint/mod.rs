@@ -172,7 +172,7 @@ pub enum CheckpointError {
         name: String,
     },
     /// Packed weights where stored elements are asked for.
-    #[error("`{name}` is packed ({}): bundles of packed weights are not written yet; only what reads whole tensors takes it", format.name())]
+    #[error("`{name}` is packed ({}): its bytes are codes, and elements are asked for", format.name())]
     Packed {
         /// Canonical name of the tensor.
         name: String,
@@ -275,19 +275,22 @@ impl Checkpoint {
         })
     }
 
-    /// The first packed tensor, as the error of who needs stored elements.
-    ///
-    /// # Errors
-    /// Some tensor is packed.
-    pub fn check_unpacked(&self) -> Result<(), CheckpointError> {
-        let mut packed =
-            self.tensors.iter().filter_map(|(name, entry)| Some((name, entry.packing.as_ref()?)));
-        match packed.next() {
-            None => Ok(()),
-            Some((name, packing)) => {
-                Err(CheckpointError::Packed { name: name.clone(), format: packing.format })
-            }
-        }
+    /// What to say of packed tensors where they are written as the numbers that their codes stand for; `None` if there are
+    /// none.
+    #[must_use]
+    pub fn decoded_note(&self) -> Option<String> {
+        let packings = self.tensors.values().filter_map(|entry| entry.packing.as_ref());
+        let mut names: Vec<&str> = packings.map(|packing| packing.format.name()).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        let formats = names.join(" and ");
+        (count > 0).then(|| {
+            format!(
+                "{count} tensors packed as {formats} are written as the numbers that their codes stand for, in the \
+                 bundle's type: --dtype bf16 rounds them as the family's own code does"
+            )
+        })
     }
 
     /// Where a tensor's bytes stand, by canonical name; a tied `lm_head.weight` is `embed.weight`.

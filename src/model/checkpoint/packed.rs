@@ -12,6 +12,9 @@ use std::os::unix::fs::FileExt;
 /// Ends of the names that belong to one packed tensor, beside `.packed` itself.
 const SIDECARS: [&str; 5] = ["scale", "global_scale", "shape", "red_axis", "fmt"];
 
+/// Elements decoded at a time, about.
+const PART_ELEMENTS: usize = 1 << 18;
+
 /// Magnitudes of the low three bits of a 4-bit float (E2M1).
 const E2M1: [f64; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
 
@@ -204,13 +207,54 @@ impl Packing {
         (self.codes.file, self.codes.offset_bytes, self.codes.length_bytes as u64)
     }
 
-    /// The whole tensor, row-major in its own shape.
+    /// Hands the elements of a tensor of that shape to `each`, row-major and in order, a few rows at a time; where the axis
+    /// that is summed over is the last but one, a matrix at a time.
     ///
     /// # Errors
-    /// The codes or scales cannot be read.
+    /// The codes or scales cannot be read, or whatever `each` returns.
+    pub(super) fn for_each_part<E: From<String>>(
+        &self,
+        shape: &[usize],
+        files: &[WeightsFile],
+        mut each: impl FnMut(&[f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let swapped = match shape {
+            [.., inputs, outputs] if self.swapped => Some([*inputs, *outputs]),
+            _ => None,
+        };
+        // A matrix `[inputs, outputs]` stands as `outputs` rows.
+        let step =
+            swapped.map_or_else(|| PART_ELEMENTS.div_ceil(self.columns.max(1)), |[_, outputs]| outputs);
+        let step = step.max(1);
+        let mut turned = Vec::new();
+        for first in (0..self.rows).step_by(step) {
+            let values = self.read_rows(first, step.min(self.rows - first), files)?;
+            let Some([inputs, outputs]) = swapped else {
+                each(&values)?;
+                continue;
+            };
+            turned.clear();
+            turned.resize(values.len(), 0.0);
+            for (at, value) in values.iter().enumerate() {
+                turned[at % inputs * outputs + at / inputs] = *value;
+            }
+            each(&turned)?;
+        }
+        Ok(())
+    }
+
+    /// The elements of rows as they are packed.
     #[expect(clippy::cast_possible_truncation, reason = "a code times its scale, as f32 arithmetic gives it")]
-    pub(super) fn read(&self, files: &[WeightsFile]) -> Result<Vec<f32>, String> {
-        let (codes, scales) = (self.codes.read(files)?, self.scales.read(files)?);
+    fn read_rows(&self, first: usize, count: usize, files: &[WeightsFile]) -> Result<Vec<f32>, String> {
+        let part = |span: &Span, each: usize| Span {
+            file: span.file,
+            offset_bytes: span.offset_bytes + (first * each) as u64,
+            length_bytes: count * each,
+        };
+        let (code_bytes, scale_bytes) =
+            (self.format.code_bytes(self.columns), self.format.scale_bytes(1, self.columns));
+        let codes = part(&self.codes, code_bytes).read(files)?;
+        let scales = part(&self.scales, scale_bytes).read(files)?;
         let block = self.format.block().unwrap_or(self.columns).max(1);
         let value = |at: usize| {
             let scale = match self.format {
@@ -228,21 +272,7 @@ impl Packing {
             };
             (code * scale) as f32
         };
-        let all: Vec<f32> = (0..self.rows * self.columns).map(value).collect();
-        Ok(all)
-    }
-
-    /// The same with the axes of a tensor of that shape in their own order.
-    pub(super) fn read_as(&self, shape: &[usize], files: &[WeightsFile]) -> Result<Vec<f32>, String> {
-        let all = self.read(files)?;
-        let (false, [.., inputs, outputs]) = (!self.swapped, shape) else { return Ok(all) };
-        let mut turned = vec![0.0; all.len()];
-        for (from, to) in all.chunks_exact(inputs * outputs).zip(turned.chunks_exact_mut(inputs * outputs)) {
-            for (at, value) in from.iter().enumerate() {
-                to[at % inputs * outputs + at / inputs] = *value;
-            }
-        }
-        Ok(turned)
+        Ok((0..count * self.columns).map(value).collect())
     }
 }
 

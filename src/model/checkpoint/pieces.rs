@@ -13,7 +13,8 @@ pub const PIECE_BYTES: usize = 1 << 20;
 
 impl Checkpoint {
     /// Hands a tensor's stored bytes to `each`, in order, in pieces of at most `piece_bytes` bytes (at least one element);
-    /// no piece splits an element. Peak memory is one piece.
+    /// no piece splits an element. What is packed comes as the f32 that its codes stand for. Peak memory is one piece, and of
+    /// what is packed a few rows or one matrix of experts.
     ///
     /// # Errors
     /// No tensor of that name, a failed read or a file that has become shorter, or whatever `each` returns.
@@ -23,9 +24,12 @@ impl Checkpoint {
         piece_bytes: usize,
         mut each: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let entry = self.unpacked(name)?;
+        let entry = self.tensor(name)?;
         let element = entry.dtype.size_bytes();
         let piece = (piece_bytes / element).max(1) * element;
+        if entry.packing.is_some() {
+            return self.for_each_decoded(name, piece, each);
+        }
         let mut buffer = vec![0u8; piece.min(usize::try_from(entry.length_bytes).unwrap_or(piece))];
         let mut done = 0u64;
         while done < entry.length_bytes {
@@ -65,13 +69,6 @@ impl Checkpoint {
     /// As [`Checkpoint::for_each_piece`].
     pub fn read(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         let entry = self.tensor(name)?;
-        if let Some(packing) = &entry.packing {
-            return packing.read_as(&entry.shape, &self.files).map_err(|reason| CheckpointError::Read {
-                path: self.files[entry.file].path.clone(),
-                name: name.to_owned(),
-                reason,
-            });
-        }
         let mut values = Vec::with_capacity(entry.elements());
         let dtype = entry.dtype;
         self.for_each_piece(name, PIECE_BYTES, |bytes| {
@@ -95,13 +92,6 @@ impl Checkpoint {
     /// The first one, with its tensor and index, or a failed read.
     pub fn check_finite(&self) -> Result<(), CheckpointError> {
         for (name, entry) in &self.tensors {
-            if entry.packing.is_some() {
-                let values = self.read(name)?;
-                if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-                    return Err(nonfinite(name, entry, at, &values[at].to_le_bytes(), 0));
-                }
-                continue;
-            }
             let mut before = 0;
             self.for_each_piece(name, PIECE_BYTES, |bytes| {
                 match finite::first_nonfinite(entry.dtype, bytes) {
@@ -114,6 +104,34 @@ impl Checkpoint {
             })?;
         }
         Ok(())
+    }
+
+    /// Pieces of `piece` bytes of a packed tensor's elements as f32.
+    fn for_each_decoded<E: From<CheckpointError>>(
+        &self,
+        name: &str,
+        piece: usize,
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let entry = self.tensor(name)?;
+        let Some(packing) = &entry.packing else { return Ok(()) };
+        let path = self.files[entry.file].path.clone();
+        let mut waiting: Vec<u8> = Vec::new();
+        let decoded = packing.for_each_part(&entry.shape, &self.files, |values| {
+            waiting.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            let whole = waiting.len() / piece * piece;
+            waiting[..whole].chunks_exact(piece).try_for_each(&mut each).map_err(Decoding::Taken)?;
+            waiting.drain(..whole);
+            Ok(())
+        });
+        match decoded {
+            Ok(()) if waiting.is_empty() => Ok(()),
+            Ok(()) => each(&waiting),
+            Err(Decoding::Taken(error)) => Err(error),
+            Err(Decoding::Read(reason)) => {
+                Err(CheckpointError::Read { path, name: name.to_owned(), reason }.into())
+            }
+        }
     }
 
     /// A tensor whose stored bytes are its elements.
@@ -142,6 +160,20 @@ impl Checkpoint {
             };
             CheckpointError::Read { path: file.path.clone(), name: name.to_owned(), reason }
         })
+    }
+}
+
+/// Why the decoding of a packed tensor ended early.
+enum Decoding<E> {
+    /// Codes or scales cannot be read.
+    Read(String),
+    /// Whoever takes the elements refused.
+    Taken(E),
+}
+
+impl<E> From<String> for Decoding<E> {
+    fn from(reason: String) -> Self {
+        Decoding::Read(reason)
     }
 }
 

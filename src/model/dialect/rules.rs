@@ -260,17 +260,18 @@ impl Dialect {
     /// Whether a stored tensor of that native name is none of the model's and harmless.
     #[must_use]
     pub fn ignores(&self, native: &str) -> bool {
-        self.ignore.iter().any(|pattern| {
-            let (mut expected, mut found) = (pattern.split('.'), native.split('.'));
-            loop {
-                match (expected.next(), found.next()) {
-                    (None, None) | (Some("*"), Some(_)) => return true,
-                    (Some("{i}" | "{j}"), Some(segment)) if segment.parse::<usize>().is_ok() => {}
-                    (Some(expected), Some(segment)) if expected == segment => {}
-                    _ => return false,
+        is_left_over(native)
+            || self.ignore.iter().any(|pattern| {
+                let (mut expected, mut found) = (pattern.split('.'), native.split('.'));
+                loop {
+                    match (expected.next(), found.next()) {
+                        (None, None) | (Some("*"), Some(_)) => return true,
+                        (Some("{i}" | "{j}"), Some(segment)) if segment.parse::<usize>().is_ok() => {}
+                        (Some(expected), Some(segment)) if expected == segment => {}
+                        _ => return false,
+                    }
                 }
-            }
-        })
+            })
     }
 
     pub(super) fn recognises_config(&self, config: &Value) -> bool {
@@ -287,6 +288,13 @@ impl Dialect {
             && expected.iter().all(|tensor| names.clone().any(|name| name == tensor))
             && names.next().is_some()
     }
+}
+
+/// Whether a tensor of that name is left over from training in any layout: the optimiser's state, heads that draft tokens,
+/// tables of rotary frequencies.
+fn is_left_over(native: &str) -> bool {
+    let first = native.split('.').next().unwrap_or(native);
+    ["optimizer", "optimizer_state", "mtp"].contains(&first) || native.ends_with(".rotary_emb.inv_freq")
 }
 
 fn field_faults(

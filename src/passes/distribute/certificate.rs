@@ -1,9 +1,10 @@
 //! The certificate of a division and the refusal of one, read off the step program.
 
-use super::{Dependence, Split};
+use super::{Dependence, Split, is_tainted};
 use crate::graph::{Graph, NodeId};
 use crate::ir::op::Op;
 use crate::program::{Certificate, CutValue, Declined, PathNode, Recurrence};
+use std::collections::HashSet;
 
 /// The refusal of `state`, whose recurrence a sample reaches at `target` along `path`.
 pub(super) fn declined(graph: &Graph, state: &str, target: NodeId, path: Vec<NodeId>) -> Declined {
@@ -25,17 +26,22 @@ pub(super) fn certificate(split: &Split<'_>, dependence: &Dependence, state: &st
     let names = |ids: &[NodeId]| -> Vec<String> {
         ids.iter().filter_map(|id| delay_name(graph, *id)).map(str::to_owned).collect()
     };
+    let recurrences = |tainted: bool| {
+        let all = dependence.recurrences.iter();
+        all.filter(|component| is_tainted(dependence, component) == tainted)
+            .map(|component| Recurrence { delays: names(component), nodes: component.len() })
+            .collect::<Vec<_>>()
+    };
+    let in_loops: HashSet<&str> =
+        dependence.recurrences.iter().flatten().filter_map(|id| delay_name(graph, *id)).collect();
     Certificate {
         state: state.to_owned(),
         coarse_nodes: split.coarse.len(),
         expand_nodes: split.rest.len(),
         samples: split.rest.iter().filter(|id| matches!(graph.op(**id), Op::Sample { .. })).count(),
         tainted_coarse_nodes: split.coarse.intersection(&dependence.tainted).count(),
-        recurrences: dependence
-            .recurrences
-            .iter()
-            .map(|component| Recurrence { delays: names(component), nodes: component.len() })
-            .collect(),
+        recurrences: recurrences(false),
+        loops: recurrences(true),
         cut: split
             .cut
             .iter()
@@ -45,7 +51,7 @@ pub(super) fn certificate(split: &Split<'_>, dependence: &Dependence, state: &st
                 scope: graph.scope(*id).to_string(),
             })
             .collect(),
-        shifts: names(&split.rest),
+        shifts: names(&split.rest).into_iter().filter(|name| !in_loops.contains(name.as_str())).collect(),
     }
 }
 

@@ -1,9 +1,12 @@
-//! Loop distribution of the step program (Allen and Kennedy): proves from the data flow that the recurrence reads no
-//! sample, and splits the program into a coarse graph that can run ahead and an expansion graph without a recurrence.
+//! Loop distribution of the step program (Allen and Kennedy): its strongly connected components in topological order, each
+//! a loop of its own. Proves from the data flow that the recurrence of a state reads no sample, and splits the program into a
+//! coarse graph of the recurrences that read none, which can run ahead, and an expansion: without a recurrence it runs many
+//! steps as rows; with some, which samples reach, it stays step by step, and what precedes them goes wide.
 //! Knows no level, no protocol and no name but that of the state it is asked about; declines with the path that
 //! breaks the proof.
 
 mod certificate;
+mod looped;
 mod row_wise;
 mod widen;
 
@@ -20,8 +23,12 @@ pub use crate::program::{Certificate, CutValue, Declined, PathNode, Recurrence};
 pub struct Distributed {
     /// The recurrence with its ancestors: one step, state in and out, the cut values as outputs.
     pub coarse: Graph,
-    /// The rest over a whole run-ahead: cut values of `meta` steps in, every output of the step program out.
+    /// The rest over a whole run-ahead: cut values of `meta` steps in, every output of the step program out. Where it has
+    /// recurrences of its own, the rest of one step.
     pub expand: Graph,
+    /// What precedes those recurrences, over a whole run-ahead: cut values of `meta` steps in, what the rest of a step reads
+    /// out.
+    pub lead: Option<Graph>,
     /// What was proved.
     pub certificate: Certificate,
 }
@@ -69,35 +76,40 @@ pub fn distribute(graph: &Graph, state: &str) -> Result<Distributed, NotDistribu
             format!("{} of {} has a meta axis already", graph.op(id).kind().def().name, graph.ty(id));
         return Err(NotDistributed::Declined(Declined::without_path(graph.scope(id).as_str(), reason)));
     }
-    let coarse = graph.ancestors(dependence.recurrences.iter().flatten().copied());
+    let (looped, free): (Vec<_>, Vec<_>) =
+        dependence.recurrences.iter().partition(|component| is_tainted(&dependence, component));
+    let coarse = graph.ancestors(free.into_iter().flatten().copied());
     if !coarse.contains(&anchor) {
         let reason = format!("`{state}` is not part of any recurrence, so there is nothing to run ahead");
         return Err(NotDistributed::Declined(Declined::without_path(state, reason)));
     }
     let split = Split::new(graph, &dependence, coarse);
     let coarse_graph = split.coarse_graph()?;
-    let expand = widen::widen(&split)?;
+    let (lead, expand) = match looped.is_empty() {
+        true => (None, widen::widen(&split)?),
+        false => looped::looped(&split, looped.into_iter().flatten().copied())?,
+    };
     let certificate = certificate::certificate(&split, &dependence, state);
-    Ok(Distributed { coarse: coarse_graph, expand, certificate })
+    Ok(Distributed { coarse: coarse_graph, expand, lead, certificate })
 }
 
-/// The delay called `state`, if no recurrence is tainted.
+/// Whether a sample reaches a recurrence: it reaches all of it then.
+fn is_tainted(dependence: &Dependence, component: &[NodeId]) -> bool {
+    component.iter().any(|id| dependence.tainted.contains(id))
+}
+
+/// The delay called `state`, if no sample reaches it.
 fn prove(graph: &Graph, dependence: &Dependence, state: &str) -> Result<NodeId, Declined> {
     let named = |id: &NodeId| matches!(graph.op(*id), Op::Delay { name, .. } if &**name == state);
     let Some(anchor) = graph.delays().into_iter().find(named) else {
         return Err(Declined::without_path(state, format!("no state is called `{state}`")));
     };
-    let tainted = |component: &&Vec<NodeId>| component.iter().any(|id| dependence.tainted.contains(id));
-    let mut broken = dependence.recurrences.iter().filter(tainted);
-    let Some(first) = broken.next() else { return Ok(anchor) };
-    // Prefer the path to the state itself; another recurrence is named by its first delay.
-    let target = match dependence.tainted.contains(&anchor) {
-        true => anchor,
-        false => first.iter().copied().find(|id| graph.op(*id).is_delay()).unwrap_or(anchor),
-    };
+    if !dependence.tainted.contains(&anchor) {
+        return Ok(anchor);
+    }
     let samples = graph.select(|op| matches!(op, Op::Sample { .. }));
-    let path = graph.shortest_path(&samples, target).unwrap_or_default();
-    Err(certificate::declined(graph, state, target, path))
+    let path = graph.shortest_path(&samples, anchor).unwrap_or_default();
+    Err(certificate::declined(graph, state, anchor, path))
 }
 
 /// A step program divided in two, before either part is built.
@@ -108,6 +120,8 @@ pub(crate) struct Split<'g> {
     pub rest: Vec<NodeId>,
     /// Values that cross from coarse to expansion, with their names.
     pub cut: Vec<(NodeId, String)>,
+    /// What the expansion hands on, with its names.
+    pub roots: Vec<(NodeId, String)>,
     pub fixed: HashSet<NodeId>,
 }
 
@@ -129,7 +143,8 @@ impl<'g> Split<'g> {
             .enumerate()
             .map(|(index, id)| (id, graph.label(id).map_or_else(|| format!("cut.{index}"), str::to_owned)))
             .collect();
-        Split { graph, coarse, rest, cut, fixed: dependence.fixed.clone() }
+        let roots = graph.outputs().iter().map(|output| (output.node, output.name.to_string())).collect();
+        Split { graph, coarse, rest, cut, roots, fixed: dependence.fixed.clone() }
     }
 
     /// One step of the recurrences: state in and out, cut values out.

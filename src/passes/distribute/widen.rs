@@ -12,7 +12,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub(super) fn widen(split: &Split<'_>) -> Result<Graph, NotDistributed> {
-    let mut widener = Widener { split, wide: Graph::new("expand"), map: HashMap::new() };
+    widen_as("expand", split)
+}
+
+/// The same under another name.
+pub(super) fn widen_as(name: &str, split: &Split<'_>) -> Result<Graph, NotDistributed> {
+    let mut widener = Widener { split, wide: Graph::new(name), map: HashMap::new() };
     for (id, name) in &split.cut {
         let input = widener.per_step(*id, &name.as_str().into())?;
         widener.map.insert(*id, input);
@@ -21,10 +26,10 @@ pub(super) fn widen(split: &Split<'_>) -> Result<Graph, NotDistributed> {
         let wide = widener.node(id)?;
         widener.map.insert(id, wide);
     }
-    for output in split.graph.outputs() {
-        let wide = widener.map[&output.node];
-        let folded = widener.fold_into_rows(output.node, wide)?;
-        widener.wide.set_output(&output.name, folded);
+    for (id, name) in &split.roots {
+        let wide = widener.map[id];
+        let folded = widener.fold_into_rows(*id, wide)?;
+        widener.wide.set_output(name, folded);
     }
     widener.last_states()?;
     Ok(widener.wide)
@@ -35,7 +40,7 @@ fn order(split: &Split<'_>) -> Vec<NodeId> {
     let graph = split.graph;
     let mut done: HashSet<NodeId> = split.cut.iter().map(|(id, _)| *id).collect();
     let mut order = Vec::new();
-    let roots = split.rest.iter().copied().chain(graph.outputs().iter().map(|output| output.node));
+    let roots = split.rest.iter().copied().chain(split.roots.iter().map(|(id, _)| *id));
     for root in roots {
         // Depth first with an explicit stack: a node is placed when it is met the second time.
         let mut stack = vec![(root, false)];
