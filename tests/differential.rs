@@ -99,13 +99,13 @@ fn model() -> impl Strategy<Value = ModelConfig> {
     })
 }
 
-struct Machine<'w> {
+struct LoadedModel<'w> {
     weights: &'w BTreeMap<String, Tensor>,
     /// Level of the graphs under test; the unsplit step that they are compared with is as it was built.
     level: OptLevel,
 }
 
-impl Machine<'_> {
+impl LoadedModel<'_> {
     fn run(&self, graph: &Graph, values: &Values) -> Values {
         let inputs: Values = graph
             .inputs()
@@ -122,7 +122,7 @@ impl Machine<'_> {
 
 /// Prefilled state: caches of `capacity` meta-contexts whose slots past the length are poisoned.
 fn prefill(
-    machine: &Machine<'_>,
+    machine: &LoadedModel<'_>,
     compiled: &Compilation,
     config: &ModelConfig,
     spread: &mut Spread,
@@ -132,7 +132,12 @@ fn prefill(
 }
 
 /// Prompts of three and one meta-contexts from the rows of `ids`.
-fn prefill_with(machine: &Machine<'_>, compiled: &Compilation, config: &ModelConfig, ids: Tensor) -> Values {
+fn prefill_with(
+    machine: &LoadedModel<'_>,
+    compiled: &Compilation,
+    config: &ModelConfig,
+    ids: Tensor,
+) -> Values {
     let meta = 3;
     let lengths = Tensor::ints(&[BATCH], vec![3, 1]).expect("counts agree");
     let given = IndexMap::from([("ids".to_owned(), ids), ("lengths".to_owned(), lengths.clone())]);
@@ -250,7 +255,7 @@ impl Drawn {
 
 /// The unsplit step program, `STEPS` times: ids and logits of each step, and the state after the last.
 fn unsplit(
-    machine: &Machine<'_>,
+    machine: &LoadedModel<'_>,
     config: &ModelConfig,
     protocol: Protocol,
     start: &Values,
@@ -323,7 +328,7 @@ fn assert_same_states(found: &Values, expected: &Values) {
 }
 
 fn check_distributed(
-    machine: &Machine<'_>,
+    machine: &LoadedModel<'_>,
     config: &ModelConfig,
     compiled: &Compilation,
     spread: &mut Spread,
@@ -358,7 +363,7 @@ fn check_distributed(
 }
 
 fn check_undistributed(
-    machine: &Machine<'_>,
+    machine: &LoadedModel<'_>,
     config: &ModelConfig,
     compiled: &Compilation,
     protocol: Protocol,
@@ -394,7 +399,7 @@ fn check_undistributed(
 
 /// The generator, whatever graphs its plan names, draws what the unsplit step program draws.
 fn check_generator(
-    machine: &Machine<'_>,
+    machine: &LoadedModel<'_>,
     config: &ModelConfig,
     compiled: &Compilation,
     protocol: Protocol,
@@ -453,7 +458,7 @@ proptest! {
         let problems = photonc::model::validate::problems(&config);
         assert!(problems.is_empty(), "{problems:?}");
         let weights = random_weights(&config, seed);
-        let machine = Machine { weights: &weights, level };
+        let machine = LoadedModel { weights: &weights, level };
         let protocols = [Protocol::Recgen, Protocol::Hiergen];
         let compiled = compile_with(&config, &protocols, PassOptions::at(level)).expect("compiles");
         let mut spread = Spread(seed ^ 1);

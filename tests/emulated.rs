@@ -8,7 +8,8 @@ use emulated::build::Text;
 use emulated::{Emulated, Options, Order};
 use half::{bf16, f16};
 use photonc::ir::dtype::Dtype;
-use photonc::runtime::cuda::device::{Allocation, Device, DeviceError, Launch, MatMul, Source, Stream, Unit};
+use photonc::runtime::cuda::launcher::{Launch, Launcher as _, Source, Unit};
+use photonc::runtime::launch::device::{Allocation, Device, DeviceError, MatMul, Stream};
 
 const MAIN: Stream = Stream(0);
 const SIDE: Stream = Stream(1);
@@ -578,7 +579,7 @@ fn the_programs_own_kernels_build() {
         };
         for dtype in [Dtype::F32, Dtype::Bf16] {
             if source != Source::Skinny || dtype != Dtype::F32 {
-                device.load(&[Unit { source, dtype, size }]).expect("builds");
+                device.load_units(&[Unit { source, dtype, size }]).expect("builds");
             }
         }
     }

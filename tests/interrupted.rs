@@ -141,7 +141,7 @@ fn every_folder_that_a_path_means_can_be_written() -> TestResult {
     Ok(())
 }
 
-/// Mount points and layers cannot be renamed. Needs a namespace of its own; where there is none, nothing is tested.
+/// Mount points and layers cannot be renamed. Resources a namespace of its own; where there is none, nothing is tested.
 #[test]
 fn mount_points_and_layers_are_filled() -> TestResult {
     let folder = tempfile::tempdir()?;

@@ -3,16 +3,16 @@
 
 use photonc::ir::attr::Scheme;
 use photonc::ir::dtype::Dtype;
-use photonc::runtime::cuda::arguments::{
+use photonc::runtime::cuda::launch::{self, LaunchError, Shape};
+use photonc::runtime::cuda::launch_attention;
+use photonc::runtime::cuda::launch_codes;
+use photonc::runtime::launch::arguments::{
     AttendArguments, CodesArguments, DequantizeArguments, ElementArguments, EmbedArguments, GatherArguments,
     Heads, IotaArguments, LinearArguments, NormArguments, ReadArguments, Rows, SampleArguments,
     SwigluArguments, UniformArguments,
 };
-use photonc::runtime::cuda::codes::scheme_number;
-use photonc::runtime::cuda::device::Properties;
-use photonc::runtime::cuda::launch::{self, LaunchError, Shape};
-use photonc::runtime::cuda::launch_attention;
-use photonc::runtime::cuda::launch_codes;
+use photonc::runtime::launch::codes::scheme_number;
+use photonc::runtime::launch::device::Properties;
 use serde_json::{Value, json};
 use std::path::Path;
 

@@ -4,8 +4,8 @@
 
 use photonc::ir::dtype::Dtype;
 use photonc::runtime::cuda::cache::KernelCache;
-use photonc::runtime::cuda::device::Unit;
 use photonc::runtime::cuda::kernels::{HEADERS, checked_units};
+use photonc::runtime::cuda::launcher::Unit;
 use photonc::runtime::cuda::libraries::named_folders;
 use photonc::runtime::cuda::nvrtc::{Compiler, Nvrtc};
 use std::path::{Path, PathBuf};

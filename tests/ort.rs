@@ -313,7 +313,10 @@ fn options_of_another_backend_are_refused() {
     let golden = Golden::of("paper");
     let failed = photonc("generate", &golden, &["--threads", "2", "--prompt-ids", "1,2,3,4"]).code(2);
     let said = String::from_utf8(failed.get_output().stderr.clone()).expect("UTF-8");
-    assert!(said.contains("--threads is for `--backend ort`, found `--backend tract`"), "{said}");
+    assert!(
+        said.contains("--threads is for `--backend cpu` and `--backend ort`, found `--backend tract`"),
+        "{said}"
+    );
 }
 
 // The wheel for CPUs has no CUDA: that is said, and no CPU stands in.

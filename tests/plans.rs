@@ -10,8 +10,8 @@ use photonc::model::preset::preset;
 use photonc::passes::choose_protocol::Protocol;
 use photonc::passes::compile::{Compilation, PassOptions, compile, compile_with};
 use photonc::passes::quantize_weights::Choice;
-use photonc::runtime::cuda::plan::weights::WeightLayout;
-use photonc::runtime::cuda::plan::{Call, Plan, PlanOptions, lower};
+use photonc::runtime::launch::plan::weights::WeightLayout;
+use photonc::runtime::launch::plan::{Call, Plan, PlanOptions, lower};
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -77,7 +77,7 @@ impl Narrow {
     fn tolerance(&self, protocol: Protocol, metas: usize) -> f64 {
         let (step, last) = match protocol {
             Protocol::Recgen => ("coarse", "expand_logits"),
-            Protocol::Hiergen => ("reencode", "decode_logits"),
+            Protocol::Hiergen | Protocol::Windowed | Protocol::Chunkgen => ("reencode", "decode_logits"),
         };
         let chain = self.chain("encode").then(metas, self.chain(step)).then(1, self.chain(last));
         chain.tolerance(self.dtype, Dtype::F32)

@@ -10,16 +10,18 @@ use crate::graph::Graph;
 use crate::ir::dtype::Dtype;
 use crate::passes::compile::Plan;
 use crate::runtime::backend::{Backend, BackendError};
-use crate::runtime::cuda::backend::Cuda;
-use crate::runtime::cuda::device::{Device, DeviceError};
+use crate::runtime::cpu::device::{Cpu, CpuOptions};
 use crate::runtime::error::RuntimeError;
 use crate::runtime::generator::Generator;
+use crate::runtime::launch::backend::LaunchBackend;
+use crate::runtime::launch::device::{Device, DeviceError};
 use crate::runtime::plan::{ENCODE, WINDOW};
 use crate::runtime::portable::OnnxGraph;
 use crate::runtime::reference::Reference;
 use crate::runtime::request::Request;
 use crate::runtime::tensorrt::Tensorrt;
 use crate::runtime::tract::Tract;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,6 +33,8 @@ pub const TRACT_VERSION: &str = "0.23.9";
 pub enum BackendName {
     /// ONNX in pure Rust, built in
     Tract,
+    /// Own kernels on the CPU, straight from the graphs
+    Cpu,
     /// ONNX in ONNX Runtime, whose library is loaded
     Ort,
     /// Interprets the graphs in binary64: slow, the oracle
@@ -53,6 +57,9 @@ pub struct BackendArgs {
     /// Type of activations and weights on the GPU; by default the type of the stored weights
     #[arg(long, value_name = "TYPE", value_parser = compute_type)]
     compute: Option<Dtype>,
+    /// Threads that compute, for backends `cpu` and `ort`; otherwise one per core
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
     /// Refuse TensorRT engines that do not fit this machine or the bundle, rather than build them again
     #[arg(long)]
     no_rebuild: bool,
@@ -73,8 +80,9 @@ fn compute_type(text: &str) -> Result<Dtype, String> {
 
 impl BackendName {
     /// Every backend.
-    pub const ALL: [BackendName; 5] = [
+    pub const ALL: [BackendName; 6] = [
         BackendName::Tract,
+        BackendName::Cpu,
         BackendName::Ort,
         BackendName::Reference,
         BackendName::Cuda,
@@ -88,13 +96,14 @@ impl BackendName {
 
     /// Whether weights and caches are in the host's memory.
     pub fn is_host(self) -> bool {
-        matches!(self, BackendName::Tract | BackendName::Reference)
+        matches!(self, BackendName::Tract | BackendName::Cpu | BackendName::Reference)
     }
 
     /// Name in options and output.
     pub fn name(self) -> &'static str {
         match self {
             BackendName::Tract => "tract",
+            BackendName::Cpu => "cpu",
             BackendName::Ort => "ort",
             BackendName::Reference => "reference",
             BackendName::Cuda => "cuda",
@@ -106,6 +115,7 @@ impl BackendName {
     pub fn about(self) -> &'static str {
         match self {
             BackendName::Tract => "runs the ONNX models on the CPU, the default",
+            BackendName::Cpu => "own kernels on the CPU, straight from the graphs",
             BackendName::Ort => "runs the ONNX models in ONNX Runtime, on the CPU or a GPU",
             BackendName::Reference => "interprets the graphs in binary64: slow, the oracle",
             BackendName::Cuda => "own kernels on an NVIDIA GPU, straight from the graphs",
@@ -119,6 +129,12 @@ impl BackendName {
 impl BackendArgs {
     /// Refuses options that the backend would not heed.
     pub fn check(&self) -> Result<(), Failure> {
+        if self.threads.is_some() && !matches!(self.name, BackendName::Cpu | BackendName::Ort) {
+            let found = self.name.name();
+            return Err(Failure::usage(&format_args!(
+                "--threads is for `--backend cpu` and `--backend ort`, found `--backend {found}`"
+            )));
+        }
         if self.no_rebuild && self.name != BackendName::Tensorrt {
             return Err(self.for_tensorrt("--no-rebuild"));
         }
@@ -149,6 +165,7 @@ impl BackendArgs {
         }
         let backend: Box<dyn Backend> = match self.name {
             BackendName::Tract => Box::new(Tract::of_bundle(bundle.clone())),
+            BackendName::Cpu => Box::new(self.cpu(bundle)?),
             BackendName::Ort => self.ort(bundle, None)?,
             BackendName::Reference => Box::new(Reference::of_bundle(bundle.clone())),
             BackendName::Cuda => self.cuda(bundle)?,
@@ -159,7 +176,19 @@ impl BackendArgs {
 
     /// ONNX Runtime, with one graph more than the bundle has.
     pub fn ort(&self, bundle: &Bundle, extra: Option<OnnxGraph>) -> Result<Box<dyn Backend>, Failure> {
-        Ok(self.ort.open(bundle, self.one_device()?, extra)?)
+        Ok(self.ort.open(bundle, self.one_device()?, self.threads, extra)?)
+    }
+
+    /// Own kernels on the processor, activations in f32 unless another type was asked for.
+    fn cpu(&self, bundle: &Bundle) -> Result<LaunchBackend, Failure> {
+        let dtype = self.compute.unwrap_or(Dtype::F32);
+        let opened = LaunchBackend::of_bundle(bundle.clone(), self.processor()?, dtype);
+        Ok(opened.map_err(RuntimeError::from)?)
+    }
+
+    fn processor(&self) -> Result<Arc<dyn Device>, Failure> {
+        let options = CpuOptions { threads: self.threads.map(NonZeroUsize::get), ..CpuOptions::default() };
+        Ok(Arc::new(Cpu::new(&options).map_err(failed_on_gpu)?))
     }
 
     fn cuda(&self, bundle: &Bundle) -> Result<Box<dyn Backend>, Failure> {
@@ -167,8 +196,8 @@ impl BackendArgs {
     }
 
     /// Puts the graphs of a bundle on a GPU.
-    pub fn load_cuda(&self, bundle: &Bundle, device: Arc<dyn Device>) -> Result<Cuda, BackendError> {
-        Cuda::of_bundle(bundle.clone(), device, self.compute_type(bundle))
+    pub fn load_cuda(&self, bundle: &Bundle, device: Arc<dyn Device>) -> Result<LaunchBackend, BackendError> {
+        LaunchBackend::of_bundle(bundle.clone(), device, self.compute_type(bundle))
     }
 
     /// Type of activations and weights on a GPU: the one asked for, or that of the stored weights.
@@ -182,7 +211,8 @@ impl BackendArgs {
         let graphs = [(graph.name().to_owned(), graph.clone())].into_iter().collect();
         let own = Dtype::from_name(&bundle.manifest().precision);
         let dtype = self.compute.or(own).unwrap_or(Dtype::F32);
-        let cuda = Cuda::with_weights_of(bundle.clone(), graphs, self.one_gpu()?, dtype);
+        let device = if self.name == BackendName::Cpu { self.processor()? } else { self.one_gpu()? };
+        let cuda = LaunchBackend::with_weights_of(bundle.clone(), graphs, device, dtype);
         Ok(Box::new(cuda.map_err(RuntimeError::from)?))
     }
 
@@ -220,7 +250,7 @@ impl BackendArgs {
 
     /// The type that every float is computed in, where it was asked for.
     pub fn precision(&self) -> Option<Dtype> {
-        self.compute.filter(|_| self.name == BackendName::Cuda)
+        self.compute.filter(|_| matches!(self.name, BackendName::Cuda | BackendName::Cpu))
     }
 
     /// Every GPU asked for, in that order.
@@ -238,6 +268,19 @@ impl BackendArgs {
     /// The GPU, where the work cannot be shared.
     pub fn one_gpu(&self) -> Result<Arc<dyn Device>, Failure> {
         Ok(self.open_device(self.one_device()?)?)
+    }
+
+    /// Replicas of a model that run side by side.
+    #[cfg(feature = "serve")]
+    pub fn replicas(&self) -> usize {
+        if self.is_cuda() { self.devices.len() } else { 1 }
+    }
+
+    /// The GPU of a replica.
+    #[cfg(feature = "serve")]
+    pub fn gpu(&self, replica: usize) -> Result<Arc<dyn Device>, Failure> {
+        let ordinal = self.devices.get(replica).copied();
+        Ok(self.open_device(ordinal.ok_or_else(|| Failure::bug(&"a replica without a GPU"))?)?)
     }
 
     fn one_device(&self) -> Result<usize, Failure> {
@@ -292,7 +335,7 @@ pub fn load_graphs(generator: &mut Generator, request: &Request) -> Result<bool,
     let on_host = generator.draws_on_host(request)?;
     let plan = generator.program().plan(request.protocol)?.clone();
     let (step, draw) = match &plan {
-        Plan::Distributed { coarse, expand, prepare, .. } => (Some(coarse), (expand, Some(prepare))),
+        Plan::Distributed { coarse, expand, prepare, .. } => (Some(coarse), (expand, prepare.as_ref())),
         Plan::Undistributed { decode, prepare, reencode, .. } => {
             (reencode.as_ref(), (decode, prepare.as_ref()))
         }
@@ -302,7 +345,7 @@ pub fn load_graphs(generator: &mut Generator, request: &Request) -> Result<bool,
         (_, (whole, _)) => vec![whole.as_str()],
     };
     let backend = generator.backend();
-    for graph in [ENCODE].into_iter().chain(step.map(String::as_str)).chain(drawing) {
+    for graph in [request.protocol.encode()].into_iter().chain(step.map(String::as_str)).chain(drawing) {
         backend.prepare(graph).map_err(RuntimeError::from)?;
     }
     Ok(on_host)

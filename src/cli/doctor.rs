@@ -85,7 +85,7 @@ struct Found {
 fn status(backend: BackendName) -> BackendStatus {
     let Found { version, place, missing } = match backend {
         BackendName::Tract => built_in(TRACT_VERSION),
-        BackendName::Reference => built_in(env!("CARGO_PKG_VERSION")),
+        BackendName::Reference | BackendName::Cpu => built_in(env!("CARGO_PKG_VERSION")),
         BackendName::Ort => ort(),
         BackendName::Cuda => cuda(),
         BackendName::Tensorrt => engines(),

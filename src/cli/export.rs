@@ -36,9 +36,9 @@ pub struct Args {
     /// Stacks whose weights are kept in few bits: `level1.decoder=int8,lm_head=int4` (int8, int4 or fp8)
     #[arg(long, value_name = "STACK=SCHEME", value_delimiter = ',', value_parser = choice)]
     quant: Vec<Choice>,
-    /// Protocols to compile for [default: every one that the model defines]
-    #[arg(long, value_enum)]
-    protocol: Option<Protocols>,
+    /// Protocols to compile for, separated by commas [default: every one that the model defines]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    protocol: Option<Vec<Protocols>>,
     /// Longest sequence, prompt and new tokens together; bounds the caches [default: what the checkpoint states]
     #[arg(long, value_name = "N", value_parser = count)]
     max_tokens: Option<usize>,
@@ -80,7 +80,11 @@ enum Protocols {
     Recgen,
     /// The top state advances from the sampled tokens, re-encoded
     Hiergen,
-    /// Both
+    /// The same, of lower encoders that forget what is before a tile of units
+    Windowed,
+    /// From chunks of the sampled tokens; only the top is re-encoded
+    Chunkgen,
+    /// `recgen` and `hiergen`
     Both,
 }
 
@@ -89,9 +93,19 @@ impl Protocols {
         match self {
             Protocols::Recgen => vec![Protocol::Recgen],
             Protocols::Hiergen => vec![Protocol::Hiergen],
+            Protocols::Windowed => vec![Protocol::Windowed],
+            Protocols::Chunkgen => vec![Protocol::Chunkgen],
             Protocols::Both => vec![Protocol::Recgen, Protocol::Hiergen],
         }
     }
+}
+
+/// The protocols asked for, each once.
+fn listed(asked: &[Protocols]) -> Vec<Protocol> {
+    let mut protocols: Vec<Protocol> = asked.iter().flat_map(|asked| asked.list()).collect();
+    protocols.sort_unstable();
+    protocols.dedup();
+    protocols
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
@@ -99,7 +113,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let options = ExportOptions {
         dialect: args.dialect.choice(),
         unexpected: args.dialect.unexpected(),
-        protocols: args.protocol.map(Protocols::list),
+        protocols: args.protocol.as_ref().map(|protocols| listed(protocols)),
         max_tokens: args.max_tokens,
         precision: args.dtype.dtype(),
         quantized: args.quant.clone(),

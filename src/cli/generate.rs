@@ -65,7 +65,7 @@ pub struct Args {
 /// How a protocol runs, for generation and benchmarks.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct RunArgs {
-    /// How the top state advances [default: recgen where the bundle has it, otherwise hiergen]
+    /// How the top state advances [default: the first of these that the bundle has]
     #[arg(long, value_enum)]
     protocol: Option<ProtocolName>,
     /// Meta-contexts that the coarse graph runs ahead before their tokens are drawn together, or `all`: more is faster and
@@ -80,6 +80,21 @@ enum ProtocolName {
     Recgen,
     /// From the sampled tokens, re-encoded
     Hiergen,
+    /// The same, of lower encoders that see a tile of units; SCALA's `recgen`
+    Windowed,
+    /// From chunks of the sampled tokens; only the top is re-encoded
+    Chunkgen,
+}
+
+impl ProtocolName {
+    fn protocol(self) -> Protocol {
+        match self {
+            ProtocolName::Recgen => Protocol::Recgen,
+            ProtocolName::Hiergen => Protocol::Hiergen,
+            ProtocolName::Windowed => Protocol::Windowed,
+            ProtocolName::Chunkgen => Protocol::Chunkgen,
+        }
+    }
 }
 
 /// What becomes of a prompt that does not fill whole meta-contexts.
@@ -103,13 +118,9 @@ impl From<AlignName> for Align {
 impl RunArgs {
     /// The protocol asked for, or the bundle's first.
     pub fn protocol(&self, bundle: &Bundle) -> Protocol {
-        let has_recgen = bundle.manifest().protocols.contains_key(&Protocol::Recgen);
-        match self.protocol {
-            Some(ProtocolName::Recgen) => Protocol::Recgen,
-            Some(ProtocolName::Hiergen) => Protocol::Hiergen,
-            None if has_recgen => Protocol::Recgen,
-            None => Protocol::Hiergen,
-        }
+        let found = |protocol: &Protocol| bundle.manifest().protocols.contains_key(protocol);
+        let first = || Protocol::ALL.into_iter().find(found).unwrap_or(Protocol::Hiergen);
+        self.protocol.map_or_else(first, ProtocolName::protocol)
     }
 
     /// The run-ahead asked for.

@@ -17,9 +17,6 @@ pub struct OrtArgs {
     /// Library of ONNX Runtime, or its folder, for backend `ort`; otherwise PHOTONC_ORT_LIB, Python packages, the system
     #[arg(long, value_name = "PATH")]
     ort_lib: Option<PathBuf>,
-    /// Threads that compute, for backend `ort`; otherwise one per core
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZero<usize>>,
     /// What computes, for backend `ort`; otherwise the CPU
     #[arg(long, value_enum, value_name = "PROVIDER")]
     provider: Option<ProviderName>,
@@ -36,11 +33,7 @@ enum ProviderName {
 impl OrtArgs {
     /// Refuses options that the chosen backend would not heed.
     pub fn check(&self, backend: BackendName) -> Result<(), Failure> {
-        let given = [
-            ("--ort-lib", self.ort_lib.is_some()),
-            ("--threads", self.threads.is_some()),
-            ("--provider", self.provider.is_some()),
-        ];
+        let given = [("--ort-lib", self.ort_lib.is_some()), ("--provider", self.provider.is_some())];
         match given.iter().find(|(_, given)| *given && backend != BackendName::Ort) {
             Some((option, _)) => Err(Failure::usage(&format_args!(
                 "{option} is for `--backend ort`, found `--backend {}`",
@@ -53,11 +46,13 @@ impl OrtArgs {
 
 #[cfg(feature = "ort")]
 impl OrtArgs {
-    /// The graphs of a bundle in ONNX Runtime, on GPU `device` if on any, and one that the bundle does not have.
+    /// The graphs of a bundle in ONNX Runtime, and one that the bundle does not have: on GPU `device` if on any, else on
+    /// `threads`, one per core by default.
     pub fn open(
         &self,
         bundle: &Bundle,
         device: usize,
+        threads: Option<NonZero<usize>>,
         extra: Option<OnnxGraph>,
     ) -> Result<Box<dyn Backend>, RuntimeError> {
         use crate::runtime::ort::{Ort, OrtOptions, Provider};
@@ -65,7 +60,7 @@ impl OrtArgs {
             Some(ProviderName::Cuda) => Provider::Cuda { device },
             Some(ProviderName::Cpu) | None => Provider::Cpu,
         };
-        let options = OrtOptions { library: self.ort_lib.clone(), threads: self.threads, provider };
+        let options = OrtOptions { library: self.ort_lib.clone(), threads, provider };
         let mut ort = Ort::of_bundle(bundle.clone(), &options)?;
         if let Some(extra) = extra {
             ort.insert(extra)?;
@@ -85,6 +80,7 @@ impl OrtArgs {
         &self,
         _bundle: &Bundle,
         _device: usize,
+        _threads: Option<NonZero<usize>>,
         _extra: Option<OnnxGraph>,
     ) -> Result<Box<dyn Backend>, RuntimeError> {
         let backend = BackendName::Ort.name();

@@ -4,8 +4,8 @@
 use super::backends::{BackendArgs, load_graphs};
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
-use crate::runtime::cuda::replicas::{RowCount, serve_on};
 use crate::runtime::generator::{Generator, setup_of};
+use crate::runtime::launch::replicas::{RowCount, serve_on};
 use crate::runtime::plan::Program;
 use crate::runtime::request::{Batch, Burst, Cancel, Request};
 use crate::runtime::schedule::Finished;

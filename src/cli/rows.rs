@@ -1,6 +1,6 @@
 //! How many prompts run side by side on a GPU: a number, or what fits. Owns the words of the options.
 
-use crate::runtime::cuda::replicas::RowCount;
+use crate::runtime::launch::replicas::RowCount;
 
 /// Device memory that `max` leaves free: what recordings and loaded kernels take is known to the driver alone. 2 GiB, as
 /// the paper's protocol has it.

@@ -109,7 +109,7 @@ fn backend(
             Ok(Box::new(tract))
         }
         BackendName::Ort => args.backend.ort(bundle, model),
-        BackendName::Cuda => args.backend.with_graph(bundle, graph.graph()),
+        BackendName::Cuda | BackendName::Cpu => args.backend.with_graph(bundle, graph.graph()),
         BackendName::Tensorrt => args.backend.tensorrt(bundle, reporter),
     }
 }
@@ -126,7 +126,9 @@ fn input_names(graph: &Graph) -> Vec<String> {
 fn tapped(args: &Args, bundle: &Bundle, graph: &Graph) -> Result<(Graph, Option<OnnxGraph>), Failure> {
     let name = format!("{}.taps", graph.name());
     match args.backend.name {
-        BackendName::Reference | BackendName::Cuda => return Ok((with_taps(graph, &name), None)),
+        BackendName::Reference | BackendName::Cuda | BackendName::Cpu => {
+            return Ok((with_taps(graph, &name), None));
+        }
         BackendName::Tensorrt => {
             let cause = "an engine yields the outputs it was built with";
             return Err(

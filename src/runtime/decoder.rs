@@ -121,6 +121,10 @@ pub trait Decoder {
     /// A row without room for the burst, too many bursts pending, or a failure of the device.
     fn start(&mut self) -> Result<usize, BackendError>;
 
+    /// Has bursts from now on be of so many meta-contexts at most, no more than the shape says: fewer come sooner, more cost
+    /// less. Where bursts are recorded their length is fixed.
+    fn set_run_ahead(&mut self, _meta_contexts: usize) {}
+
     /// Bursts started and not collected.
     fn pending(&self) -> usize;
 

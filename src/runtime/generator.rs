@@ -6,7 +6,7 @@ use super::decoder::{Decoder, DecoderSetup};
 use super::draws::{Draws, SequenceDraws};
 use super::error::RuntimeError;
 use super::graphs::{self, Drawing, GraphDecoder, Route, Wanted};
-use super::plan::{ENCODE, Program};
+use super::plan::Program;
 use super::request::{Batch, Burst, Cancel, Generation, Request};
 use super::sampler::Sampling;
 use super::schedule::{Completion, Finished, Limits, Scheduler};
@@ -144,7 +144,7 @@ impl Generator {
             }
             drop(scheduler);
             let timing = Timing { first_token: lock().0, total: started.elapsed(), ..decoder.take_times() };
-            Ok(timing.in_phases(|graph| phase_of(&plan, graph)))
+            Ok(timing.in_phases(|graph| phase_of(setup.protocol, &plan, graph)))
         })
     }
 
@@ -169,7 +169,7 @@ impl Generator {
         let mut session = Session::new(&mut *self.backend, &self.program, false);
         let sequence = SequenceDraws::at(&draws, sample, trajectory.encoded + part.first * tokens);
         let wanted = Wanted { sequences: &[&sequence], tokens: part.count * tokens, logits: false };
-        let given = [("reconstruction", &part.reconstruction)];
+        let given = [(trajectory.cut.as_str(), &part.reconstruction)];
         let drawing = Drawing::of(&plan);
         let mut drawn = graphs::draw(&mut session, route, &drawing, &mut part.state, &given, &wanted)?;
         Ok(drawn.ids.split_off((part.count - 1) * tokens))
@@ -229,9 +229,9 @@ impl Generation {
 }
 
 /// What a decoder's graph is for.
-fn phase_of(plan: &Plan, graph: &str) -> Phase {
+fn phase_of(protocol: Protocol, plan: &Plan, graph: &str) -> Phase {
     match plan {
-        _ if graph == ENCODE => Phase::Prefill,
+        _ if graph == protocol.encode() => Phase::Prefill,
         Plan::Distributed { coarse, .. } if graph == coarse => Phase::Coarse,
         Plan::Distributed { .. } => Phase::Expand,
         Plan::Undistributed { .. } => Phase::Decode,

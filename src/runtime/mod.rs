@@ -1,6 +1,7 @@
 //! From a bundle to tokens: backends that run graphs, and the generator that drives them.
 
 pub mod backend;
+pub mod cpu;
 pub mod cuda;
 pub mod decoder;
 pub mod draws;
@@ -8,6 +9,7 @@ pub mod drift;
 pub mod error;
 pub mod generator;
 mod graphs;
+pub mod launch;
 pub mod logprobs;
 pub mod measure;
 #[cfg(feature = "ort")]

@@ -7,7 +7,7 @@ use crate::ir::dim::{Bindings, Dim, Symbol};
 use crate::ir::dtype::Dtype;
 use crate::ir::shape::{Shape, Type};
 use crate::passes::compile::Compilation;
-use crate::program::{Plan, Protocol};
+use crate::program::{Plan, Protocol, Remainder};
 use indexmap::IndexMap;
 
 pub use crate::program::{CacheAxis, ENCODE, NEXT, SCORE, Signature, WINDOW, signature};
@@ -21,6 +21,8 @@ pub struct Program {
     pub meta_tokens: usize,
     /// Longest sequence in tokens, prompt included.
     pub max_tokens: usize,
+    /// What stands for a meta-context that a prompt begins.
+    pub remainder: Remainder,
     /// How each protocol generates.
     pub protocols: IndexMap<Protocol, Plan>,
     signatures: IndexMap<String, Signature>,
@@ -45,6 +47,7 @@ impl Program {
             vocab_size: manifest.model.vocab_size,
             meta_tokens: manifest.model.meta_tokens,
             max_tokens: manifest.model.max_tokens,
+            remainder: manifest.model.remainder,
             protocols: manifest.protocols.clone(),
             signatures,
         })
@@ -63,6 +66,7 @@ impl Program {
             vocab_size,
             meta_tokens,
             max_tokens,
+            remainder: compilation.remainder,
             protocols: compilation.plans.clone(),
             signatures: signatures.collect(),
         }

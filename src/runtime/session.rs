@@ -44,6 +44,14 @@ impl Results {
         self.outputs.remove(name).ok_or_else(|| RuntimeError::signature(&self.graph, message()))
     }
 
+    /// Every output that is no next value of a state.
+    pub(super) fn take_values(&mut self) -> BTreeMap<String, Buffer> {
+        let (states, values) =
+            std::mem::take(&mut self.outputs).into_iter().partition(|(name, _)| name.starts_with(NEXT));
+        self.outputs = states;
+        values
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Buffer> {
         self.outputs.get(name)
     }

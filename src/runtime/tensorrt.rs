@@ -4,8 +4,8 @@
 //! Runs are entered on the stream of all other work of that backend, so that the host waits for none of them.
 
 use super::backend::{Backend, BackendError, Buffer, Outputs};
-use super::cuda::backend::Cuda;
-use super::cuda::device::Device;
+use super::launch::backend::LaunchBackend;
+use super::launch::device::Device;
 use crate::bundle::Bundle;
 use crate::engine::{Binding, Bindings, EngineRunner, Profile, pick};
 use crate::ir::dtype::Dtype;
@@ -18,7 +18,7 @@ const NAME: &str = "tensorrt";
 /// Engines of a bundle.
 pub struct Tensorrt {
     bundle: Bundle,
-    memory: Cuda,
+    memory: LaunchBackend,
     runner: Box<dyn EngineRunner>,
     /// Profiles of the engines that are loaded.
     loaded: HashMap<String, Vec<Profile>>,
@@ -35,7 +35,7 @@ impl Tensorrt {
         runner: Box<dyn EngineRunner>,
     ) -> Result<Self, BackendError> {
         let dtype = Dtype::from_name(&bundle.manifest().precision).unwrap_or(Dtype::F32);
-        let memory = Cuda::of_bundle(bundle.clone(), device, dtype)?;
+        let memory = LaunchBackend::of_bundle(bundle.clone(), device, dtype)?;
         Ok(Tensorrt { bundle, memory, runner, loaded: HashMap::new() })
     }
 
@@ -105,7 +105,7 @@ impl Backend for Tensorrt {
         }
         let outputs = self.memory.outputs_of(graph, &sizes)?;
         let bind = |name, buffer: &Buffer| {
-            Ok::<_, BackendError>((name, buffer.shape().to_vec(), Cuda::address(buffer)?))
+            Ok::<_, BackendError>((name, buffer.shape().to_vec(), LaunchBackend::address(buffer)?))
         };
         let given = inputs.iter().zip(&converted);
         let given = given.map(|((name, buffer), other)| bind(*name, other.as_ref().unwrap_or(buffer)));

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 pub struct Trajectory {
     /// Tokens encoded before its first meta-context.
     pub(super) encoded: usize,
+    /// Name of the value that the coarse graph hands over.
+    pub(super) cut: String,
     segments: Vec<Segment>,
 }
 
@@ -38,9 +40,15 @@ pub(super) struct Part {
 }
 
 impl Trajectory {
-    /// One without meta-contexts, behind so many encoded tokens.
-    pub(super) fn new(encoded: usize) -> Self {
-        Trajectory { encoded, segments: Vec::new() }
+    /// One without meta-contexts, behind so many encoded tokens, of the value called `cut`.
+    pub(super) fn new(encoded: usize, cut: &str) -> Self {
+        Trajectory { encoded, cut: cut.to_owned(), segments: Vec::new() }
+    }
+
+    /// Tokens that stand before its first meta-context.
+    #[must_use]
+    pub fn encoded_tokens(&self) -> usize {
+        self.encoded
     }
 
     /// Meta-contexts stored.

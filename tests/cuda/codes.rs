@@ -39,7 +39,7 @@ fn all(scheme: Scheme) -> [(&'static str, Scheme); 3] {
 fn check(model: &Model, dtype: Dtype) {
     for rows in [16, 0] {
         let mut candidate = backend(model, Order::Immediate, dtype);
-        let tuning = &mut candidate.machine().tuning;
+        let tuning = &mut candidate.loaded().tuning;
         (tuning.skinny_rows, tuning.code_rows) = (rows, rows);
         let (useful, all) = compared(model, &mut candidate, dtype);
         assert!(2 * useful > all, "{}: only {useful} of {all} outputs say anything", model.name);

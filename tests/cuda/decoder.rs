@@ -8,11 +8,11 @@ use crate::{backend, cuda_on};
 use photonc::ir::dtype::Dtype;
 use photonc::passes::choose_protocol::Protocol;
 use photonc::runtime::backend::BackendError;
-use photonc::runtime::cuda::decode::{CudaDecoder, Layout};
-use photonc::runtime::cuda::device::Device;
-use photonc::runtime::cuda::replicas::{RowCount, serve_on};
 use photonc::runtime::decoder::{Admission, Decoder as _, DecoderSetup};
 use photonc::runtime::draws::Draws;
+use photonc::runtime::launch::decode::{Layout, RecordedDecoder};
+use photonc::runtime::launch::device::Device;
+use photonc::runtime::launch::replicas::{RowCount, serve_on};
 use photonc::runtime::request::{Keep, Request};
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ fn only_tokens_cross_to_the_host() {
     let mut cuda = cuda_on(&model, Arc::clone(&device) as Arc<dyn Device>, Dtype::F32);
     let setup =
         DecoderSetup { protocol: Protocol::Recgen, rows: 2, sequences: 4, capacity: 40, run_ahead: 3 };
-    let mut decoder = CudaDecoder::new(cuda.machine(), &model.program(), setup).expect("a decoder");
+    let mut decoder = RecordedDecoder::new(cuda.loaded(), &model.program(), setup).expect("a decoder");
     let prompt = model.expected.ints(0, "prompt_aligned");
     let draws = Arc::new(Draws::greedy());
     let together = [admission(0, &[0, 1], prompt, &draws), admission(1, &[2, 3], prompt, &draws)];
@@ -96,11 +96,11 @@ fn the_memory_computed_is_the_memory_taken() {
                 let capacity = 3 + run_ahead;
                 let sequences = rows * samples;
                 let setup = DecoderSetup { protocol, rows, sequences, capacity, run_ahead };
-                let machine = cuda.machine();
+                let machine = cuda.loaded();
                 let computed =
                     Layout::new(machine, &program, setup).expect("a layout").missing_bytes(machine);
                 let (_, before) = device.allocated();
-                let mut decoder = CudaDecoder::new(machine, &program, setup).expect("a decoder");
+                let mut decoder = RecordedDecoder::new(machine, &program, setup).expect("a decoder");
                 let taken = device.allocated();
                 assert_eq!(taken.1 - before, computed, "{what}");
                 for meta_contexts in [3, 2] {
@@ -131,13 +131,13 @@ fn the_most_rows_fit_and_one_more_does_not() {
         let shape =
             |rows| DecoderSetup { protocol, rows, sequences: rows * samples, capacity: 8, run_ahead: 2 };
         let setup = shape(1);
-        let machine = cuda.machine();
+        let machine = cuda.loaded();
         let room = device.free_bytes().expect("is known");
         let most = Layout::most_rows(machine, &program, setup, room, 100_000).expect("a layout");
         let most = most.expect("one row fits");
         assert!((2..100_000).contains(&most), "{protocol}: {most} rows");
         assert_eq!(Layout::most_rows(machine, &program, setup, room, 2).expect("a layout"), Some(2));
-        let more = CudaDecoder::new(machine, &program, shape(most + 1));
+        let more = RecordedDecoder::new(machine, &program, shape(most + 1));
         assert!(
             matches!(more.err(), Some(BackendError::OutOfMemory { .. })),
             "{protocol}: {most} + 1 rows fit"
@@ -145,12 +145,12 @@ fn the_most_rows_fit_and_one_more_does_not() {
         // What the failed attempt loaded is there already and is counted so.
         let room = device.free_bytes().expect("is known");
         assert_eq!(Layout::most_rows(machine, &program, setup, room, 100_000).expect("a layout"), Some(most));
-        CudaDecoder::new(machine, &program, shape(most)).expect("fits");
+        RecordedDecoder::new(machine, &program, shape(most)).expect("fits");
     }
     let device = emulated(Order::Immediate, 1 << 10);
     let mut cuda = cuda_on(&model, Arc::clone(&device) as Arc<dyn Device>, Dtype::F32);
     let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 1, sequences: 1, capacity: 8, run_ahead: 2 };
-    assert_eq!(Layout::most_rows(cuda.machine(), &program, setup, 1 << 10, 9).expect("a layout"), None);
+    assert_eq!(Layout::most_rows(cuda.loaded(), &program, setup, 1 << 10, 9).expect("a layout"), None);
 }
 
 // The host goes on while prompts are encoded: it waits for tokens, and for nothing else.
@@ -161,7 +161,7 @@ fn admitting_prompts_makes_the_host_wait_for_nothing() {
     let mut cuda = cuda_on(&model, Arc::clone(&device) as Arc<dyn Device>, Dtype::F32);
     let setup =
         DecoderSetup { protocol: Protocol::Recgen, rows: 3, sequences: 3, capacity: 12, run_ahead: 2 };
-    let mut decoder = CudaDecoder::new(cuda.machine(), &model.program(), setup).expect("a decoder");
+    let mut decoder = RecordedDecoder::new(cuda.loaded(), &model.program(), setup).expect("a decoder");
     let draws = Arc::new(Draws::greedy());
     device.take_traffic();
     for row in 0..3 {
@@ -179,7 +179,7 @@ fn a_decoder_without_room_for_a_prompt_says_so() {
     let model = Model::of("paper");
     let mut cuda = backend(&model, Order::Immediate, Dtype::F32);
     let setup = DecoderSetup { protocol: Protocol::Recgen, rows: 2, sequences: 2, capacity: 3, run_ahead: 3 };
-    let error = CudaDecoder::new(cuda.machine(), &model.program(), setup).err().expect("refused");
+    let error = RecordedDecoder::new(cuda.loaded(), &model.program(), setup).err().expect("refused");
     assert_eq!(
         error.to_string(),
         "decoder of 2 rows and 2 sequences: rows and run-ahead count from 1, sequences are no fewer than rows, and the \

@@ -22,8 +22,8 @@ use emulated::{Emulated, Options, Order, program_text};
 use fixture::model::Model;
 use photonc::graph::interp::WeightSource;
 use photonc::ir::dtype::Dtype;
-use photonc::runtime::cuda::backend::Cuda;
-use photonc::runtime::cuda::device::Device;
+use photonc::runtime::launch::backend::LaunchBackend;
+use photonc::runtime::launch::device::Device;
 use std::sync::Arc;
 
 /// How far logits and states in f32 may be from the goldens.
@@ -44,11 +44,11 @@ fn on_a_gpu() -> bool {
     cfg!(feature = "cuda") && std::env::var_os("PHOTONC_GPU").is_some()
 }
 
-fn backend(model: &Model, order: Order, dtype: Dtype) -> Cuda {
+fn backend(model: &Model, order: Order, dtype: Dtype) -> LaunchBackend {
     cuda_on(model, device(order), dtype)
 }
 
-fn cuda_on(model: &Model, device: Arc<dyn Device>, dtype: Dtype) -> Cuda {
+fn cuda_on(model: &Model, device: Arc<dyn Device>, dtype: Dtype) -> LaunchBackend {
     let weights: Arc<dyn WeightSource> = Arc::clone(&model.weights) as Arc<dyn WeightSource>;
-    Cuda::of_graphs(model.compilation.graphs.clone(), weights, device, dtype).expect("loads")
+    LaunchBackend::of_graphs(model.compilation.graphs.clone(), weights, device, dtype).expect("loads")
 }

@@ -7,7 +7,7 @@ use crate::fixture::model::{Model, PROTOCOLS, golden_batch, run};
 use crate::goldens::tokens_alone;
 use photonc::ir::dtype::Dtype;
 use photonc::ir::tensor::Tensor;
-use photonc::runtime::cuda::backend::Cuda;
+use photonc::runtime::launch::backend::LaunchBackend;
 use photonc::runtime::request::RunAhead;
 use photonc::runtime::verify::{Compared, compare_as};
 use std::process::Command;
@@ -27,7 +27,7 @@ pub fn shrinking(model: Model) -> Model {
 }
 
 /// Compares every graph with the reference; how many outputs there are, and how many of them could show a mistake.
-pub fn compared(model: &Model, candidate: &mut Cuda, dtype: Dtype) -> (usize, usize) {
+pub fn compared(model: &Model, candidate: &mut LaunchBackend, dtype: Dtype) -> (usize, usize) {
     let (mut useful, mut all) = (0, 0);
     for (graph_name, graph) in &model.compilation.graphs {
         let what = format!("{} {graph_name} {dtype}", model.name);

@@ -7,11 +7,11 @@ use crate::{backend, cuda_on, device, on_a_gpu};
 use photonc::ir::dtype::Dtype;
 use photonc::passes::choose_protocol::Protocol;
 use photonc::runtime::backend::Backend as _;
-use photonc::runtime::cuda::bench::BenchSetting;
-use photonc::runtime::cuda::ceilings::{CeilingSizes, Ceilings};
-use photonc::runtime::cuda::device::Device;
-use photonc::runtime::cuda::replicas::{RowCount, serve_on};
 use photonc::runtime::decoder::DecoderSetup;
+use photonc::runtime::launch::bench::BenchSetting;
+use photonc::runtime::launch::device::Device;
+use photonc::runtime::launch::replicas::{RowCount, serve_on};
+use photonc::runtime::launch::roofline::{Roofline, RooflineSizes};
 use photonc::runtime::measure::Regime;
 use photonc::runtime::request::{Batch, Finish, Request, RunAhead};
 use photonc::runtime::sampler::Sampling;
@@ -151,9 +151,9 @@ fn keys_and_values_are_counted_by_both_definitions() {
     for protocol in [Protocol::Recgen, Protocol::Hiergen] {
         let mut cuda = backend(&model, Order::Immediate, Dtype::F32);
         let setup = DecoderSetup { protocol, rows: 2, sequences: 2, capacity: prompt + new, run_ahead: 2 };
-        let machine = cuda.machine();
-        let layout =
-            photonc::runtime::cuda::decode::Layout::new(machine, &model.program(), setup).expect("a layout");
+        let machine = cuda.loaded();
+        let layout = photonc::runtime::launch::decode::Layout::new(machine, &model.program(), setup)
+            .expect("a layout");
         let kv = layout.kv_bytes(machine, &model.program(), [prompt, new]).expect("counts");
         let [low, top] = [&config.levels[0], &config.levels[1]];
         let top_entry = entry(&top.encoder);
@@ -162,7 +162,9 @@ fn keys_and_values_are_counted_by_both_definitions() {
         let units = top.chunk_size;
         let persistent = match protocol {
             Protocol::Recgen => kv.top,
-            Protocol::Hiergen => kv.top + low_entry * units * (prompt + new),
+            Protocol::Hiergen | Protocol::Windowed | Protocol::Chunkgen => {
+                kv.top + low_entry * units * (prompt + new)
+            }
         };
         assert_eq!(kv.persistent, persistent, "{protocol}");
         assert!(kv.all() > kv.persistent && kv.windows > 0, "{kv:?}");
@@ -176,8 +178,8 @@ fn keys_and_values_are_counted_by_both_definitions() {
 fn ceilings_are_measured_by_the_devices_own_clock() {
     let measure = || {
         let device = device(Order::Immediate);
-        let sizes = CeilingSizes { bytes: 1 << 16, edge: 64 };
-        Ceilings::measure(&*device, Dtype::Bf16, sizes).expect("measures")
+        let sizes = RooflineSizes { bytes: 1 << 16, edge: 64 };
+        Roofline::measure(&*device, Dtype::Bf16, sizes).expect("measures")
     };
     let ceilings = measure();
     for rate in [ceilings.copy_bytes_per_s, ceilings.read_bytes_per_s, ceilings.product_flops] {

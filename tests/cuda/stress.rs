@@ -16,9 +16,9 @@ use groups::{Groups, Watched};
 use photonc::bundle::Bundle;
 use photonc::ir::dtype::Dtype;
 use photonc::passes::choose_protocol::Protocol;
-use photonc::runtime::cuda::backend::Cuda;
-use photonc::runtime::cuda::decode::CudaDecoder;
 use photonc::runtime::decoder::{Decoder, DecoderSetup};
+use photonc::runtime::launch::backend::LaunchBackend;
+use photonc::runtime::launch::decode::RecordedDecoder;
 use photonc::runtime::plan::Program;
 use photonc::runtime::request::Finish;
 use photonc::runtime::schedule::{Limits, Scheduler, Totals};
@@ -75,7 +75,7 @@ fn random_requests_leave_memory_flat_and_rows_right() {
             let mut names =
                 named.iter().chain(bundle.manifest().weights.values().map(|weight| &weight.dtype));
             let dtype = names.find_map(|name| Dtype::from_name(name)).expect("a type");
-            let mut cuda = Cuda::of_bundle(bundle, device(Order::Immediate), dtype).expect("loads");
+            let mut cuda = LaunchBackend::of_bundle(bundle, device(Order::Immediate), dtype).expect("loads");
             let rows = number("PHOTONC_STRESS_ROWS", 512);
             let capacity = program.max_tokens.min(1024) / program.meta_tokens;
             let setup = DecoderSetup { protocol, rows, sequences: rows, capacity, run_ahead: 4 };
@@ -92,11 +92,11 @@ fn random_requests_leave_memory_flat_and_rows_right() {
     }
 }
 
-fn stress(cuda: &mut Cuda, program: &Program, dtype: Dtype, load: &Load) {
-    let emulated = cuda.machine().device.properties().name == "emulated";
+fn stress(cuda: &mut LaunchBackend, program: &Program, dtype: Dtype, load: &Load) {
+    let emulated = cuda.loaded().device.properties().name == "emulated";
     let run = run(cuda, program, load);
     let mut faults = faults_of_memory(&run, load, emulated);
-    let mut decoder = CudaDecoder::new(cuda.machine(), program, load.setup).expect("a decoder");
+    let mut decoder = RecordedDecoder::new(cuda.loaded(), program, load.setup).expect("a decoder");
     let (together, mut wrong) = admitted_again(&run, &mut decoder, program);
     faults.append(&mut wrong);
 
@@ -116,7 +116,7 @@ fn stress(cuda: &mut Cuda, program: &Program, dtype: Dtype, load: &Load) {
     let same_shape = alone(&mut decoder, program, load.setup, &numbers);
     drop(decoder);
     let one_row = DecoderSetup { rows: 1, sequences: 1, ..load.setup };
-    let mut decoder = CudaDecoder::new(cuda.machine(), program, one_row).expect("a decoder");
+    let mut decoder = RecordedDecoder::new(cuda.loaded(), program, one_row).expect("a decoder");
     let one_row = alone(&mut decoder, program, one_row, &numbers);
     let mut pooled = [Agreement::default(), Agreement::default(), Agreement::default()];
     for number in &numbers {
@@ -178,9 +178,9 @@ fn told_of(pairs: &[Agreement; 3], mut told: Value) -> Value {
 }
 
 /// Submits requests as long as it is time, keeps the tokens of some.
-fn run(cuda: &mut Cuda, program: &Program, load: &Load) -> Run {
-    let device = std::sync::Arc::clone(&cuda.machine().device);
-    let mut decoder = CudaDecoder::new(cuda.machine(), program, load.setup).expect("a decoder");
+fn run(cuda: &mut LaunchBackend, program: &Program, load: &Load) -> Run {
+    let device = std::sync::Arc::clone(&cuda.loaded().device);
+    let mut decoder = RecordedDecoder::new(cuda.loaded(), program, load.setup).expect("a decoder");
     let after_start = device.free_bytes().expect("is known");
     let groups = Groups::new(load.groups);
     let mut watched = Watched { decoder: &mut decoder, groups: Rc::clone(&groups) };
@@ -243,7 +243,7 @@ fn faults_of_memory(run: &Run, load: &Load, emulated: bool) -> Vec<String> {
 }
 
 /// Admits what was admitted together once more, alone: what is told, and the requests that differ.
-fn admitted_again(run: &Run, decoder: &mut CudaDecoder<'_>, program: &Program) -> (Value, Vec<String>) {
+fn admitted_again(run: &Run, decoder: &mut RecordedDecoder<'_>, program: &Program) -> (Value, Vec<String>) {
     let (mut faults, mut requests, mut tokens) = (Vec::new(), 0, Share::default());
     let groups = run.groups.borrow();
     for (first, group) in groups.kept() {

@@ -28,7 +28,7 @@ pub fn alone(request: &Request, sample: usize) -> (Vec<i64>, Finish) {
         let meta = position / META_TOKENS * META_TOKENS;
         // RecGen reads the prompt, and the meta-context that it begins once that is drawn.
         let encoded = match request.protocol {
-            Protocol::Hiergen => meta,
+            Protocol::Hiergen | Protocol::Windowed | Protocol::Chunkgen => meta,
             Protocol::Recgen => length.next_multiple_of(META_TOKENS).min(meta),
         };
         let may_end = position - length >= request.min_new_tokens;

@@ -1,6 +1,7 @@
 //! A decoder that only hashes. Owns what may be asked of rows: none is given away, read or kept out of its time.
 
 use photonc::passes::choose_protocol::Protocol;
+use photonc::program::Remainder;
 use photonc::runtime::backend::BackendError;
 use photonc::runtime::decoder::{Admission, Collected, Decoder, DecoderSetup, Extras, Kept};
 use photonc::runtime::draws::Draws;
@@ -12,7 +13,8 @@ use std::sync::{Arc, Mutex};
 
 pub const META_TOKENS: usize = 4;
 pub const VOCAB: usize = 24;
-pub const LIMITS: Limits = Limits { meta_tokens: META_TOKENS, vocab_size: VOCAB, max_tokens: 400 };
+pub const LIMITS: Limits =
+    Limits { meta_tokens: META_TOKENS, vocab_size: VOCAB, max_tokens: 400, remainder: Remainder::Encoded };
 /// First samples of requests are so far apart, so that a log tells whose row was whose.
 pub const APART: u64 = 1000;
 
@@ -185,7 +187,7 @@ impl Taken {
                 }
                 let encoded = match protocol {
                     Protocol::Recgen => &self.encoded[..],
-                    Protocol::Hiergen => &text[..meta],
+                    Protocol::Hiergen | Protocol::Windowed | Protocol::Chunkgen => &text[..meta],
                 };
                 let barred = if position < draws.barred_until { &draws.barred[..] } else { &[] };
                 let key = (draws.sampling.seed, sample);

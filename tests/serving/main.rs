@@ -19,9 +19,9 @@ use fixture::model::Model;
 use mixture::{Case, EndedBy, Sizes, mixture, recorded};
 use photonc::graph::interp::WeightSource;
 use photonc::ir::dtype::Dtype;
-use photonc::runtime::cuda::backend::Cuda;
-use photonc::runtime::cuda::device::Device;
 use photonc::runtime::generator::Generator;
+use photonc::runtime::launch::backend::LaunchBackend;
+use photonc::runtime::launch::device::Device;
 use photonc::runtime::reference::Reference;
 use photonc::runtime::request::Request;
 use photonc::runtime::simulated::Simulated;
@@ -235,7 +235,9 @@ fn check_emulated(order: u64, graphs: bool, cases: impl Fn(Vec<Case>) -> Vec<Cas
     let open = || {
         let weights: Arc<dyn WeightSource> = Arc::clone(&model.weights) as Arc<dyn WeightSource>;
         let graphs = model.compilation.graphs.clone();
-        model.generator(Box::new(Cuda::of_graphs(graphs, weights, Arc::clone(&device), Dtype::F32).unwrap()))
+        model.generator(Box::new(
+            LaunchBackend::of_graphs(graphs, weights, Arc::clone(&device), Dtype::F32).unwrap(),
+        ))
     };
     let sizes = sizes(name);
     let served = Served {

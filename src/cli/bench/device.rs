@@ -7,10 +7,10 @@ use crate::cli::rows::Batch;
 use crate::cli::{Failure, Reporter};
 use crate::inspect::Subject;
 use crate::passes::choose_protocol::Protocol;
-use crate::runtime::cuda::bench::BenchSetting;
-use crate::runtime::cuda::ceilings::{CeilingSizes, Ceilings};
-use crate::runtime::cuda::replicas::RowCount;
 use crate::runtime::error::RuntimeError;
+use crate::runtime::launch::bench::BenchSetting;
+use crate::runtime::launch::replicas::RowCount;
+use crate::runtime::launch::roofline::{Roofline, RooflineSizes};
 use crate::runtime::plan::Program;
 use crate::runtime::request::{Request, RunAhead};
 use crate::runtime::schedule::Limits;
@@ -26,8 +26,8 @@ pub(super) fn run(args: &Args, reporter: &Reporter) -> Result<(Value, Vec<Told>)
     check_length(args, &program)?;
     let device = args.backend.one_gpu()?;
     let dtype = args.backend.compute_type(&bundle);
-    let sizes = CeilingSizes::for_free(device.free_bytes().map_err(failed_on_gpu)?);
-    let ceilings = Ceilings::measure(&*device, dtype, sizes).map_err(failed_on_gpu)?;
+    let sizes = RooflineSizes::for_free(device.free_bytes().map_err(failed_on_gpu)?);
+    let ceilings = Roofline::measure(&*device, dtype, sizes).map_err(failed_on_gpu)?;
     reporter.detail(&format!(
         "ceilings: read {:.0} GB/s, copy {:.0} GB/s, {dtype} products {:.0} TFLOP/s",
         ceilings.read_bytes_per_s / 1e9,

@@ -4,8 +4,8 @@
 use crate::cli::Failure;
 use crate::inspect::{Setting, Subject, Work};
 use crate::ir::dtype::Dtype;
-use crate::runtime::cuda::bench::{BenchPoint, BenchSetting};
-use crate::runtime::cuda::ceilings::Ceilings;
+use crate::runtime::launch::bench::{BenchPoint, BenchSetting};
+use crate::runtime::launch::roofline::Roofline;
 use crate::runtime::measure::Speed;
 use crate::runtime::plan::ENCODE;
 use serde_json::{Map, Value, json};
@@ -18,7 +18,7 @@ pub(super) struct Measured {
     setting: BenchSetting,
     point: BenchPoint,
     median: Speed,
-    ceilings: Ceilings,
+    ceilings: Roofline,
     /// Graphs as they were timed, with the work of all their runs.
     graphs: Vec<(String, Work)>,
 }
@@ -35,7 +35,7 @@ impl Measured {
         subject: &Subject,
         setting: BenchSetting,
         point: BenchPoint,
-        ceilings: Ceilings,
+        ceilings: Roofline,
     ) -> Result<Self, Failure> {
         let median = point.median().cloned().ok_or_else(|| Failure::bug(&"no measurements"))?;
         let work = |names: &str, runs: u64| -> Work {

@@ -79,9 +79,11 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let plot = args.plot.as_deref().map(|file| Output::claim(file, Kind::Picture, PLOT)).transpose()?;
     let (head, told) = match args.backend.name {
         BackendName::Cuda => device::run(args, reporter)?,
-        BackendName::Tract | BackendName::Ort | BackendName::Reference | BackendName::Tensorrt => {
-            on_host(args, reporter)?
-        }
+        BackendName::Tract
+        | BackendName::Cpu
+        | BackendName::Ort
+        | BackendName::Reference
+        | BackendName::Tensorrt => on_host(args, reporter)?,
     };
     if let (Some(path), Some(file)) = (&args.plot, plot) {
         let points: Vec<(f64, f64)> =

@@ -102,7 +102,7 @@ impl From<ExportError> for Failure {
             }
             ExportError::TooLarge { .. } => Failure::input("the checkpoint cannot be exported", &error),
             ExportError::Refused(refused) => Failure::usage(&refused),
-            ExportError::RecgenUndefined { .. } | ExportError::MaxTokens { .. } => {
+            ExportError::Undefined { .. } | ExportError::MaxTokens { .. } => {
                 Failure::input("no bundle was written", &error)
             }
             ExportError::Measure(_) => Failure::input("the checkpoint cannot be exported", &error),

@@ -18,8 +18,13 @@ use std::cell::OnceCell;
 use std::path::Path;
 
 /// Names of the step programs that `--graph` takes beside the compiled graphs.
-const STEPS: [(&str, Option<Protocol>); 3] =
-    [("step", None), ("step-recgen", Some(Protocol::Recgen)), ("step-hiergen", Some(Protocol::Hiergen))];
+const STEPS: [(&str, Option<Protocol>); 5] = [
+    ("step", None),
+    ("step-recgen", Some(Protocol::Recgen)),
+    ("step-hiergen", Some(Protocol::Hiergen)),
+    ("step-windowed", Some(Protocol::Windowed)),
+    ("step-chunkgen", Some(Protocol::Chunkgen)),
+];
 
 /// What is looked at, and how it is compiled.
 pub struct Source {
@@ -107,7 +112,10 @@ impl Source {
                 .watching(&self.reporter, |options| compile::specialise_with(config, *protocol, options)),
             None => {
                 let graphs = &self.compilation()?.graphs;
-                let steps = STEPS.iter().map(|(step, _)| *step);
+                let defined = protocols(config);
+                let is_defined =
+                    |protocol: &Option<Protocol>| protocol.is_none_or(|one| defined.contains(&one));
+                let steps = STEPS.iter().filter(|(_, protocol)| is_defined(protocol)).map(|(step, _)| *step);
                 let unknown = || unknown(name, steps.chain(graphs.keys().map(String::as_str)));
                 graphs.get(name).cloned().ok_or_else(unknown)
             }

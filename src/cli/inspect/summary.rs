@@ -9,7 +9,7 @@ use crate::ir::op::Op;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::parameter_table::{ParameterTable, grouped};
 use crate::passes::compile::{Compilation, Plan};
-use crate::passes::distribute::Certificate;
+use crate::passes::distribute::{Certificate, Recurrence};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -126,10 +126,11 @@ fn engines_text(bundle: &Bundle, set: &EngineSet) -> String {
 pub fn plan_line(plan: &Plan) -> String {
     match plan {
         Plan::Distributed { coarse, expand, certificate, .. } => {
-            format!(
-                "split around `{}`: `{coarse}` runs ahead, `{expand}` follows in one wide batch",
-                certificate.state
-            )
+            let how = match plan.expands_in_order() {
+                true => "one meta-context after the other",
+                false => "in one wide batch",
+            };
+            format!("split around `{}`: `{coarse}` runs ahead, `{expand}` follows {how}", certificate.state)
         }
         Plan::Undistributed { decode, reencode: Some(reencode), .. } => {
             format!("one meta-context at a time: `{decode}`, then `{reencode}`")
@@ -153,22 +154,26 @@ fn plan_text(plan: &Plan) -> String {
 
 fn proof(certificate: &Certificate) -> String {
     let names = |values: Vec<&str>| if values.is_empty() { "none".into() } else { values.join(", ") };
-    let recurrences: Vec<String> = certificate
-        .recurrences
-        .iter()
-        .map(|recurrence| {
-            format!("\n    {} nodes through {}", recurrence.nodes, recurrence.delays.join(", "))
-        })
-        .collect();
+    let listed = |recurrences: &[Recurrence]| -> String {
+        let line = |one: &Recurrence| format!("\n    {} nodes through {}", one.nodes, one.delays.join(", "));
+        recurrences.iter().map(line).collect()
+    };
+    let loops = match certificate.loops.is_empty() {
+        true => String::new(),
+        false => {
+            let behind = "\n  recurrences that samples reach, alone behind them:";
+            format!("{behind}{}", listed(&certificate.loops))
+        }
+    };
     format!(
         "  {} nodes coarse, {} of them reached by a sample; {} nodes expansion, {} samples\n  \
-         recurrences, none reached by a sample:{}\n  \
+         recurrences, none reached by a sample:{}{loops}\n  \
          handed over: {}; shifted along the meta axis: {}",
         certificate.coarse_nodes,
         certificate.tainted_coarse_nodes,
         certificate.expand_nodes,
         certificate.samples,
-        recurrences.concat(),
+        listed(&certificate.recurrences),
         names(certificate.cut.iter().map(|value| value.name.as_str()).collect()),
         names(certificate.shifts.iter().map(String::as_str).collect()),
     )

@@ -121,7 +121,7 @@ fn drift(
     let graph = compile::states(&config, precision, quantized(bundle)?)?;
     let verified = graph.verify().map_err(|error| Failure::bug(&error))?;
     let model = match args.backend.name {
-        BackendName::Reference | BackendName::Cuda => None,
+        BackendName::Reference | BackendName::Cuda | BackendName::Cpu => None,
         BackendName::Tensorrt => {
             let cause =
                 "an engine yields the outputs it was built with, and drift needs the states of every level";

@@ -2,16 +2,20 @@
 //! driver's API; a missing library, driver or GPU is an error with what to do.
 
 mod context;
+mod launches;
 mod memory;
 mod product;
 mod recording;
 
 use super::cache::KernelCache;
-use super::device::{
-    Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MatMul, Properties, Recording,
-    STREAMS, Stream, Unit,
-};
+use super::launcher::{self, Function, Unit};
 use super::nvrtc::{Compiler, named_sources, shown};
+use crate::ir::dtype::Dtype;
+use crate::runtime::launch::device::{
+    Allocation, Device, DeviceError, Event, HostMemory, Kernels, Prepared, Properties, Recording, STREAMS,
+    Stream,
+};
+use crate::runtime::launch::plan::Call;
 use context::{Context, call, check};
 use cudarc::driver::sys;
 use product::Products;
@@ -49,7 +53,7 @@ pub struct Driver {
     // Fields are dropped in this order: what belongs to the context before the context.
     events: Mutex<Events>,
     products: Mutex<Products>,
-    kernels: Mutex<Kernels>,
+    kernels: Mutex<LoadedKernels>,
     compiler: Compiler,
     properties: Properties,
     overlap: bool,
@@ -65,7 +69,7 @@ unsafe impl Send for Driver {}
 unsafe impl Sync for Driver {}
 
 #[derive(Default)]
-struct Kernels {
+struct LoadedKernels {
     modules: HashMap<Unit, sys::CUmodule>,
     functions: Vec<sys::CUfunction>,
     names: HashMap<(Unit, String), Function>,
@@ -254,65 +258,20 @@ impl Device for Driver {
         check("cuMemsetD8Async", unsafe { sys::cuMemsetD8Async(to, byte, bytes, stream) })
     }
 
-    fn load(&self, units: &[Unit]) -> Result<(), DeviceError> {
-        let mut missing = Vec::new();
-        for unit in units {
-            if !missing.contains(unit) && !lock(&self.kernels).modules.contains_key(unit) {
-                missing.push(*unit);
-            }
-        }
-        let cubins = self.compiler.cubins(&missing)?;
-        missing.iter().zip(cubins).try_for_each(|(unit, cubin)| self.add_module(*unit, &cubin))
+    fn kernels(&self, calls: &mut dyn Iterator<Item = &Call>, dtype: Dtype) -> Result<Kernels, DeviceError> {
+        launcher::kernels(self.properties(), calls, dtype)
     }
 
-    fn function(&self, unit: Unit, name: &str) -> Result<Function, DeviceError> {
-        let key = (unit, name.to_owned());
-        if let Some(known) = lock(&self.kernels).names.get(&key) {
-            return Ok(*known);
-        }
-        self.load(&[unit])?;
-        let found = self.find_function(unit, name)?;
-        let mut kernels = lock(&self.kernels);
-        kernels.functions.push(found);
-        let function = Function(kernels.functions.len() - 1);
-        kernels.names.insert(key, function);
-        Ok(function)
+    fn load(&self, kernels: &Kernels) -> Result<(), DeviceError> {
+        launcher::load(self, kernels)
     }
 
-    fn launch(&self, stream: Stream, launch: &Launch<'_>) -> Result<(), DeviceError> {
-        let (stream, after_kernel) = self.stream_for(stream, true)?;
-        let function = lock(&self.kernels).functions.get(launch.function.0).copied();
-        let function = function.ok_or_else(|| call("launch", "a function that was not loaded"))?;
-        let mut overlap = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-        };
-        let config = sys::CUlaunchConfig {
-            gridDimX: launch.grid[0],
-            gridDimY: launch.grid[1],
-            gridDimZ: launch.grid[2],
-            blockDimX: launch.threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: launch.shared_bytes,
-            hStream: stream,
-            attrs: &raw mut overlap,
-            numAttrs: u32::from(self.overlap && after_kernel),
-        };
-        let mut parameters = [launch.arguments.as_ptr().cast_mut().cast::<std::ffi::c_void>()];
-        // SAFETY: the kernel takes one struct by value, which the driver copies before it returns; its addresses lie in
-        // allocations that outlive the work, as the caller promises.
-        let started = unsafe {
-            sys::cuLaunchKernelEx(&raw const config, function, parameters.as_mut_ptr(), std::ptr::null_mut())
-        };
-        check("cuLaunchKernelEx", started)
+    fn prepare(&self, call: &Call, dtype: Dtype) -> Result<Prepared, DeviceError> {
+        launcher::prepare(self, call, dtype)
     }
 
-    fn matmul(&self, stream: Stream, matmul: &MatMul) -> Result<(), DeviceError> {
-        // A kernel after it may begin its constant part early too: it waits for the whole product.
-        let (raw, _) = self.stream_for(stream, true)?;
-        lock(&self.products).run(stream.0, raw, matmul)
+    fn start(&self, stream: Stream, prepared: &Prepared) -> Result<(), DeviceError> {
+        launcher::start(self, stream, prepared)
     }
 
     fn record(&self, stream: Stream) -> Result<Event, DeviceError> {

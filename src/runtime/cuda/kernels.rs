@@ -1,7 +1,7 @@
 //! The sources of kernels, embedded, and which units of them are worth compiling ahead of need. Owns the names under
 //! which sources include each other and the macros that specialise them.
 
-use super::device::{Source, Unit};
+use super::launcher::{Source, Unit};
 use crate::ir::dtype::Dtype;
 
 /// Headers that every source may include, by name.

@@ -2,12 +2,12 @@
 //! shared memory. Pure; owns the limits of grids and the choice between the fast and the general kernels, whose wants are
 //! written at the top of their sources.
 
-use super::arguments::{
+use crate::ir::dtype::Dtype;
+use crate::runtime::launch::arguments::{
     ElementArguments, EmbedArguments, GatherArguments, IotaArguments, LinearArguments, NormArguments,
     ReadArguments, Rows, SampleArguments, SwigluArguments, UniformArguments,
 };
-use super::device::Properties;
-use crate::ir::dtype::Dtype;
+use crate::runtime::launch::device::Properties;
 
 /// How a kernel is launched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -332,8 +332,9 @@ pub fn sample(a: &SampleArguments) -> Result<Shape, LaunchError> {
 mod tests {
     use super::{Rows, linear, rms_norm, sample};
     use crate::ir::dtype::Dtype;
-    use crate::runtime::cuda::arguments::{LinearArguments, NormArguments, SampleArguments};
-    use crate::runtime::cuda::device::{Properties, Source};
+    use crate::runtime::cuda::launcher::Source;
+    use crate::runtime::launch::arguments::{LinearArguments, NormArguments, SampleArguments};
+    use crate::runtime::launch::device::Properties;
 
     fn product(rows: i32, k: i32, n: i32, mode: i32) -> LinearArguments {
         let x = Rows { base: 512, outer: 0, inner: i64::from(k), split: 1, unused: 0 };

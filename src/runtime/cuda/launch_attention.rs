@@ -1,10 +1,11 @@
 //! Shapes of the launches of attention: windows, caches, streams. Owns what these kernels ask of a head's layout;
 //! refuses odd head widths.
 
-use super::arguments::{AttendArguments, Heads};
-use super::device::{Properties, Source};
 use super::launch::{LaunchError, Shape, across_x, positive};
 use crate::ir::dtype::Dtype;
+use crate::runtime::cuda::launcher::Source;
+use crate::runtime::launch::arguments::{AttendArguments, Heads};
+use crate::runtime::launch::device::Properties;
 
 /// Widest head.
 pub const MOST_HEAD_DIM: usize = 256;
@@ -186,8 +187,8 @@ pub fn append_keys(a: &AttendArguments, head_dim: usize, dtype: Dtype) -> Result
 mod tests {
     use super::{append_keys, attend};
     use crate::ir::dtype::Dtype;
-    use crate::runtime::cuda::arguments::AttendArguments;
-    use crate::runtime::cuda::device::Properties;
+    use crate::runtime::launch::arguments::AttendArguments;
+    use crate::runtime::launch::device::Properties;
 
     fn step(queries: i32, keys: i32, past_base: i32) -> AttendArguments {
         let base = AttendArguments {

@@ -1,11 +1,11 @@
 //! Shapes of the launches of `codes.cu`: products with weights in few bits, and the weights themselves. Owns the choice
 //! between its kernels, whose wants are written at the top of the source.
 
-use super::arguments::{CodesArguments, DequantizeArguments};
-use super::device::Properties;
 use super::launch::{LINEAR_WARPS, LaunchError, MOST_ACROSS, PARTIAL_BYTES, PIECE_BYTES, Streamed};
 use super::launch::{Shape, THREADS, across_x, aligned, positive, walk};
 use crate::ir::dtype::Dtype;
+use crate::runtime::launch::arguments::{CodesArguments, DequantizeArguments};
+use crate::runtime::launch::device::Properties;
 
 /// A variant of `codes_m*`.
 struct Variant {
@@ -110,8 +110,8 @@ pub fn dequantize(a: &DequantizeArguments, properties: &Properties) -> Result<Sh
 mod tests {
     use super::{HALF, Properties, WHOLE, dequantize, product};
     use crate::ir::dtype::Dtype;
-    use crate::runtime::cuda::arguments::{CodesArguments, DequantizeArguments, LinearArguments, Rows};
-    use crate::runtime::cuda::device::Source;
+    use crate::runtime::cuda::launcher::Source;
+    use crate::runtime::launch::arguments::{CodesArguments, DequantizeArguments, LinearArguments, Rows};
 
     fn arguments(rows: i32, k: i32, n: i32, scheme: i32) -> CodesArguments {
         let x = Rows { base: 512, outer: 0, inner: i64::from(k), split: 1, unused: 0 };

@@ -1,8 +1,8 @@
 //! Where CUDA's libraries are: the folders named by the user, the loader's own, toolkits, Python packages. Owns the search
 //! and what to say when it fails; refuses to call into what it finds.
 
-use super::device::DeviceError;
 use crate::places::{entries, in_packages, prefixes};
+use crate::runtime::launch::device::DeviceError;
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::path::{Path, PathBuf};
 

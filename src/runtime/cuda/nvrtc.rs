@@ -2,9 +2,10 @@
 //! of the compiler and the key of a compiled unit; refuses to load kernels onto a device.
 
 use super::cache::KernelCache;
-use super::device::{DeviceError, Unit};
 use super::kernels::HEADERS;
 use super::libraries::{self, Cuda, Loaded};
+use crate::runtime::cuda::launcher::Unit;
+use crate::runtime::launch::device::DeviceError;
 use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};

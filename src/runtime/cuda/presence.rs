@@ -1,9 +1,9 @@
 //! What a machine has of CUDA, found without opening a GPU. Owns the summary that `photonc doctor` shows.
 
-use super::device::DeviceError;
 use super::driver::{DriverFacts, driver_facts};
 use super::libraries::{self, Cuda};
 use super::nvrtc::Nvrtc;
+use crate::runtime::launch::device::DeviceError;
 use std::path::PathBuf;
 
 /// What was found of each part, or why not.

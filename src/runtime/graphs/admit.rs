@@ -8,7 +8,6 @@ use crate::runtime::backend::BackendError;
 use crate::runtime::decoder::{Admission, Kept};
 use crate::runtime::draws::SequenceDraws;
 use crate::runtime::error::RuntimeError;
-use crate::runtime::plan::ENCODE;
 use crate::runtime::prompt::pad_right;
 use crate::runtime::session::{Results, State};
 use crate::runtime::timing::Phase;
@@ -69,13 +68,27 @@ impl GraphDecoder<'_> {
                 only_first: admission.only_first,
             });
             if admission.keep.states || admission.keep.trajectory {
-                let keeps = admission.keep.trajectory && matches!(self.plan, Plan::Distributed { .. });
-                let trajectory = keeps.then(|| Trajectory::new(admission.prompt.len()));
+                let cut = self.stored_cut().filter(|_| admission.keep.trajectory);
+                let trajectory = cut.map(|cut| Trajectory::new(admission.prompt.len(), cut));
                 self.kept
                     .insert(admission.row, Kept { states: admission.keep.states.then(Vec::new), trajectory });
             }
         }
         Ok(())
+    }
+
+    /// The value that a trajectory stores: what the coarse graph hands over, if that is one value, and if an expansion of any
+    /// place reads nothing of the tokens before it.
+    fn stored_cut(&self) -> Option<&str> {
+        match &self.plan {
+            Plan::Distributed { certificate, .. } if certificate.loops.is_empty() => {
+                match &certificate.cut[..] {
+                    [cut] => Some(cut.name.as_str()),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
     }
 
     fn encode_together(&mut self, part: &[&Admission<'_>]) -> Result<(), RuntimeError> {
@@ -86,7 +99,8 @@ impl GraphDecoder<'_> {
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.len() / meta_tokens).collect();
         let ids = self.session.upload_ints(&[prompts.len(), longest], ids)?;
         let state = State { lengths: lengths.clone(), ..State::default() };
-        let prefill = self.session.run(ENCODE, Phase::Prefill, &state, &[("ids", &ids)])?;
+        let prefill =
+            self.session.run(self.setup.protocol.encode(), Phase::Prefill, &state, &[("ids", &ids)])?;
         let new = self.group(part, &prefill, &lengths)?;
         match self.groups.iter_mut().find(|group| group.only_first == new.only_first) {
             Some(group) => Ok(group.merge(&mut self.session, new)?),
@@ -127,10 +141,10 @@ impl GraphDecoder<'_> {
         let rows = part.iter().map(|admission| admission.row).collect();
         let only_first = part.iter().all(|admission| admission.only_first);
         let (ahead, graphs): (Option<State>, Vec<&str>) = match &self.plan {
-            Plan::Distributed { coarse, expand, .. } => {
+            Plan::Distributed { coarse, lead, expand, .. } => {
                 let all: Vec<usize> = (0..part.len()).collect();
                 let ahead = self.session.begin(&[coarse], prefill, &all, lengths, capacity)?;
-                (Some(ahead), vec![expand])
+                (Some(ahead), lead.as_deref().into_iter().chain([&**expand]).collect())
             }
             Plan::Undistributed { decode, reencode, .. } => {
                 (None, [Some(&**decode), reencode.as_deref()].into_iter().flatten().collect())

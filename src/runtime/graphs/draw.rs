@@ -51,7 +51,7 @@ impl<'p> Drawing<'p> {
     pub fn of(plan: &'p Plan) -> Self {
         match plan {
             Plan::Distributed { expand, logits, prepare, .. } => {
-                Drawing { graph: expand, logits, prepare: Some(prepare), phase: Phase::Expand }
+                Drawing { graph: expand, logits, prepare: prepare.as_deref(), phase: Phase::Expand }
             }
             Plan::Undistributed { decode, logits, prepare, .. } => {
                 Drawing { graph: decode, logits, prepare: prepare.as_deref(), phase: Phase::Decode }

@@ -1,9 +1,10 @@
 //! Rows that go through the graphs together. Owns the order of graphs in a burst. Where the protocol is split, the coarse
-//! graph runs ahead over the rows and one wide expansion follows for the sequences of each lane; otherwise a lane decodes
-//! whole meta-contexts one after the other.
+//! graph runs ahead over the rows and one wide expansion follows for the sequences of each lane, or, where the expansion has
+//! a loop of its own, one meta-context after the other; otherwise a lane decodes whole meta-contexts one after the other.
 
 use super::Burst;
 use super::draw::{self, Drawing, Drawn};
+use super::noted::{Label, keeps_states, note, note_state};
 use super::route::Route;
 use crate::passes::compile::Plan;
 use crate::runtime::backend::Buffer;
@@ -12,10 +13,12 @@ use crate::runtime::draws::SequenceDraws;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::logprobs::TokenLogprobs;
 use crate::runtime::plan::Program;
-use crate::runtime::request::StateRecord;
 use crate::runtime::session::{Session, State};
 use crate::runtime::timing::Phase;
 use std::collections::BTreeMap;
+
+/// What the coarse graph hands over for a run-ahead, by name: `[rows, count * .., ..]` each.
+type Cuts = BTreeMap<String, Buffer>;
 
 /// Rows with one batch of the coarse graph, if there is one.
 #[derive(Debug)]
@@ -115,9 +118,9 @@ impl Group {
     ) -> Result<(), RuntimeError> {
         match plan {
             Plan::Distributed { coarse, .. } => {
-                let reconstruction = self.run_ahead(session, coarse, count, kept)?;
+                let cuts = self.run_ahead(session, coarse, count, kept)?;
                 for lane in &mut self.lanes {
-                    lane.expand(session, plan, (&self.rows, &reconstruction), count, kept, burst)?;
+                    lane.expand(session, plan, (&self.rows, &cuts), count, kept, burst)?;
                 }
                 Ok(())
             }
@@ -130,47 +133,50 @@ impl Group {
         }
     }
 
-    /// Reconstructions `[rows, C_L * count, W_L]` of the next `count` meta-contexts.
+    /// What the coarse graph hands over of the next `count` meta-contexts.
     fn run_ahead(
         &mut self,
         session: &mut Session<'_>,
         coarse: &str,
         count: usize,
         kept: &mut BTreeMap<usize, Kept>,
-    ) -> Result<Buffer, RuntimeError> {
+    ) -> Result<Cuts, RuntimeError> {
         let state =
             self.ahead.as_mut().expect("invariant: the groups of a split protocol have a coarse state");
         let members: Vec<&Member> = self.rows.iter().map(|row| member_of(&self.lanes, *row)).collect();
         let labels: Vec<Label> = members.iter().map(|member| member.label(0)).collect();
         let done: Vec<usize> = members.iter().map(|member| member.drawn).collect();
-        let mut collected: Option<Buffer> = None;
+        let mut collected = Cuts::new();
         for step in 0..count {
             let metas: Vec<usize> = done.iter().map(|done| done + step).collect();
             note_state(session, state, &labels, &metas, kept)?;
             let mut results = session.run(coarse, Phase::Coarse, state, &[])?;
-            let part = results.take("reconstruction")?;
+            let parts = results.take_values();
             session.advance(&mut results, state)?;
             state.lengths.iter_mut().for_each(|length| *length += 1);
-            if labels.iter().any(|label| keeps_states(kept, label.row)) {
-                let values = session.download_floats(&part)?;
-                note("reconstruction", &values, &labels, &metas, kept);
-            }
-            if count == 1 {
-                return Ok(part);
-            }
-            let units = part.shape()[1];
-            let mut target = match collected.take() {
-                Some(target) => target,
-                None => {
-                    let mut shape = part.shape().to_vec();
-                    shape[1] *= count;
-                    session.backend.allocate(part.dtype(), &shape)?
+            for (name, part) in parts {
+                if labels.iter().any(|label| keeps_states(kept, label.row)) {
+                    let values = session.download_floats(&part)?;
+                    note(&name, &values, &labels, &metas, kept);
                 }
-            };
-            session.backend.write(&mut target, &part, 1, &vec![step * units; labels.len()])?;
-            collected = Some(target);
+                if count == 1 {
+                    collected.insert(name, part);
+                    continue;
+                }
+                let units = part.shape()[1];
+                let mut target = match collected.remove(&name) {
+                    Some(target) => target,
+                    None => {
+                        let mut shape = part.shape().to_vec();
+                        shape[1] *= count;
+                        session.backend.allocate(part.dtype(), &shape)?
+                    }
+                };
+                session.backend.write(&mut target, &part, 1, &vec![step * units; labels.len()])?;
+                collected.insert(name, target);
+            }
         }
-        Ok(collected.expect("invariant: a burst has a meta-context"))
+        Ok(collected)
     }
 }
 
@@ -213,12 +219,12 @@ impl Lane {
         });
     }
 
-    /// One wide expansion of `reconstruction`, whose rows belong to `rows`.
+    /// The expansion of a run-ahead, whose rows belong to `rows`.
     fn expand(
         &mut self,
         session: &mut Session<'_>,
         plan: &Plan,
-        (rows, reconstruction): (&[usize], &Buffer),
+        (rows, cuts): (&[usize], &Cuts),
         count: usize,
         kept: &mut BTreeMap<usize, Kept>,
         burst: &mut Burst,
@@ -228,22 +234,59 @@ impl Lane {
             found.expect("invariant: a sequence's row is in its group")
         };
         let places: Vec<usize> = self.sequences.iter().map(place).collect();
-        self.store(session, (&places, reconstruction), count, kept)?;
-        let own;
-        let wide = match places.iter().copied().eq(0..rows.len()) {
-            true => reconstruction,
-            false => {
-                own = session.backend.gather(reconstruction, &places)?;
-                &own
+        self.store(session, (&places, cuts), count, kept)?;
+        let mut own = Cuts::new();
+        if !places.iter().copied().eq(0..rows.len()) {
+            for (name, value) in cuts {
+                own.insert(name.clone(), session.backend.gather(value, &places)?);
             }
-        };
+        }
+        let wide: Vec<(&str, &Buffer)> =
+            cuts.iter().map(|(name, value)| (name.as_str(), own.get(name).unwrap_or(value))).collect();
+        if plan.expands_in_order() {
+            return self.expand_in_order(session, plan, &wide, count, kept, burst);
+        }
         let metas: Vec<usize> = self.sequences.iter().map(|member| member.drawn).collect();
         note_state(session, &self.state, &self.labels(), &metas, kept)?;
-        let given = [("reconstruction", wide)];
-        let drawn = self.draw(session, plan, &given, count)?;
+        let drawn = self.draw(session, plan, &wide, count)?;
         self.deliver(session.program, &drawn, 0, burst);
         self.state.lengths.iter_mut().for_each(|length| *length += count);
         self.sequences.iter_mut().for_each(|member| member.drawn += count);
+        Ok(())
+    }
+
+    /// An expansion with a loop: what precedes it for all meta-contexts at once, then one after the other.
+    fn expand_in_order(
+        &mut self,
+        session: &mut Session<'_>,
+        plan: &Plan,
+        cuts: &[(&str, &Buffer)],
+        count: usize,
+        kept: &mut BTreeMap<usize, Kept>,
+        burst: &mut Burst,
+    ) -> Result<(), RuntimeError> {
+        let mut led = Cuts::new();
+        if let Plan::Distributed { lead: Some(lead), .. } = plan {
+            let mut results = session.run(lead, Phase::Expand, &self.state, cuts)?;
+            led.extend(results.take_values());
+            session.advance(&mut results, &mut self.state)?;
+        }
+        let led = led.iter().map(|(name, value)| (name.as_str(), value));
+        let all: Vec<(&str, &Buffer)> = led.chain(cuts.iter().copied()).collect();
+        for step in 0..count {
+            let mut parts = Vec::with_capacity(all.len());
+            for (name, value) in &all {
+                let each = value.shape()[1] / count;
+                parts.push((*name, session.backend.slice(value, 1, step * each, each)?));
+            }
+            let given: Vec<(&str, &Buffer)> = parts.iter().map(|(name, part)| (*name, part)).collect();
+            let metas: Vec<usize> = self.sequences.iter().map(|member| member.drawn).collect();
+            note_state(session, &self.state, &self.labels(), &metas, kept)?;
+            let drawn = self.draw(session, plan, &given, 1)?;
+            self.deliver(session.program, &drawn, step, burst);
+            self.state.lengths.iter_mut().for_each(|length| *length += 1);
+            self.sequences.iter_mut().for_each(|member| member.drawn += 1);
+        }
         Ok(())
     }
 
@@ -327,61 +370,18 @@ impl Lane {
     fn store(
         &self,
         session: &mut Session<'_>,
-        (places, reconstruction): (&[usize], &Buffer),
+        (places, cuts): (&[usize], &Cuts),
         count: usize,
         kept: &mut BTreeMap<usize, Kept>,
     ) -> Result<(), RuntimeError> {
         for (at, member) in self.sequences.iter().enumerate().filter(|(_, member)| member.number == 0) {
             let Some(kept) = kept.get_mut(&member.row) else { continue };
             let Some(trajectory) = &mut kept.trajectory else { continue };
+            let Some(value) = cuts.get(&trajectory.cut) else { continue };
             // Carries are the same for all samples of a row: those of the first serve.
             let counts = [count, member.of_next(count)];
-            trajectory.push(session, counts, (reconstruction, places[at]), (&self.state, at))?;
+            trajectory.push(session, counts, (value, places[at]), (&self.state, at))?;
         }
         Ok(())
-    }
-}
-
-/// Whose state a row of a batch is.
-#[derive(Clone, Copy, Debug)]
-struct Label {
-    row: usize,
-    number: usize,
-    /// Meta-contexts to note.
-    wanted: usize,
-}
-
-fn keeps_states(kept: &BTreeMap<usize, Kept>, row: usize) -> bool {
-    kept.get(&row).is_some_and(|kept| kept.states.is_some())
-}
-
-/// Notes the states, caches left out, that condition meta-context `metas[i]` of each row.
-fn note_state(
-    session: &mut Session<'_>,
-    state: &State,
-    labels: &[Label],
-    metas: &[usize],
-    kept: &mut BTreeMap<usize, Kept>,
-) -> Result<(), RuntimeError> {
-    if !labels.iter().any(|label| keeps_states(kept, label.row)) {
-        return Ok(());
-    }
-    for (name, buffer) in state.buffers.iter().filter(|(name, _)| !state.caches.contains_key(*name)) {
-        let values = session.download_floats(buffer)?;
-        note(name, &values, labels, metas, kept);
-    }
-    Ok(())
-}
-
-/// Notes `values`, one part for each label.
-fn note(name: &str, values: &[f64], labels: &[Label], metas: &[usize], kept: &mut BTreeMap<usize, Kept>) {
-    let parts = values.chunks_exact(values.len() / labels.len());
-    for (part, (label, meta)) in parts.zip(labels.iter().zip(metas)) {
-        if *meta >= label.wanted {
-            continue;
-        }
-        let Some(states) = kept.get_mut(&label.row).and_then(|kept| kept.states.as_mut()) else { continue };
-        let (name, values) = (name.to_owned(), part.to_vec());
-        states.push(StateRecord { prompt: 0, sample: label.number, meta: *meta, name, values });
     }
 }

@@ -6,6 +6,7 @@
 mod admit;
 mod draw;
 mod group;
+mod noted;
 mod route;
 mod window;
 
@@ -38,6 +39,8 @@ pub struct GraphDecoder<'b> {
     session: Session<'b>,
     plan: Plan,
     setup: DecoderSetup,
+    /// Meta-contexts of a burst at most, for now.
+    run_ahead: usize,
     rows: Vec<Option<Taken>>,
     kept: BTreeMap<usize, Kept>,
     groups: Vec<Group>,
@@ -79,6 +82,7 @@ impl<'b> GraphDecoder<'b> {
             session: Session::new(backend, program, profile),
             plan,
             setup: DecoderSetup { run_ahead, ..setup },
+            run_ahead,
             rows: (0..setup.rows).map(|_| None).collect(),
             kept: BTreeMap::new(),
             groups: Vec::new(),
@@ -154,7 +158,7 @@ impl Decoder for GraphDecoder<'_> {
         }
         self.compact().map_err(Self::failed)?;
         let longest = self.rows.iter().flatten().filter(|taken| !taken.only_first).map(|taken| taken.wanted);
-        let count = longest.max().unwrap_or(1).clamp(1, self.setup.run_ahead);
+        let count = longest.max().unwrap_or(1).clamp(1, self.run_ahead);
         let full = self.rows.iter().enumerate().find_map(|(row, taken)| {
             let length = taken.as_ref()?.length + count;
             (length > self.setup.capacity && !taken.as_ref()?.only_first).then_some((row, length))
@@ -168,6 +172,10 @@ impl Decoder for GraphDecoder<'_> {
         let burst = self.run(count).map_err(Self::failed)?;
         self.done.push_back(burst);
         Ok(count)
+    }
+
+    fn set_run_ahead(&mut self, meta_contexts: usize) {
+        self.run_ahead = meta_contexts.clamp(1, self.setup.run_ahead);
     }
 
     fn pending(&self) -> usize {

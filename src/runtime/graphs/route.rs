@@ -31,8 +31,7 @@ impl Route {
             return Ok(Route::Logits);
         }
         let prepared = match plan {
-            Plan::Distributed { .. } => true,
-            Plan::Undistributed { prepare, .. } => prepare.is_some(),
+            Plan::Distributed { prepare, .. } | Plan::Undistributed { prepare, .. } => prepare.is_some(),
         };
         match prepared {
             true => Ok(Route::Window),

@@ -1,5 +1,6 @@
 //! Whether a request can ever run, and what it takes. Owns the one rule of what fits; refuses with the figures.
 
+use crate::program::Remainder;
 use crate::runtime::decoder::DecoderSetup;
 use crate::runtime::draws::Draws;
 use crate::runtime::logprobs::MAX_LOGPROBS;
@@ -20,6 +21,8 @@ pub struct Limits {
     pub vocab_size: usize,
     /// Longest sequence in tokens, prompt included.
     pub max_tokens: usize,
+    /// What stands for a meta-context that a prompt begins.
+    pub remainder: Remainder,
 }
 
 /// A request that can run, and how it goes.
@@ -134,8 +137,8 @@ impl Limits {
     /// Those of a model.
     #[must_use]
     pub fn of(program: &Program) -> Self {
-        let Program { meta_tokens, vocab_size, max_tokens, .. } = *program;
-        Limits { meta_tokens, vocab_size, max_tokens }
+        let Program { meta_tokens, vocab_size, max_tokens, remainder, .. } = *program;
+        Limits { meta_tokens, vocab_size, max_tokens, remainder }
     }
 
     /// Meta-contexts of one burst for these requests.
@@ -204,7 +207,7 @@ impl Limits {
     }
 
     pub(super) fn fit(self, number: usize, request: &Request) -> Result<Fit, Refusal> {
-        let Limits { meta_tokens, vocab_size, max_tokens } = self;
+        let Limits { meta_tokens, vocab_size, max_tokens, remainder } = self;
         for (what, count) in
             [("the number of new tokens", request.max_new_tokens), ("the number of samples", request.samples)]
         {
@@ -232,14 +235,18 @@ impl Limits {
         if prompt_tokens.saturating_add(new_tokens) > max_tokens {
             return Err(Refusal::TooLong { number, prompt_tokens, new_tokens, max_tokens });
         }
-        Ok(Fit::of(prompt, new_tokens, meta_tokens))
+        Ok(Fit::of(prompt, new_tokens, meta_tokens, remainder))
     }
 }
 
 impl Fit {
-    fn of(prompt: Prompt, new_tokens: usize, meta_tokens: usize) -> Self {
+    fn of(prompt: Prompt, new_tokens: usize, meta_tokens: usize, remainder: Remainder) -> Self {
         let known = prompt.tokens.len();
-        let (whole, rest) = (prompt.length / meta_tokens, prompt.length % meta_tokens);
+        let (whole, rest) = match remainder {
+            Remainder::Encoded => (prompt.length / meta_tokens, prompt.length % meta_tokens),
+            // What the prompt begins is drawn with its tokens forced, and goes on as any other does.
+            Remainder::Summarised => (prompt.length / meta_tokens, 0),
+        };
         let encoded = whole + usize::from(rest > 0);
         // A generation that goes on may have left the meta-context that its prompt begins.
         let begun = rest > 0 && known < encoded * meta_tokens;

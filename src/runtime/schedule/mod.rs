@@ -17,7 +17,7 @@ use super::request::{Finish, Request};
 use active::{Active, Part};
 pub use active::{Completion, Finished, Sink};
 pub use fit::{Limits, Refusal};
-pub use queue::{Done, Open, Queue, QueueLimits, ServeError, Ticket, Told, Work, serve};
+pub use queue::{DecoderKind, Done, Open, Queue, QueueLimits, ServeError, Ticket, Told, Work, serve};
 use rows::Rows;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;

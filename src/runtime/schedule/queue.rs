@@ -24,6 +24,15 @@ pub type Work<'w> = dyn FnMut(&mut dyn Decoder) -> Result<(), RuntimeError> + 'w
 /// Opens the replica of a number on the thread that calls, makes its decoder for the protocol, empty, and gives it to the work.
 pub type Open<'o> = dyn Fn(usize, Protocol, &mut Work<'_>) -> Result<(), RuntimeError> + Sync + 'o;
 
+/// What a decoder is made for: requests of another kind wait until what runs has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecoderKind {
+    /// How states advance.
+    pub protocol: Protocol,
+    /// Whether graphs run one by one, for requests that ask for what recorded decoders do not give.
+    pub graphs: bool,
+}
+
 /// Told the end of a request.
 pub type Done<'r> = Box<dyn FnOnce(Finished) + Send + 'r>;
 
@@ -118,7 +127,11 @@ impl<'r> Queue<'r> {
             return Err(Refusal::QueueFull { waiting: state.waiting.len(), limit: self.limits.waiting });
         }
         let number = state.came;
-        self.limits.check(number, &request)?;
+        let QueueLimits { model, capacity, run_ahead, .. } = self.limits;
+        let meta_contexts = model.meta_contexts(number, &request, run_ahead)?;
+        if meta_contexts > capacity {
+            return Err(Refusal::NoRoom { number, meta_contexts, capacity });
+        }
         state.came += 1;
         let ticket = Ticket { number, cancel: request.cancel.clone() };
         let key = (-i64::from(request.priority), number);
@@ -153,9 +166,23 @@ impl<'r> Queue<'r> {
     /// # Errors
     /// The replica failed; its requests have been told, and where it was the last, those that wait too.
     pub fn run_replica(&self, replica: usize, open: &Open<'_>) -> Result<(), RuntimeError> {
-        while let Some(protocol) = self.next_protocol() {
-            let served = open(replica, protocol, &mut |decoder| self.work(replica, protocol, decoder));
-            if let Err(error) = served {
+        let kind = |request: &Request| DecoderKind { protocol: request.protocol, graphs: false };
+        self.run_kinds(replica, &kind, &mut |kind, work| open(replica, kind.protocol, work))
+    }
+
+    /// The same where `kind_of` says which decoder a request needs.
+    ///
+    /// # Errors
+    /// As [`Queue::run_replica`].
+    pub fn run_kinds(
+        &self,
+        replica: usize,
+        kind_of: &dyn Fn(&Request) -> DecoderKind,
+        make: &mut dyn FnMut(DecoderKind, &mut Work<'_>) -> Result<(), RuntimeError>,
+    ) -> Result<(), RuntimeError> {
+        while let Some(kind) = self.next_kind(kind_of) {
+            let fits = |request: &Request| kind_of(request) == kind;
+            if let Err(error) = make(kind, &mut |decoder| self.work(replica, &fits, decoder)) {
                 self.lose(&error.to_string());
                 return Err(error);
             }
@@ -163,13 +190,13 @@ impl<'r> Queue<'r> {
         Ok(())
     }
 
-    /// The protocol of the next request, once there is one; `None` once the queue is closed and empty.
-    fn next_protocol(&self) -> Option<Protocol> {
+    /// The kind of the next request, once there is one; `None` once the queue is closed and empty.
+    fn next_kind(&self, kind_of: &dyn Fn(&Request) -> DecoderKind) -> Option<DecoderKind> {
         let mut state = self.lock();
         loop {
             state = self.drop_ended(state);
             if let Some(next) = state.waiting.values().next() {
-                return Some(next.request.protocol);
+                return Some(kind_of(&next.request));
             }
             if state.closed {
                 return None;
@@ -212,14 +239,14 @@ impl<'r> Queue<'r> {
     fn work(
         &self,
         replica: usize,
-        protocol: Protocol,
+        fits: &dyn Fn(&Request) -> bool,
         decoder: &mut dyn Decoder,
     ) -> Result<(), RuntimeError> {
         let mut scheduler: Scheduler<'_, 'r> = Scheduler::new(decoder, self.limits.model);
         let before = self.lock().totals[replica];
         let mut running: HashMap<usize, Done<'r>> = HashMap::new();
         loop {
-            let leaves = self.feed(&mut scheduler, protocol, &mut running);
+            let leaves = self.feed(&mut scheduler, fits, &mut running);
             if leaves && scheduler.is_idle() {
                 return Ok(());
             }
@@ -256,11 +283,11 @@ impl<'r> Queue<'r> {
     fn feed(
         &self,
         scheduler: &mut Scheduler<'_, 'r>,
-        protocol: Protocol,
+        fits: &dyn Fn(&Request) -> bool,
         running: &mut HashMap<usize, Done<'r>>,
     ) -> bool {
         loop {
-            let Submission { number, request, sink, done } = match self.take_next(scheduler, protocol) {
+            let Submission { number, request, sink, done } = match self.take_next(scheduler, fits) {
                 Ok(submission) => submission,
                 Err(leaves) => return leaves,
             };
@@ -277,12 +304,16 @@ impl<'r> Queue<'r> {
     }
 
     /// The next request, if the scheduler has room for it; else whether the replica is to leave once it is idle.
-    fn take_next(&self, scheduler: &Scheduler<'_, 'r>, protocol: Protocol) -> Result<Submission<'r>, bool> {
+    fn take_next(
+        &self,
+        scheduler: &Scheduler<'_, 'r>,
+        fits: &dyn Fn(&Request) -> bool,
+    ) -> Result<Submission<'r>, bool> {
         let mut state = self.lock();
         loop {
             state = self.drop_ended(state);
             if let Some(Submission { request, .. }) = state.waiting.values().next() {
-                if request.protocol != protocol {
+                if !fits(request) {
                     return Err(true);
                 }
                 if scheduler.has_room(request.samples)
@@ -301,7 +332,7 @@ impl<'r> Queue<'r> {
     }
 
     /// The whole ends with a replica: requests that wait are lost, those that run at the next burst.
-    fn fail(&self, failure: ServeError) {
+    pub fn fail(&self, failure: ServeError) {
         let message = failure.source.to_string();
         let mut state = self.lock();
         state.failure.get_or_insert(failure);
@@ -326,16 +357,6 @@ impl<'r> Queue<'r> {
         drop(state);
         self.changed.notify_all();
         Self::tell_lost(waiting, message);
-    }
-}
-
-impl QueueLimits {
-    fn check(self, number: usize, request: &Request) -> Result<(), Refusal> {
-        let meta_contexts = self.model.meta_contexts(number, request, self.run_ahead)?;
-        match meta_contexts > self.capacity {
-            true => Err(Refusal::NoRoom { number, meta_contexts, capacity: self.capacity }),
-            false => Ok(()),
-        }
     }
 }
 

@@ -4,9 +4,9 @@
 
 use super::requests::Asked;
 use photonc::runtime::backend::BackendError;
-use photonc::runtime::cuda::decode::CudaDecoder;
 use photonc::runtime::decoder::{Admission, Collected, Decoder, DecoderSetup};
 use photonc::runtime::draws::Draws;
+use photonc::runtime::launch::decode::RecordedDecoder;
 use photonc::runtime::plan::Program;
 use photonc::runtime::request::Keep;
 use std::cell::RefCell;
@@ -68,7 +68,7 @@ impl Group {
     pub fn again(
         &self,
         first: usize,
-        decoder: &mut CudaDecoder<'_>,
+        decoder: &mut RecordedDecoder<'_>,
         program: &Program,
     ) -> BTreeMap<usize, Vec<i64>> {
         let setup = decoder.setup();
@@ -121,7 +121,7 @@ impl Group {
 
 /// A decoder whose admissions are noted.
 pub struct Watched<'d, 'm> {
-    pub decoder: &'d mut CudaDecoder<'m>,
+    pub decoder: &'d mut RecordedDecoder<'m>,
     pub groups: Rc<RefCell<Groups>>,
 }
 

@@ -3,8 +3,8 @@
 use crate::fixture::Spread;
 use crate::fixture::model::greedy;
 use photonc::passes::choose_protocol::Protocol;
-use photonc::runtime::cuda::decode::CudaDecoder;
 use photonc::runtime::decoder::DecoderSetup;
+use photonc::runtime::launch::decode::RecordedDecoder;
 use photonc::runtime::plan::Program;
 use photonc::runtime::request::{Cancel, Request};
 use photonc::runtime::sampler::Sampling;
@@ -68,7 +68,7 @@ impl Asked {
 
 /// Tokens of requests one after the other in an empty decoder, to their full length.
 pub fn alone(
-    decoder: &mut CudaDecoder<'_>,
+    decoder: &mut RecordedDecoder<'_>,
     program: &Program,
     setup: DecoderSetup,
     numbers: &[usize],

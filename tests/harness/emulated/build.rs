@@ -2,7 +2,7 @@
 //! object. Owns the compiler's options and the cache of objects below `target`; refuses to run them.
 
 use libloading::Library;
-use photonc::runtime::cuda::device::Unit;
+use photonc::runtime::cuda::launcher::Unit;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

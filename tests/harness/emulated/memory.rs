@@ -1,7 +1,7 @@
 //! Memory of the emulated device: every allocation on pages of its own between addresses that fault, filled with NaN. Owns
 //! the list of allocations and the check that nothing was written around them.
 
-use photonc::runtime::cuda::device::{DeviceError, HostMemory};
+use photonc::runtime::launch::device::{DeviceError, HostMemory};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, Weak};

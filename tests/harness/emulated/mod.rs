@@ -8,13 +8,16 @@ pub mod memory;
 pub mod product;
 mod queue;
 
-use build::{Kernels, Request, Text};
+use build::{Request, Text};
 use memory::{HostBlock, HostBytes, Memory, call};
-use photonc::runtime::cuda::device::{
-    Allocation, Device, DeviceError, Event, Function, HostMemory, Launch, MatMul, ProductKind, Properties,
-    Recording, STREAMS, Stream, Unit,
-};
+use photonc::ir::dtype::Dtype;
 use photonc::runtime::cuda::kernels::HEADERS;
+use photonc::runtime::cuda::launcher::{self, Function, Launch, Launcher, Unit};
+use photonc::runtime::launch::device::{
+    Allocation, Device, DeviceError, Event, HostMemory, Kernels, MatMul, Prepared, ProductKind, Properties,
+    Recording, STREAMS, Stream,
+};
+use photonc::runtime::launch::plan::Call;
 use queue::{Capture, Entered, Mark, Queues, Running, Sequence, Work};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -100,7 +103,7 @@ struct State {
     host: BTreeMap<u64, Weak<HostBytes>>,
     queues: Queues,
     capture: Option<Capture>,
-    units: HashMap<Unit, Kernels>,
+    units: HashMap<Unit, build::Kernels>,
     functions: Vec<Loaded>,
     /// Kinds of products that were started outside recordings.
     products: HashSet<ProductKind>,
@@ -401,73 +404,20 @@ impl Device for Emulated {
         self.enter(stream, "fill", Work::Fill { to, byte, bytes })
     }
 
-    fn load(&self, units: &[Unit]) -> Result<(), DeviceError> {
-        let missing: Vec<Unit> = {
-            let state = lock(&self.state);
-            units.iter().copied().filter(|unit| !state.units.contains_key(unit)).collect()
-        };
-        let made: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = missing
-                .iter()
-                .map(|unit| scope.spawn(|| build::build(*unit, &(self.texts)(*unit))))
-                .collect();
-            threads.into_iter().map(|thread| thread.join().expect("no panic inside")).collect()
-        });
-        for (unit, made) in missing.into_iter().zip(made) {
-            let kernels =
-                made.map_err(|message| DeviceError::Compile { unit: format!("{unit:?}"), message })?;
-            lock(&self.state).units.insert(unit, kernels);
-        }
-        Ok(())
+    fn kernels(&self, calls: &mut dyn Iterator<Item = &Call>, dtype: Dtype) -> Result<Kernels, DeviceError> {
+        launcher::kernels(self.properties(), calls, dtype)
     }
 
-    fn function(&self, unit: Unit, name: &str) -> Result<Function, DeviceError> {
-        self.load(&[unit])?;
-        let mut state = lock(&self.state);
-        let kernels = &state.units[&unit];
-        let entry = kernels.entry(name).ok_or_else(|| DeviceError::Compile {
-            unit: format!("{unit:?}"),
-            message: format!("no kernel `{name}`, found {}", kernels.names.join(", ")),
-        })?;
-        state.functions.push(Loaded { name: name.into(), entry });
-        Ok(Function(state.functions.len() - 1))
+    fn load(&self, kernels: &Kernels) -> Result<(), DeviceError> {
+        launcher::load(self, kernels)
     }
 
-    fn launch(&self, stream: Stream, launch: &Launch<'_>) -> Result<(), DeviceError> {
-        if launch.shared_bytes as usize > self.options.properties.shared_bytes {
-            return Err(call("launch", &format!("{} bytes of shared memory", launch.shared_bytes)));
-        }
-        let work = {
-            let state = lock(&self.state);
-            let unknown = || call("launch", "a function that was not loaded");
-            let function = state.functions.get(launch.function.0).ok_or_else(unknown)?;
-            Work::Launch {
-                name: Arc::clone(&function.name),
-                entry: function.entry,
-                grid: launch.grid,
-                threads: launch.threads,
-                shared_bytes: launch.shared_bytes,
-                arguments: launch.arguments.into(),
-            }
-        };
-        self.enter(stream, "launch", work)
+    fn prepare(&self, call: &Call, dtype: Dtype) -> Result<Prepared, DeviceError> {
+        launcher::prepare(self, call, dtype)
     }
 
-    fn matmul(&self, stream: Stream, matmul: &MatMul) -> Result<(), DeviceError> {
-        matmul.check()?;
-        {
-            let mut state = self.ready(stream, "matmul")?;
-            let recorded = state.capture.as_ref().is_some_and(|capture| capture.takes(stream.0));
-            if !recorded {
-                state.products.insert(matmul.kind());
-            } else if !state.products.contains(&matmul.kind()) {
-                return Err(call(
-                    "matmul",
-                    "the first of its kind loads its kernel, which cannot be recorded",
-                ));
-            }
-        }
-        self.enter(stream, "matmul", Work::MatMul(*matmul))
+    fn start(&self, stream: Stream, prepared: &Prepared) -> Result<(), DeviceError> {
+        launcher::start(self, stream, prepared)
     }
 
     fn record(&self, stream: Stream) -> Result<Event, DeviceError> {
@@ -563,5 +513,76 @@ impl Device for Emulated {
         }
         state.traffic.host_waits += 1;
         self.run_until(&mut state, None, |_| false)
+    }
+}
+
+impl Launcher for Emulated {
+    fn load_units(&self, units: &[Unit]) -> Result<(), DeviceError> {
+        let missing: Vec<Unit> = {
+            let state = lock(&self.state);
+            units.iter().copied().filter(|unit| !state.units.contains_key(unit)).collect()
+        };
+        let made: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = missing
+                .iter()
+                .map(|unit| scope.spawn(|| build::build(*unit, &(self.texts)(*unit))))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic inside")).collect()
+        });
+        for (unit, made) in missing.into_iter().zip(made) {
+            let kernels =
+                made.map_err(|message| DeviceError::Compile { unit: format!("{unit:?}"), message })?;
+            lock(&self.state).units.insert(unit, kernels);
+        }
+        Ok(())
+    }
+
+    fn function(&self, unit: Unit, name: &str) -> Result<Function, DeviceError> {
+        self.load_units(&[unit])?;
+        let mut state = lock(&self.state);
+        let kernels = &state.units[&unit];
+        let entry = kernels.entry(name).ok_or_else(|| DeviceError::Compile {
+            unit: format!("{unit:?}"),
+            message: format!("no kernel `{name}`, found {}", kernels.names.join(", ")),
+        })?;
+        state.functions.push(Loaded { name: name.into(), entry });
+        Ok(Function(state.functions.len() - 1))
+    }
+
+    fn launch(&self, stream: Stream, launch: &Launch<'_>) -> Result<(), DeviceError> {
+        if launch.shared_bytes as usize > self.options.properties.shared_bytes {
+            return Err(call("launch", &format!("{} bytes of shared memory", launch.shared_bytes)));
+        }
+        let work = {
+            let state = lock(&self.state);
+            let unknown = || call("launch", "a function that was not loaded");
+            let function = state.functions.get(launch.function.0).ok_or_else(unknown)?;
+            Work::Launch {
+                name: Arc::clone(&function.name),
+                entry: function.entry,
+                grid: launch.grid,
+                threads: launch.threads,
+                shared_bytes: launch.shared_bytes,
+                arguments: launch.arguments.into(),
+            }
+        };
+        self.enter(stream, "launch", work)
+    }
+
+    fn matmul(&self, stream: Stream, matmul: &MatMul) -> Result<(), DeviceError> {
+        matmul.check()?;
+        {
+            let mut state = self.ready(stream, "matmul")?;
+            let recorded = state.capture.as_ref().is_some_and(|capture| capture.takes(stream.0));
+            if !recorded {
+                state.products.insert(matmul.kind());
+            } else if !state.products.contains(&matmul.kind()) {
+                return Err(call(
+                    "matmul",
+                    "the first of its kind loads its kernel, which cannot be recorded",
+                ));
+            }
+        }
+        self.enter(stream, "matmul", Work::MatMul(*matmul))
     }
 }

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 use photonc::ir::dtype::Dtype;
-use photonc::runtime::cuda::device::MatMul;
+use photonc::runtime::launch::device::MatMul;
 use rayon::prelude::*;
 
 /// Element `at` from `address`, as f32.

@@ -2,7 +2,7 @@
 //! random choice of the next stream; refuses to do the work, which is the caller's.
 
 use super::build::Entry;
-use photonc::runtime::cuda::device::{DeviceError, MatMul, STREAMS};
+use photonc::runtime::launch::device::{DeviceError, MatMul, STREAMS};
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 

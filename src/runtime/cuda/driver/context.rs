@@ -1,8 +1,8 @@
 //! A GPU's context, its streams and its properties, and what the driver says when it refuses. Owns the first calls into
 //! the driver: whether it is there, new enough, and has the GPU asked for.
 
-use crate::runtime::cuda::device::{DeviceError, Properties, STREAMS, URGENT};
 use crate::runtime::cuda::libraries::{self, Cuda};
+use crate::runtime::launch::device::{DeviceError, Properties, STREAMS, URGENT};
 use cudarc::driver::sys;
 use std::ffi::CStr;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Memory of a GPU and page-locked memory of the host. Owns giving both back.
 
 use super::context::{Context, call, check};
-use crate::runtime::cuda::device::{Allocation, DeviceError, HostMemory};
+use crate::runtime::launch::device::{Allocation, DeviceError, HostMemory};
 use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::sync::Arc;

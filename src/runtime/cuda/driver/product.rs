@@ -7,8 +7,8 @@
 use super::context::{Context, call};
 use super::memory;
 use crate::ir::dtype::Dtype;
-use crate::runtime::cuda::device::{Allocation, DeviceError, MatMul, ProductKind, STREAMS};
 use crate::runtime::cuda::libraries::{self, Cuda};
+use crate::runtime::launch::device::{Allocation, DeviceError, MatMul, ProductKind, STREAMS};
 use cudarc::cublaslt::sys;
 use cudarc::driver::sys::CUstream;
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! Events, and recorded sequences as CUDA graphs. Owns the reuse of events: a run of any length needs a fixed number.
 
 use super::context::{Context, call, check};
-use crate::runtime::cuda::device::{DeviceError, EVENTS_KNOWN, Event, Recording};
+use crate::runtime::launch::device::{DeviceError, EVENTS_KNOWN, Event, Recording};
 use cudarc::driver::sys;
 use std::sync::Arc;
 
