@@ -3,6 +3,8 @@
 #   scripts/setup-test-deps.sh             onnx, ONNX Runtime, NVRTC (compiles CUDA kernels, without a GPU)
 #   scripts/setup-test-deps.sh --tensorrt  also TensorRT-RTX, which builds engines without a GPU (400 MB), and libclang,
 #                                          which building the feature `tensorrt-rtx` needs
+#   scripts/setup-test-deps.sh --clients   also the clients that `tests/serve_clients.rs` runs against the server: into
+#                                          .deps/clients (1 GB), .deps/load (a load generator, 1.2 GB), .deps/node
 # Prints the Python to use. What is no Python package, a browser for the test of the HTML report and libclang, comes by apt
 # where this is root; else what needs it says that it is skipped.
 set -euo pipefail
@@ -26,6 +28,39 @@ if [[ ! -x "$python" ]] || [[ -n "$(comm -23 <(sort <<<"$wanted") <(sort "$stamp
     sort -u <(cat "$stamp" 2>/dev/null) <(echo "$wanted") >"$stamp.new"
     mv "$stamp.new" "$stamp"
 fi
+# environment NAME PACKAGES..: exactly these in a Python environment of their own.
+environment() {
+    local folder="$deps/$1" wanted
+    shift
+    wanted="$(printf '%s\n' "$@")"
+    [[ "$(cat "$folder/installed" 2>/dev/null)" == "$wanted" ]] && return
+    rm -rf "$folder"
+    python3 -m venv "$folder"
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
+    echo "$wanted" >"$folder/installed"
+}
+# node_packages PACKAGES..: exactly these in .deps/node.
+node_packages() {
+    local folder="$deps/node" wanted
+    wanted="$(printf '%s\n' "$@")"
+    [[ "$(cat "$folder/installed" 2>/dev/null)" == "$wanted" ]] && return
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    echo '{"private": true}' >"$folder/package.json"
+    (cd "$folder" && npm install --silent --no-audit --no-fund --ignore-scripts --save-exact "$@" >&2)
+    echo "$wanted" >"$folder/installed"
+}
+if [[ "${1:-}" == --clients ]]; then
+    # Of lm-eval only what asks over HTTP, so that no PyTorch comes with it.
+    environment clients openai==3.57.0 langchain-openai==1.7.4 "lm-eval[api]==0.4.13" schemathesis==4.32.5 matplotlib==3.11.2
+    environment load aiperf==0.13.0
+    if command -v npm >/dev/null; then
+        # The newest versions for Node 20.
+        node_packages openai@6.49.0 ai@6.0.326 @ai-sdk/openai-compatible@2.0.92
+    else
+        echo "SKIPPED openai_for_node and vercel_ai: need npm" >&2
+    fi
+fi
 # install_or_skip WHAT PACKAGES..: by apt; where that cannot be, WHAT is skipped, and said to be.
 install_or_skip() {
     local what="$1"
@@ -45,6 +80,6 @@ for program in chromium chromedriver; do
     command -v "$program" >/dev/null || missing+=("${program/chromedriver/chromium-driver}")
 done
 if [[ ${#missing[@]} -gt 0 ]]; then
-    install_or_skip the_report_of_the_largest_model_works_in_a_browser "${missing[@]}"
+    install_or_skip "the_report_of_the_largest_model_works_in_a_browser and the_page_works_in_a_browser" "${missing[@]}"
 fi
 echo "$python"

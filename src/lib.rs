@@ -49,6 +49,8 @@ pub mod passes;
 pub mod places;
 pub mod program;
 pub mod runtime;
+#[cfg(feature = "serve")]
+pub mod server;
 pub mod staging;
 pub mod text;
 

@@ -16,7 +16,7 @@ type TestResult = Result<(), Box<dyn Error>>;
 
 const PROMPT: &str = "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16";
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "export",
     "build",
     "refit",
@@ -26,6 +26,7 @@ const COMMANDS: [&str; 13] = [
     "reduce",
     "generate",
     "score",
+    "serve",
     "bench",
     "synth",
     "doctor",
@@ -303,7 +304,7 @@ fn doctor_lists_every_backend() -> TestResult {
     let report = document(folder.path(), &["doctor", "--json"])?;
     let backends = report["backends"].as_array().ok_or("backends")?;
     let names: Vec<&str> = backends.iter().filter_map(|backend| backend["name"].as_str()).collect();
-    assert_eq!(names, ["tract", "ort", "reference", "cuda", "tensorrt"]);
+    assert_eq!(names, ["tract", "cpu", "ort", "reference", "cuda", "tensorrt"]);
     // A backend is there, with its version and place, or each thing it lacks says what to do.
     for backend in backends {
         let missing = backend["missing"].as_array().ok_or("missing")?;

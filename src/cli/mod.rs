@@ -30,6 +30,8 @@ mod replicas;
 mod report;
 mod rows;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod signals;
 mod stdout;
 mod synth;
@@ -87,10 +89,23 @@ enum Command {
     Reduce(reduce::Args),
     Generate(generate::Args),
     Score(score::Args),
+    #[cfg(feature = "serve")]
+    Serve(serve::Args),
     Bench(bench::Args),
     Synth(synth::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
+}
+
+impl Command {
+    /// Whether a signal ends the run at once: a server answers in its own way.
+    fn hears_signals(&self) -> bool {
+        #[cfg(feature = "serve")]
+        if matches!(self, Command::Serve(_)) {
+            return false;
+        }
+        true
+    }
 }
 
 /// Runs `photonc` with these arguments, the program's name first. Prints results on stdout and errors on stderr.
@@ -105,7 +120,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let reporter = Reporter::new(cli.global);
     failure::report_by(reporter);
     memory::prepare();
-    signals::install();
+    if cli.command.hears_signals() {
+        signals::install();
+    }
     let ended = failure::catching_bugs(|| run(&cli.command, &reporter));
     signals::give_way();
     match ended {
@@ -124,6 +141,8 @@ fn run(command: &Command, reporter: &Reporter) -> Result<ExitCode, Failure> {
         Command::Refit(args) => refit::run(args, reporter),
         Command::Generate(args) => generate::run(args, reporter),
         Command::Score(args) => score::run(args, reporter),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(args, reporter),
         Command::Bench(args) => bench::run(args, reporter),
         Command::Inspect(args) => inspect::run(args, reporter),
         Command::Synth(args) => synth::run(args, reporter),

@@ -18,8 +18,7 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Answers signals from now on. Where the system gives no thread for it, they end the process as they always do.
 pub fn install() {
-    // With a handler of any kind a file that grows past its limit is an error of the write, and no end of the process.
-    let _ = flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+    survive_file_limit();
     // Shells ignore SIGINT on behalf of jobs in the background, and whoever sends it to one means it. SIGHUP is ignored on
     // behalf of `nohup`, which means it too.
     let mut heard = vec![SIGINT, SIGTERM];
@@ -48,6 +47,39 @@ pub fn install() {
                 flag::register_conditional_shutdown(*signal, 128 + signal, Arc::new(AtomicBool::new(true)));
         }
     }
+}
+
+/// With a handler of any kind a file that grows past its limit is an error of the write, and no end of the process.
+fn survive_file_limit() {
+    let _ = flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
+
+/// Answers signals on behalf of a server from now on: the first SIGINT or SIGTERM drains it, the second ends the process,
+/// SIGHUP loads its bundles again.
+#[cfg(feature = "serve")]
+pub fn drain(control: crate::server::Control) {
+    survive_file_limit();
+    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
+    let wait = move || {
+        let mut draining = false;
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP => control.reload(),
+                _ if draining => {
+                    control.stop();
+                    ENDING.store(true, Ordering::SeqCst);
+                    failure::interrupted(name(signal));
+                    low_level::exit(128 + signal);
+                }
+                _ => {
+                    draining = true;
+                    control.drain();
+                }
+            }
+        }
+    };
+    // Where the system gives no thread for it, signals end the process as they always do.
+    let _ = std::thread::Builder::new().name("signals".to_owned()).stack_size(STACK_BYTES).spawn(wait);
 }
 
 /// Ends the process at once, with nothing left behind.
