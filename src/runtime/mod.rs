@@ -14,6 +14,7 @@ pub mod logprobs;
 pub mod measure;
 #[cfg(feature = "ort")]
 pub mod ort;
+mod paced;
 pub mod penalties;
 pub mod plan;
 pub mod portable;
@@ -32,3 +33,4 @@ pub mod timing;
 pub mod tract;
 pub mod trajectory;
 pub mod verify;
+pub mod workers;

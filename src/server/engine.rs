@@ -1,56 +1,24 @@
-//! A model that generates: an open queue and a thread for each replica of the model. Owns the threads, what becomes of them,
-//! and how a request gets into the queue and its tokens out of it; knows no HTTP.
+//! A model that generates: the workers of its replicas under the server's metrics and phases. Owns how a request gets into
+//! their queue and its tokens out of it; knows no HTTP.
 
 use super::error::ApiError;
 use super::language::Language;
 use super::lifecycle::Phase;
-use super::metrics::{Heard, Metrics};
-use super::options::{EngineOptions, ServeOptions};
-use super::paced::Paced;
+use super::metrics::{DecoderMetrics, Heard, Metrics};
+use super::options::ServeOptions;
 use crate::bundle::Bundle;
-use crate::runtime::decoder::DecoderSetup;
-use crate::runtime::error::RuntimeError;
-use crate::runtime::generator::Generator;
 use crate::runtime::logprobs::TokenLogprobs;
 use crate::runtime::plan::Program;
 use crate::runtime::request::{Burst, Cancel, Finish, Request};
-use crate::runtime::sampler::Sampling;
-use crate::runtime::schedule::{DecoderKind, Finished, Limits, Queue, QueueLimits, ServeError, Totals};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::runtime::schedule::{Finished, Totals};
+use crate::runtime::timing::Timing;
+use crate::runtime::workers::{Observer, WorkerOptions, Workers};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
-/// How a bundle comes to run, which is the caller's choice.
-pub trait Backends: Send + Sync {
-    /// Opens the bundle at a path.
-    ///
-    /// # Errors
-    /// In words.
-    fn bundle(&self, path: &Path) -> Result<Bundle, String>;
-
-    /// Replicas of a model that run side by side.
-    fn replicas(&self) -> usize;
-
-    /// Name of the backend.
-    fn name(&self) -> &'static str;
-
-    /// Opens a replica on the thread that calls. `setups` are the decoders that it will have, but for their rows.
-    ///
-    /// # Errors
-    /// In words.
-    fn open(&self, bundle: &Bundle, replica: usize, setups: &[DecoderSetup]) -> Result<Opened, String>;
-}
-
-/// A replica.
-pub struct Opened {
-    /// What generates.
-    pub generator: Generator,
-    /// Rows of its decoders.
-    pub rows: usize,
-}
+pub use crate::runtime::workers::{Backends, Opened};
 
 /// What is told of a request on its way.
 #[derive(Debug)]
@@ -120,18 +88,13 @@ pub struct Engine {
     pub max_tokens: usize,
     /// Seconds since 1970 when it was loaded.
     pub loaded_at: u64,
-    queue: Arc<Queue<'static>>,
-    failed: Arc<OnceLock<String>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    workers: Workers,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<Phase>,
 }
 
 /// Told that an engine has failed.
 pub type OnFailure = Arc<dyn Fn(&str) + Send + Sync>;
-
-/// Sequences that share a row at most, where rows are free to have several.
-const SEQUENCES_OF_A_ROW: usize = 4;
 
 /// Who is told while a model loads and after, and what ends it.
 pub struct Loading<'l> {
@@ -164,74 +127,28 @@ impl Engine {
             options.engine.max_tokens.map_or(program.max_tokens, |most| most.min(program.max_tokens));
         program.max_tokens = max_tokens;
         stage("loading the model");
-        let shape = Shape::of(&program, options.engine);
-        let replicas = backends.replicas();
-        let model = Limits::of(&program);
-        let limits = QueueLimits {
-            model,
-            capacity: shape.capacity,
-            run_ahead: shape.run_ahead.1,
-            waiting: options.engine.waiting,
-        };
-        let engine = Arc::new(Engine {
+        let sizes = WorkerOptions { run_ahead: options.engine.run_ahead, waiting: options.engine.waiting };
+        let observer: Arc<dyn Observer> = Arc::new(Observing {
             name: name.to_owned(),
-            bundle: bundle.clone(),
-            program: program.clone(),
+            metrics: Arc::clone(metrics),
+            decoder: metrics.decoder(name),
+            on_failure,
+        });
+        let workers = Workers::start(&bundle, &program, sizes, backends, &observer)?;
+        stage("generating first tokens");
+        let first = language.first_protocol(&program).ok_or("the bundle has no protocol")?;
+        workers.warm_up(&program, first)?;
+        Ok(Arc::new(Engine {
+            name: name.to_owned(),
+            bundle,
+            program,
             language,
             max_tokens,
             loaded_at: super::answer::unix_seconds(),
-            queue: Arc::new(Queue::new(limits, replicas)),
-            failed: Arc::default(),
-            threads: Mutex::default(),
+            workers,
             metrics: Arc::clone(metrics),
             stop,
-        });
-        let (opened, told) = mpsc::channel();
-        for replica in 0..replicas {
-            let worker = Worker {
-                name: name.to_owned(),
-                replica,
-                bundle: bundle.clone(),
-                program: program.clone(),
-                shape,
-                backends: Arc::clone(backends),
-                queue: Arc::clone(&engine.queue),
-                failed: Arc::clone(&engine.failed),
-                metrics: Arc::clone(metrics),
-                on_failure: Arc::clone(&on_failure),
-            };
-            let opened = opened.clone();
-            let thread = std::thread::Builder::new().name(format!("replica {replica}"));
-            let thread = thread.spawn(move || worker.run(&opened)).map_err(|error| error.to_string())?;
-            engine.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
-        }
-        drop(opened);
-        let all_opened = (0..replicas).try_for_each(|_| {
-            told.recv().unwrap_or_else(|_| Err("a replica ended while it was loaded".to_owned()))
-        });
-        all_opened.and_then(|()| engine.warm_up(stage)).inspect_err(|_| engine.close())?;
-        Ok(engine)
-    }
-
-    /// Generates a token from the model's own distribution and a greedy one, so that the first clients do not wait for graphs
-    /// and kernels.
-    fn warm_up(&self, stage: &dyn Fn(&str)) -> Result<(), String> {
-        stage("generating first tokens");
-        let Some(protocol) = self.language.first_protocol(&self.program) else {
-            return Err("the bundle has no protocol".to_owned());
-        };
-        for temperature in [1.0, 0.0] {
-            let (done, told) = mpsc::channel();
-            let sampling = Sampling { temperature, top_k: 0, ..Sampling::greedy() };
-            let prompt = vec![0; self.program.meta_tokens.min(self.max_tokens.saturating_sub(1))];
-            let request = Request { sampling, ..Request::greedy(protocol, prompt, 1) };
-            let end = move |finished: Finished| drop(done.send(finished.result.map(|_| ())));
-            let taken = self.queue.submit(request, Box::new(|_| {}), Box::new(end));
-            taken.map_err(|error| error.to_string())?;
-            let ended = told.recv().map_err(|_| "the engine ended while it was loaded".to_owned())?;
-            ended.map_err(|error| error.to_string())?;
-        }
-        Ok(())
+        }))
     }
 
     /// Puts the requests of a client into the queue, all or none.
@@ -239,16 +156,16 @@ impl Engine {
     /// # Errors
     /// Why not.
     pub fn submit(&self, requests: Vec<Request>) -> Result<Running, ApiError> {
-        if let Some(message) = self.failed.get() {
-            return Err(ApiError::unavailable("engine_failed", message.clone()));
+        if let Some(message) = self.failure() {
+            return Err(ApiError::unavailable("engine_failed", message));
         }
         let (tell, events) = unbounded_channel();
         let mut running = Running { events, cancels: Vec::new(), stop: self.stop.clone() };
         for (prompt, request) in requests.into_iter().enumerate() {
             let request = Request { cancel: Cancel::default(), ..request };
             let heard = self.metrics.request(&self.name, &request);
-            let ticket =
-                self.queue.submit(request, sink(prompt, tell.clone(), heard), done(prompt, tell.clone()))?;
+            let sink = sink(prompt, tell.clone(), heard);
+            let ticket = self.workers.queue().submit(request, sink, done(prompt, tell.clone()))?;
             running.cancels.push(ticket.cancel);
         }
         Ok(running)
@@ -257,39 +174,55 @@ impl Engine {
     /// Requests that wait, and those that run.
     #[must_use]
     pub fn load_now(&self) -> (usize, usize) {
-        self.queue.load()
+        self.workers.queue().load()
     }
 
     /// What its replicas have done so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.queue.totals().into_iter().fold(Totals::default(), |sum, totals| sum + totals)
+        self.workers.queue().totals().into_iter().fold(Totals::default(), |sum, totals| sum + totals)
     }
 
     /// Why it takes nothing more, if it has failed.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
-        self.failed.get().map(String::as_str)
+        self.workers.failure()
     }
 
     /// Takes nothing more; what runs goes on to its end.
     pub fn close(&self) {
-        self.queue.close();
+        self.workers.close();
     }
 
     /// Waits until everything has ended, once it is closed.
     pub fn join(&self) {
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            // A panic was caught and told on the thread itself.
-            let _ended = thread.join();
-        }
+        self.workers.join();
     }
 }
 
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.close();
+/// What the server counts of its replicas.
+struct Observing {
+    name: String,
+    metrics: Arc<Metrics>,
+    decoder: DecoderMetrics,
+    on_failure: OnFailure,
+}
+
+impl Observer for Observing {
+    fn rows(&self, replica: usize, rows: usize) {
+        self.metrics.rows(&self.name, replica, rows);
+    }
+
+    fn burst(&self, meta_contexts: usize) {
+        self.decoder.burst(meta_contexts);
+    }
+
+    fn times(&self, timing: &Timing) {
+        self.decoder.times(timing);
+    }
+
+    fn failed(&self, message: &str) {
+        (self.on_failure)(message);
     }
 }
 
@@ -313,85 +246,4 @@ fn done(prompt: usize, tell: UnboundedSender<Event>) -> Box<dyn FnOnce(Finished)
         let result = finished.result.map(|completion| completion.prompt_logprobs).map_err(ApiError::from);
         let _unheard = tell.send(Event::End { prompt, result });
     })
-}
-
-/// Sizes of an engine's decoders, but for their rows.
-#[derive(Clone, Copy, Debug)]
-struct Shape {
-    /// Meta-contexts of a row.
-    capacity: usize,
-    /// Fewest and most of a burst.
-    run_ahead: (usize, usize),
-}
-
-impl Shape {
-    fn of(program: &Program, options: EngineOptions) -> Self {
-        let longest = program.max_tokens.div_ceil(program.meta_tokens).max(1);
-        let (least, most) = options.run_ahead;
-        let most = most.clamp(1, longest);
-        // Bursts of several lengths may go further past an end than whole ones of the longest.
-        Shape { capacity: longest + 2 * most, run_ahead: (least.clamp(1, most), most) }
-    }
-}
-
-/// A replica on its thread.
-struct Worker {
-    name: String,
-    replica: usize,
-    bundle: Bundle,
-    program: Program,
-    shape: Shape,
-    backends: Arc<dyn Backends>,
-    queue: Arc<Queue<'static>>,
-    failed: Arc<OnceLock<String>>,
-    metrics: Arc<Metrics>,
-    on_failure: OnFailure,
-}
-
-impl Worker {
-    fn run(&self, opened: &mpsc::Sender<Result<(), String>>) {
-        let served = catch_unwind(AssertUnwindSafe(|| self.serve(opened)));
-        let message = match served {
-            Ok(Ok(())) => return,
-            Ok(Err(message)) => message,
-            Err(_) => "the engine panicked: this is a bug of photonc".to_owned(),
-        };
-        let source = RuntimeError::Lost { message: message.clone() };
-        self.queue.fail(ServeError { replica: self.replica, source });
-        // The first failure is the reason; those after it are its consequences.
-        if self.failed.set(message.clone()).is_ok() {
-            (self.on_failure)(&message);
-        }
-        let _loaded_already = opened.send(Err(message));
-    }
-
-    fn serve(&self, opened: &mpsc::Sender<Result<(), String>>) -> Result<(), String> {
-        let setup = |protocol, rows, sequences| DecoderSetup {
-            protocol,
-            rows,
-            sequences,
-            capacity: self.shape.capacity,
-            run_ahead: self.shape.run_ahead.1,
-        };
-        let setups: Vec<DecoderSetup> =
-            self.program.protocols.keys().map(|protocol| setup(*protocol, 1, 1)).collect();
-        let Opened { mut generator, rows } = self.backends.open(&self.bundle, self.replica, &setups)?;
-        let records = generator.backend().decodes();
-        self.metrics.rows(&self.name, self.replica, rows);
-        let _loaded_already = opened.send(Ok(()));
-        let kind = |request: &Request| DecoderKind {
-            protocol: request.protocol,
-            graphs: !records || request.needs_graphs(),
-        };
-        let queue = &self.queue;
-        let served = queue.run_kinds(self.replica, &kind, &mut |kind, work| {
-            let sequences = if kind.graphs { rows * SEQUENCES_OF_A_ROW } else { rows };
-            let setup = setup(kind.protocol, rows, sequences);
-            let told = self.metrics.decoder(&self.name);
-            generator.with_decoder(setup, false, kind.graphs, &mut |decoder| {
-                work(&mut Paced::new(decoder, queue, self.shape.run_ahead, told.clone()))
-            })
-        });
-        served.map_err(|error| error.to_string())
-    }
 }

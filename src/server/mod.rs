@@ -26,7 +26,6 @@ mod metrics;
 mod models;
 mod openapi;
 pub mod options;
-mod paced;
 mod page;
 mod prompt;
 mod responses;

@@ -1,30 +1,38 @@
 //! A decoder whose bursts are as long as the load asks for. Owns the rule: few requests get short bursts, which come soon;
 //! many get long ones, which cost less. Tokens are the same.
 
-use super::metrics::DecoderMetrics;
-use crate::runtime::backend::BackendError;
-use crate::runtime::decoder::{Admission, Collected, Decoder, DecoderSetup, Kept};
-use crate::runtime::draws::Draws;
-use crate::runtime::schedule::Queue;
-use crate::runtime::timing::Timing;
+use super::backend::BackendError;
+use super::decoder::{Admission, Collected, Decoder, DecoderSetup, Kept};
+use super::draws::Draws;
+use super::schedule::Queue;
+use super::timing::Timing;
+use super::workers::Observer;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A decoder under a queue.
-pub struct Paced<'d, 'q> {
-    decoder: &'d mut dyn Decoder,
-    queue: &'q Queue<'static>,
-    run_ahead: (usize, usize),
-    metrics: DecoderMetrics,
+/// How long bursts are, in meta-contexts.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Fewest and most.
+    pub run_ahead: (usize, usize),
+    /// So many whatever the load; 0 leaves it to the load.
+    pub held: AtomicUsize,
 }
 
-impl<'d, 'q> Paced<'d, 'q> {
-    /// The decoder of a queue, with bursts of so few and so many meta-contexts.
-    pub fn new(
-        decoder: &'d mut dyn Decoder,
-        queue: &'q Queue<'static>,
-        run_ahead: (usize, usize),
-        metrics: DecoderMetrics,
-    ) -> Self {
-        Paced { decoder, queue, run_ahead, metrics }
+/// A decoder under a queue.
+pub(super) struct Paced<'d, 'q> {
+    pub decoder: &'d mut dyn Decoder,
+    pub queue: &'q Queue<'static>,
+    pub pace: &'q Pace,
+    pub observer: &'q dyn Observer,
+}
+
+impl Pace {
+    /// Meta-contexts of the next burst of a decoder with so many rows.
+    fn chosen(&self, load: (usize, usize), rows: usize) -> usize {
+        match self.held.load(Ordering::Relaxed) {
+            0 => chosen(self.run_ahead, load, rows),
+            held => held.min(self.run_ahead.1),
+        }
     }
 }
 
@@ -59,9 +67,9 @@ impl Decoder for Paced<'_, '_> {
     }
 
     fn start(&mut self) -> Result<usize, BackendError> {
-        self.decoder.set_run_ahead(chosen(self.run_ahead, self.queue.load(), self.setup().rows));
+        self.decoder.set_run_ahead(self.pace.chosen(self.queue.load(), self.setup().rows));
         let started = self.decoder.start()?;
-        self.metrics.burst(started);
+        self.observer.burst(started);
         Ok(started)
     }
 
@@ -71,7 +79,7 @@ impl Decoder for Paced<'_, '_> {
 
     fn collect(&mut self) -> Result<Collected<'_>, BackendError> {
         let times = self.decoder.take_times();
-        self.metrics.times(&times);
+        self.observer.times(&times);
         self.decoder.collect()
     }
 
@@ -94,7 +102,7 @@ impl Decoder for Paced<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use super::chosen;
+    use super::{Pace, chosen};
 
     #[test]
     fn bursts_grow_with_the_load() {
@@ -102,5 +110,15 @@ mod tests {
         assert_eq!([at(0, 0), at(0, 1), at(0, 2), at(0, 3), at(0, 5)], [1, 1, 3, 5, 9]);
         assert_eq!(at(1, 1), 9);
         assert_eq!([chosen((2, 4), (0, 1), 1), chosen((2, 4), (1, 1), 1)], [2, 4]);
+    }
+
+    #[test]
+    fn a_held_length_is_kept_under_any_load_and_bounded() {
+        let pace = |held: usize| Pace { run_ahead: (1, 8), held: held.into() };
+        assert_eq!(
+            [pace(3).chosen((0, 1), 4), pace(3).chosen((9, 4), 4), pace(99).chosen((0, 1), 4)],
+            [3, 3, 8]
+        );
+        assert_eq!(pace(0).chosen((9, 4), 4), 8);
     }
 }
