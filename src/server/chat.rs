@@ -6,12 +6,12 @@ use super::answer::{name, ok, unix_seconds};
 use super::body::Json;
 use super::engine::Engine;
 use super::error::ApiError;
-use super::fields::{StreamWishes, generating_body};
-use super::flow::{Step, Whole, collect, finish_reason};
-use super::generation::{Begun, Wishes, begin, stream_permit};
+use super::fields::{StreamUsage, StreamWishes, generating_body};
+use super::flow::{Step, Whole, finish_reason};
+use super::generation::{Wishes, answered};
 use super::messages::messages;
 use super::openapi::Refusals;
-use super::stream::{self, Events, Frame};
+use super::stream::{Frame, Telling};
 use super::told::{ChatLogprobs, Names, Usage};
 use axum::extract::State;
 use axum::response::Response;
@@ -106,7 +106,7 @@ pub struct Said {
 }
 
 /// Everything that chunks are made with.
-struct Telling {
+struct Answering {
     id: String,
     created: u64,
     engine: Arc<Engine>,
@@ -114,7 +114,9 @@ struct Telling {
     samples: usize,
     logprobs: bool,
     ids: bool,
-    usage: bool,
+    usage: StreamUsage,
+    /// New tokens so far, of all choices.
+    new_tokens: usize,
 }
 
 /// Answer a conversation.
@@ -128,16 +130,8 @@ pub async fn chat(
     Json(body): Json<ChatBody>,
 ) -> Result<Response, ApiError> {
     let engine = state.models.get(body.model.as_deref())?;
-    let (telling, wishes) = tokio::task::block_in_place(|| body.asked(&engine))?;
-    let permit = wishes.stream.then(|| stream_permit(&state)).transpose()?;
-    let begun = begin(&state, &engine, &body.common(), &wishes)?;
-    match permit {
-        Some(permit) => {
-            let Begun { flow, under_way, .. } = begun;
-            Ok(stream::answer(&state, flow, telling, (under_way, permit)))
-        }
-        None => telling.whole(begun).await,
-    }
+    let (answering, wishes) = tokio::task::block_in_place(|| body.asked(&engine))?;
+    answered(&state, &engine, &body.common(), &wishes, answering).await
 }
 
 impl ChatBody {
@@ -166,16 +160,13 @@ impl ChatBody {
         if self.store == Some(true) {
             return Err(ApiError::unsupported("store", "nothing is stored here"));
         }
-        if self.stream_options.is_some() && self.stream != Some(true) {
-            return Err(ApiError::value("stream_options", "`stream_options` is for `stream: true`"));
-        }
         if self.top_logprobs.is_some() && self.logprobs != Some(true) {
             return Err(ApiError::value("top_logprobs", "`top_logprobs` needs `logprobs: true`"));
         }
         Ok(())
     }
 
-    fn asked(&self, engine: &Arc<Engine>) -> Result<(Telling, Wishes), ApiError> {
+    fn asked(&self, engine: &Arc<Engine>) -> Result<(Answering, Wishes), ApiError> {
         self.check()?;
         let max_tokens = match (self.max_completion_tokens, self.max_tokens) {
             (Some(new), Some(old)) if new != old => {
@@ -188,7 +179,11 @@ impl ChatBody {
             return Err(ApiError::value("max_tokens", "max_tokens is 0, expected at least 1"));
         }
         let tools = self.tools.clone().map(|tools| tools.into_iter().map(Value::Object).collect());
-        let prompt = engine.language.encode_chat(&messages(&self.messages)?, tools.unwrap_or(Value::Null))?;
+        let prompt = engine.language.encode_chat(
+            &messages(&self.messages, "messages")?,
+            tools.unwrap_or(Value::Null),
+            "messages",
+        )?;
         let samples = self.n.unwrap_or(1) as usize;
         let logprobs = self.logprobs == Some(true);
         let wishes = Wishes {
@@ -200,7 +195,7 @@ impl ChatBody {
             stream: self.stream == Some(true),
             ..Wishes::default()
         };
-        let telling = Telling {
+        let answering = Answering {
             id: name("chatcmpl"),
             created: unix_seconds(),
             engine: Arc::clone(engine),
@@ -208,13 +203,14 @@ impl ChatBody {
             samples,
             logprobs,
             ids: self.return_token_ids == Some(true),
-            usage: self.stream_options.is_some_and(|wishes| wishes.include_usage),
+            usage: StreamUsage::of(self.stream_options, self.stream == Some(true))?,
+            new_tokens: 0,
         };
-        Ok((telling, wishes))
+        Ok((answering, wishes))
     }
 }
 
-impl Telling {
+impl Answering {
     fn document(
         &self,
         object: &'static str,
@@ -236,12 +232,17 @@ impl Telling {
         self.document("chat.completion.chunk", choices, usage)
     }
 
+    fn usage(&self, new_tokens: usize) -> Usage {
+        Usage::of(self.prompt.len(), new_tokens)
+    }
+
     fn names(&self) -> Names<'_> {
         Names { language: &self.engine.language, by_id: false }
     }
+}
 
-    async fn whole(self, begun: Begun) -> Result<Response, ApiError> {
-        let (wholes, new_tokens) = collect(begun.flow).await?;
+impl Telling for Answering {
+    fn whole(self, wholes: Vec<Whole>, new_tokens: usize) -> Response {
         let choice = |(index, Whole { piece, .. }): (usize, Whole)| ChatChoice {
             index,
             message: Some(Said { role: Some("assistant"), content: Some(piece.text) }),
@@ -251,15 +252,12 @@ impl Telling {
             token_ids: self.ids.then_some(piece.tokens),
         };
         let choices = wholes.into_iter().enumerate().map(choice).collect();
-        let usage = Usage::of(self.prompt.len(), new_tokens);
+        let usage = self.usage(new_tokens);
         let mut document = self.document("chat.completion", choices, Some(usage));
         document.prompt_token_ids = self.ids.then(|| self.prompt.clone());
-        drop(begun.under_way);
-        Ok(ok(&document))
+        ok(&document)
     }
-}
 
-impl Events for Telling {
     fn begin(&mut self) -> Vec<Frame> {
         let first = |index: usize| {
             let choice = ChatChoice {
@@ -270,7 +268,7 @@ impl Events for Telling {
                 finish_reason: None,
                 token_ids: None,
             };
-            let mut document = self.chunk(vec![choice], None);
+            let mut document = self.chunk(vec![choice], self.usage.always.then(|| self.usage(0)));
             document.prompt_token_ids = (self.ids && index == 0).then(|| self.prompt.clone());
             Frame::data(&document)
         };
@@ -279,6 +277,7 @@ impl Events for Telling {
 
     fn step(&mut self, step: Step) -> Result<Vec<Frame>, ApiError> {
         let Step::Piece(piece) = step else { return Ok(Vec::new()) };
+        self.new_tokens += piece.tokens.len();
         if piece.text.is_empty() && piece.finish.is_none() && !self.logprobs && !self.ids {
             return Ok(Vec::new());
         }
@@ -291,12 +290,13 @@ impl Events for Telling {
             finish_reason: finish_reason(piece.finish),
             token_ids: self.ids.then_some(piece.tokens),
         };
-        Ok(vec![Frame::data(&self.chunk(vec![choice], None))])
+        let usage = self.usage.always.then(|| self.usage(self.new_tokens));
+        Ok(vec![Frame::data(&self.chunk(vec![choice], usage))])
     }
 
     fn end(&mut self, new_tokens: usize) -> Vec<Frame> {
-        let usage = Usage::of(self.prompt.len(), new_tokens);
-        let usage = self.usage.then(|| Frame::data(&self.chunk(Vec::new(), Some(usage))));
+        let usage =
+            self.usage.last.then(|| Frame::data(&self.chunk(Vec::new(), Some(self.usage(new_tokens)))));
         usage.into_iter().chain([Frame::done()]).collect()
     }
 }

@@ -5,12 +5,12 @@ use super::answer::{name, ok, unix_seconds};
 use super::body::Json;
 use super::engine::Engine;
 use super::error::ApiError;
-use super::fields::{StreamWishes, generating_body};
-use super::flow::{Piece, Step, Whole, collect, finish_reason};
-use super::generation::{Begun, Wishes, begin, stream_permit};
+use super::fields::{StreamUsage, StreamWishes, generating_body};
+use super::flow::{Piece, Step, Whole, finish_reason};
+use super::generation::{Wishes, answered};
 use super::openapi::Refusals;
 use super::prompt::{Prompt, Prompts};
-use super::stream::{self, Events, Frame};
+use super::stream::{Frame, Telling};
 use super::told::{CompletionLogprobs, Names, Usage};
 use crate::runtime::logprobs::TokenLogprobs;
 use crate::runtime::request::Finish;
@@ -87,7 +87,7 @@ pub struct CompletionChoice {
 }
 
 /// Everything that chunks are made with.
-struct Telling {
+struct Writing {
     id: String,
     created: u64,
     engine: Arc<Engine>,
@@ -99,7 +99,9 @@ struct Telling {
     logprobs: bool,
     by_id: bool,
     ids: bool,
-    usage: bool,
+    usage: StreamUsage,
+    /// New tokens so far, of all choices.
+    new_tokens: usize,
     /// Characters of each choice so far.
     offsets: Vec<usize>,
 }
@@ -115,20 +117,12 @@ pub async fn completions(
     Json(body): Json<CompletionBody>,
 ) -> Result<Response, ApiError> {
     let engine = state.models.get(body.model.as_deref())?;
-    let (telling, wishes) = tokio::task::block_in_place(|| body.asked(&engine))?;
-    let permit = wishes.stream.then(|| stream_permit(&state)).transpose()?;
-    let begun = begin(&state, &engine, &body.common(), &wishes)?;
-    match permit {
-        Some(permit) => {
-            let Begun { flow, under_way, .. } = begun;
-            Ok(stream::answer(&state, flow, telling, (under_way, permit)))
-        }
-        None => telling.whole(begun).await,
-    }
+    let (writing, wishes) = tokio::task::block_in_place(|| body.asked(&engine))?;
+    answered(&state, &engine, &body.common(), &wishes, writing).await
 }
 
 impl CompletionBody {
-    fn asked(&self, engine: &Arc<Engine>) -> Result<(Telling, Wishes), ApiError> {
+    fn asked(&self, engine: &Arc<Engine>) -> Result<(Writing, Wishes), ApiError> {
         let samples = self.n.unwrap_or(1) as usize;
         let (echo, stream) = (self.echo == Some(true), self.stream == Some(true));
         let max_tokens = self.max_tokens.unwrap_or(MAX_TOKENS) as usize;
@@ -140,9 +134,6 @@ impl CompletionBody {
         }
         if self.best_of.is_some_and(|best_of| best_of as usize != samples) {
             return Err(ApiError::unsupported("best_of", "`best_of` is not done, unless it is `n`"));
-        }
-        if self.stream_options.is_some() && !stream {
-            return Err(ApiError::value("stream_options", "`stream_options` is for `stream: true`"));
         }
         if max_tokens == 0 && !echo {
             return Err(ApiError::value(
@@ -172,7 +163,7 @@ impl CompletionBody {
             text: true,
             stream,
         };
-        let telling = Telling {
+        let writing = Writing {
             id: name("cmpl"),
             created: unix_seconds(),
             engine: Arc::clone(engine),
@@ -184,13 +175,14 @@ impl CompletionBody {
             logprobs: logprobs.is_some(),
             by_id: self.return_tokens_as_token_ids == Some(true),
             ids,
-            usage: self.stream_options.is_some_and(|wishes| wishes.include_usage),
+            usage: StreamUsage::of(self.stream_options, stream)?,
+            new_tokens: 0,
         };
-        Ok((telling, wishes))
+        Ok((writing, wishes))
     }
 }
 
-impl Telling {
+impl Writing {
     fn document(&self, choices: Vec<CompletionChoice>, usage: Option<Usage>) -> Completion {
         Completion {
             id: self.id.clone(),
@@ -211,9 +203,10 @@ impl Telling {
         let new_tokens = if self.only_prompt { 0 } else { new_tokens };
         Usage::of(self.prompts.ids.iter().map(Vec::len).sum(), new_tokens)
     }
+}
 
-    async fn whole(mut self, begun: Begun) -> Result<Response, ApiError> {
-        let (wholes, new_tokens) = collect(begun.flow).await?;
+impl Telling for Writing {
+    fn whole(mut self, wholes: Vec<Whole>, new_tokens: usize) -> Response {
         let mut choices = Vec::new();
         for (choice, Whole { mut piece, prompt_logprobs }) in wholes.into_iter().enumerate() {
             let prompt = choice / self.samples;
@@ -236,12 +229,9 @@ impl Telling {
                 prompt_token_ids: self.ids.then(|| self.prompts.ids[prompt].clone()),
             });
         }
-        drop(begun.under_way);
-        Ok(ok(&self.document(choices, Some(self.usage(new_tokens)))))
+        ok(&self.document(choices, Some(self.usage(new_tokens))))
     }
-}
 
-impl Events for Telling {
     fn begin(&mut self) -> Vec<Frame> {
         if !(self.echo || self.ids) {
             return Vec::new();
@@ -256,13 +246,14 @@ impl Events for Telling {
                 token_ids: self.ids.then(Vec::new),
                 prompt_token_ids: self.ids.then(|| self.prompts.ids[prompt].clone()),
             };
-            Frame::data(&self.document(vec![choice], None))
+            Frame::data(&self.document(vec![choice], self.usage.always.then(|| self.usage(0))))
         };
         (0..self.prompts.ids.len() * self.samples).map(first).collect()
     }
 
     fn step(&mut self, step: Step) -> Result<Vec<Frame>, ApiError> {
         let Step::Piece(mut piece) = step else { return Ok(Vec::new()) };
+        self.new_tokens += piece.tokens.len();
         if self.only_prompt {
             let finish = piece.finish;
             piece = Piece { choice: piece.choice, finish, ..Piece::default() };
@@ -278,11 +269,13 @@ impl Events for Telling {
             token_ids: self.ids.then_some(piece.tokens),
             prompt_token_ids: None,
         };
-        Ok(vec![Frame::data(&self.document(vec![choice], None))])
+        let usage = self.usage.always.then(|| self.usage(self.new_tokens));
+        Ok(vec![Frame::data(&self.document(vec![choice], usage))])
     }
 
     fn end(&mut self, new_tokens: usize) -> Vec<Frame> {
-        let usage = self.usage.then(|| Frame::data(&self.document(Vec::new(), Some(self.usage(new_tokens)))));
+        let usage =
+            self.usage.last.then(|| Frame::data(&self.document(Vec::new(), Some(self.usage(new_tokens)))));
         usage.into_iter().chain([Frame::done()]).collect()
     }
 }

@@ -135,9 +135,11 @@ impl Engine {
             on_failure,
         });
         let workers = Workers::start(&bundle, &program, sizes, backends, &observer)?;
-        stage("generating first tokens");
-        let first = language.first_protocol(&program).ok_or("the bundle has no protocol")?;
-        workers.warm_up(&program, first)?;
+        language.first_protocol(&program).ok_or("the bundle has no protocol")?;
+        for protocol in program.protocols.keys() {
+            stage(&format!("generating first tokens with {}", protocol.name()));
+            workers.warm_up(&program, *protocol)?;
+        }
         Ok(Arc::new(Engine {
             name: name.to_owned(),
             bundle,

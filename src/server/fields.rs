@@ -35,9 +35,41 @@ const MAX_IDS: usize = 1024;
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StreamWishes {
-    /// The last chunk before the end tells how many tokens were used.
-    #[serde(default)]
-    pub include_usage: bool,
+    /// Whether the last chunk before the end tells how many tokens were used [default: false].
+    pub include_usage: Option<bool>,
+    /// Whether every chunk tells how many were used so far; needs `include_usage` [default: false].
+    pub continuous_usage_stats: Option<bool>,
+}
+
+/// Which chunks of a stream tell how many tokens were used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StreamUsage {
+    /// The last before the end.
+    pub last: bool,
+    /// Every one.
+    pub always: bool,
+}
+
+impl StreamUsage {
+    /// What was wished for.
+    ///
+    /// # Errors
+    /// Nothing is streamed, or one wish lacks the other.
+    pub fn of(wishes: Option<StreamWishes>, stream: bool) -> Result<Self, ApiError> {
+        let Some(wishes) = wishes else { return Ok(StreamUsage::default()) };
+        if !stream {
+            return Err(ApiError::value("stream_options", "`stream_options` is for `stream: true`"));
+        }
+        let usage = StreamUsage {
+            last: wishes.include_usage == Some(true),
+            always: wishes.continuous_usage_stats == Some(true),
+        };
+        if usage.always && !usage.last {
+            let message = "`continuous_usage_stats` needs `include_usage: true`";
+            return Err(ApiError::value("stream_options.continuous_usage_stats", message));
+        }
+        Ok(usage)
+    }
 }
 
 /// Declares the body of a generating endpoint: its own fields, then those that all have.

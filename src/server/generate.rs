@@ -6,10 +6,10 @@ use super::body::Json;
 use super::engine::Engine;
 use super::error::ApiError;
 use super::fields::generating_body;
-use super::flow::{Step, Whole, collect, finish_reason};
-use super::generation::{Begun, Wishes, begin, stream_permit};
+use super::flow::{Step, Whole, finish_reason};
+use super::generation::{Wishes, answered};
 use super::openapi::Refusals;
-use super::stream::{self, Events, Frame};
+use super::stream::{Frame, Telling};
 use super::told::Usage;
 use crate::runtime::logprobs::TokenLogprobs;
 use axum::extract::State;
@@ -97,7 +97,7 @@ fn told(logprobs: &[TokenLogprobs]) -> Vec<GeneratedLogprob> {
 }
 
 /// What a stream is made with.
-struct Telling {
+struct Listing {
     id: String,
     engine: Arc<Engine>,
     logprobs: bool,
@@ -139,28 +139,30 @@ pub async fn generate(
         text: false,
         stream,
     };
-    let permit = stream.then(|| stream_permit(&state)).transpose()?;
-    let Begun { flow, under_way, prompt_tokens } = begin(&state, &engine, &body.common(), &wishes)?;
-    let logprobs = body.logprobs.is_some();
-    let telling = Telling { id: name("gen"), engine, logprobs, prompt_tokens };
-    if let Some(permit) = permit {
-        return Ok(stream::answer(&state, flow, telling, (under_way, permit)));
-    }
-    let (wholes, new_tokens) = collect(flow).await?;
-    let prompt_logprobs = wholes.first().and_then(|whole| whole.prompt_logprobs.as_deref()).map(told);
-    let output = |(index, Whole { piece, .. }): (usize, Whole)| GeneratedSequence {
-        index,
-        logprobs: logprobs.then(|| told(&piece.logprobs)),
-        token_ids: piece.tokens,
-        finish_reason: finish_reason(piece.finish),
+    let listing = Listing {
+        id: name("gen"),
+        engine: Arc::clone(&engine),
+        logprobs: body.logprobs.is_some(),
+        prompt_tokens: body.token_ids.len(),
     };
-    let outputs = wholes.into_iter().enumerate().map(output).collect();
-    let usage = Usage::of(prompt_tokens, new_tokens);
-    drop(under_way);
-    Ok(ok(&Generated { id: telling.id, model: telling.engine.name.clone(), outputs, prompt_logprobs, usage }))
+    answered(&state, &engine, &body.common(), &wishes, listing).await
 }
 
-impl Events for Telling {
+impl Telling for Listing {
+    fn whole(self, wholes: Vec<Whole>, new_tokens: usize) -> Response {
+        let prompt_logprobs = wholes.first().and_then(|whole| whole.prompt_logprobs.as_deref()).map(told);
+        let output = |(index, Whole { piece, .. }): (usize, Whole)| GeneratedSequence {
+            index,
+            logprobs: self.logprobs.then(|| told(&piece.logprobs)),
+            token_ids: piece.tokens,
+            finish_reason: finish_reason(piece.finish),
+        };
+        let outputs = wholes.into_iter().enumerate().map(output).collect();
+        let usage = Usage::of(self.prompt_tokens, new_tokens);
+        let model = self.engine.name.clone();
+        ok(&Generated { id: self.id, model, outputs, prompt_logprobs, usage })
+    }
+
     fn begin(&mut self) -> Vec<Frame> {
         Vec::new()
     }

@@ -4,11 +4,13 @@
 use super::engine::Engine;
 use super::error::ApiError;
 use super::fields::{Asked, Common, check_id};
-use super::flow::{Flow, Voice};
+use super::flow::{Flow, Voice, collect};
 use super::lifecycle::UnderWay;
 use super::options::StreamInterval;
+use super::stream::{self, Telling};
 use super::{ServerState, StreamPermit};
 use crate::runtime::request::Request;
+use axum::response::Response;
 use std::sync::Arc;
 
 /// What an endpoint asks for beside the common parameters.
@@ -34,26 +36,35 @@ pub struct Wishes {
     pub stream: bool,
 }
 
-/// A request on its way.
-pub struct Begun {
-    /// What comes.
-    pub flow: Flow,
-    /// What a drain waits for.
-    pub under_way: UnderWay,
-    /// Tokens of all prompts.
-    pub prompt_tokens: usize,
-}
-
-/// Puts what was asked for into the queue.
+/// Generates what was asked for and answers with it: in events where it is to be streamed.
 ///
 /// # Errors
-/// It cannot be met, or not now.
-pub fn begin(
+/// It cannot be met, or not now; behind the first event errors are events.
+pub async fn answered(
     state: &ServerState,
     engine: &Engine,
     common: &Common,
     wishes: &Wishes,
-) -> Result<Begun, ApiError> {
+    telling: impl Telling,
+) -> Result<Response, ApiError> {
+    let permit = wishes.stream.then(|| stream_permit(state)).transpose()?;
+    let (flow, under_way) = begin(state, engine, common, wishes)?;
+    if let Some(permit) = permit {
+        return Ok(stream::answer(state, flow, telling, (under_way, permit)));
+    }
+    let (wholes, new_tokens) = collect(flow).await?;
+    let response = telling.whole(wholes, new_tokens);
+    drop(under_way);
+    Ok(response)
+}
+
+/// Puts what was asked for into the queue: what comes of it, and what a drain waits for.
+fn begin(
+    state: &ServerState,
+    engine: &Engine,
+    common: &Common,
+    wishes: &Wishes,
+) -> Result<(Flow, UnderWay), ApiError> {
     let under_way = state.lifecycle.enter()?;
     let limits = &state.options.limits;
     let samples = wishes.samples;
@@ -78,11 +89,7 @@ pub fn begin(
             state.metrics.refused.inc();
         }
     });
-    Ok(Begun {
-        flow: Flow::new(submitted?, [wishes.prompts.len(), samples], &voice, interval),
-        under_way,
-        prompt_tokens: wishes.prompts.iter().map(Vec::len).sum(),
-    })
+    Ok((Flow::new(submitted?, [wishes.prompts.len(), samples], &voice, interval), under_way))
 }
 
 fn check_prompt(engine: &Engine, most: Option<usize>, prompt: &[i64]) -> Result<(), ApiError> {
@@ -115,6 +122,12 @@ fn request(
         prompt_logprobs: wishes.prompt_logprobs,
         ..asked.request.clone()
     };
+    let made = request.prompt_length.map_or(0, |length| request.prompt.len().saturating_sub(length));
+    let (least, most) = (request.min_new_tokens, made + request.max_new_tokens);
+    if least > most {
+        let message = format!("min_tokens is {least}, and there will be {most} behind the prompt");
+        return Err(ApiError::value("min_tokens", message));
+    }
     if !asked.seeded {
         request.sampling.seed = request.sampling.seed.wrapping_add(at as u64);
     }
@@ -122,16 +135,14 @@ fn request(
         let (tokens, most) = (request.prompt.len(), engine.max_tokens);
         let new = wishes.max_tokens.map_or_else(|| "one".to_owned(), |new| new.to_string());
         let message = format!("{tokens} tokens and {new} new ones exceed the model's {most}");
-        return Err(ApiError::value("max_tokens", message).coded("context_length_exceeded"));
+        let param = if room == 0 { "prompt" } else { "max_tokens" };
+        return Err(ApiError::value(param, message).coded("context_length_exceeded"));
     }
     Ok(request)
 }
 
-/// Room for a stream.
-///
-/// # Errors
-/// As many are open as may be.
-pub fn stream_permit(state: &ServerState) -> Result<StreamPermit, ApiError> {
+/// Room for a stream, unless as many are open as may be.
+fn stream_permit(state: &ServerState) -> Result<StreamPermit, ApiError> {
     Arc::clone(&state.stream_permits).try_acquire_owned().map_err(|_| {
         let most = state.options.limits.streams;
         ApiError::too_many("too_many_streams", format!("{most} streams are open already"))

@@ -6,7 +6,7 @@ use crate::bundle::Bundle;
 use crate::program::Protocol;
 use crate::runtime::plan::Program;
 use crate::text::Date;
-use crate::text::chat::{ChatOptions, ChatTemplate, Message};
+use crate::text::chat::{ChatOptions, ChatTemplate, Message, named_tokens};
 use crate::text::defaults::{GenerationDefaults, Wanted};
 use crate::text::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub struct Language {
     tokenizer: Option<Arc<Tokenizer>>,
     template: Result<ChatTemplate, String>,
+    /// Tokens that the bundle names, by what they are for.
+    tokens: Map<String, Value>,
     /// Ids that end a sequence by the model's convention.
     pub eos: Vec<i64>,
 }
@@ -32,11 +34,12 @@ impl Language {
         let wanted = Wanted { eos: true, ..Wanted::default() };
         let defaults = GenerationDefaults::of_bundle(bundle, tokenizer.as_ref(), wanted);
         let defaults = defaults.map_err(|error| error.to_string())?;
+        let tokens = named_tokens(bundle).map_err(|error| error.to_string())?;
         let template = match template {
-            Some((path, source)) => Ok(ChatTemplate::new(path, source, Map::new())),
+            Some((path, source)) => Ok(ChatTemplate::new(path, source, tokens.clone())),
             None => ChatTemplate::needed(bundle).map_err(|error| error.to_string()),
         };
-        Ok(Language { tokenizer: tokenizer.map(Arc::new), template, eos: defaults.eos })
+        Ok(Language { tokenizer: tokenizer.map(Arc::new), template, tokens, eos: defaults.eos })
     }
 
     /// The tokenizer.
@@ -53,6 +56,21 @@ impl Language {
     #[must_use]
     pub fn chats(&self) -> bool {
         self.template.is_ok()
+    }
+
+    /// The chat template, if there is one.
+    #[must_use]
+    pub fn template(&self) -> Option<&str> {
+        self.template.as_ref().ok().map(ChatTemplate::source)
+    }
+
+    /// The text of a token that the bundle names: `bos_token`, `eos_token` and the like. Where it names no end of a sequence,
+    /// the text of the first id that is one.
+    #[must_use]
+    pub fn named_token(&self, name: &str) -> Option<String> {
+        let named = self.tokens.get(name).and_then(Value::as_str).map(str::to_owned);
+        let end = || self.tokenizer.as_ref()?.token(*self.eos.first()?);
+        named.or_else(|| if name == "eos_token" { end() } else { None })
     }
 
     /// The tokens of a text, given as parameter `param`; `mark` adds those that the tokenizer puts around a text.
@@ -72,17 +90,17 @@ impl Language {
         self.tokenizer()?.decode(ids).map_err(|error| ApiError::of_text(&error, "tokens"))
     }
 
-    /// The tokens of a conversation.
+    /// The tokens of a conversation, given as parameter `param`.
     ///
     /// # Errors
     /// The model has no chat template, or it refuses the messages.
-    pub fn encode_chat(&self, messages: &[Message], tools: Value) -> Result<Vec<i64>, ApiError> {
-        let template = self.template.as_ref().map_err(|message| ApiError::value("messages", message))?;
+    pub fn encode_chat(&self, messages: &[Message], tools: Value, param: &str) -> Result<Vec<i64>, ApiError> {
+        let template = self.template.as_ref().map_err(|message| ApiError::value(param, message))?;
         let options = ChatOptions { tools, date: today() };
         let text = template.render(messages, &options);
-        let text = text.map_err(|error| ApiError::of_text(&error, "messages"))?;
+        let text = text.map_err(|error| ApiError::of_text(&error, param))?;
         // The template writes every mark itself.
-        self.encode(&text, false, "messages")
+        self.encode(&text, false, param)
     }
 
     /// The protocol of requests that name none.

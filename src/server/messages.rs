@@ -4,20 +4,21 @@ use super::error::ApiError;
 use crate::text::chat::Message;
 use serde_json::{Map, Value};
 
-/// The messages, checked.
+/// The messages given as parameter `param`, checked.
 ///
 /// # Errors
 /// The place and the part that is none.
-pub fn messages(given: &[Map<String, Value>]) -> Result<Vec<Message>, ApiError> {
+pub fn messages(given: &[Map<String, Value>], param: &str) -> Result<Vec<Message>, ApiError> {
     if given.is_empty() {
-        return Err(ApiError::value("messages", "`messages` is empty, expected at least one"));
+        return Err(ApiError::value(param, format!("`{param}` is empty, expected at least one message")));
     }
-    given.iter().enumerate().map(|(at, message)| message_of(at, message)).collect()
+    let one = |(at, message)| message_of(&format!("{param}[{at}]"), message);
+    given.iter().enumerate().map(one).collect()
 }
 
-fn message_of(at: usize, given: &Map<String, Value>) -> Result<Message, ApiError> {
+fn message_of(place: &str, given: &Map<String, Value>) -> Result<Message, ApiError> {
     let mut message = given.clone();
-    let param = format!("messages[{at}].content");
+    let param = format!("{place}.content");
     match given.get("content") {
         Some(Value::Array(parts)) => {
             let texts =
@@ -33,7 +34,7 @@ fn message_of(at: usize, given: &Map<String, Value>) -> Result<Message, ApiError
         }
     }
     Message::try_from(message)
-        .map_err(|error| ApiError::value(&format!("messages[{at}].role"), format!("message {at}: {error}")))
+        .map_err(|error| ApiError::value(&format!("{place}.role"), format!("`{place}`: {error}")))
 }
 
 fn text_of(param: &str, part: &Value) -> Result<String, ApiError> {

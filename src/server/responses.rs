@@ -7,12 +7,13 @@ use super::body::Json;
 use super::engine::Engine;
 use super::error::ApiError;
 use super::fields::generating_body;
-use super::flow::{Step, collect};
-use super::generation::{Begun, Wishes, begin, stream_permit};
+use super::flow::{Step, Whole};
+use super::generation::{Wishes, answered};
 use super::messages::messages;
 use super::openapi::Refusals;
-use super::stream::{self, Events, Frame};
+use super::stream::{Frame, Telling};
 use crate::runtime::request::Finish;
+use crate::text::chat::Message;
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -77,7 +78,7 @@ pub struct ResponseDocument {
 }
 
 /// What events are made with.
-struct Telling {
+struct Responding {
     id: String,
     item: String,
     created: u64,
@@ -101,36 +102,26 @@ pub async fn responses(
 ) -> Result<Response, ApiError> {
     let engine = state.models.get(body.model.as_deref())?;
     let prompt = tokio::task::block_in_place(|| body.prompt(&engine))?;
-    let stream = body.stream == Some(true);
+    let responding = Responding {
+        id: name("resp"),
+        item: name("msg"),
+        created: unix_seconds(),
+        engine: Arc::clone(&engine),
+        instructions: body.instructions.clone(),
+        prompt_tokens: prompt.len(),
+        text: String::new(),
+        finish: None,
+        sequence: 0,
+    };
     let wishes = Wishes {
         prompts: vec![prompt],
         max_tokens: body.max_output_tokens.map(|count| count as usize),
         samples: 1,
         text: true,
-        stream,
+        stream: body.stream == Some(true),
         ..Wishes::default()
     };
-    let permit = stream.then(|| stream_permit(&state)).transpose()?;
-    let Begun { flow, under_way, prompt_tokens } = begin(&state, &engine, &body.common(), &wishes)?;
-    let mut telling = Telling {
-        id: name("resp"),
-        item: name("msg"),
-        created: unix_seconds(),
-        engine,
-        instructions: body.instructions.clone(),
-        prompt_tokens,
-        text: String::new(),
-        finish: None,
-        sequence: 0,
-    };
-    if let Some(permit) = permit {
-        return Ok(stream::answer(&state, flow, telling, (under_way, permit)));
-    }
-    let (wholes, new_tokens) = collect(flow).await?;
-    let whole = wholes.into_iter().next().unwrap_or_default();
-    (telling.text, telling.finish) = (whole.piece.text, whole.piece.finish);
-    drop(under_way);
-    Ok(ok(&telling.ended(new_tokens)))
+    answered(&state, &engine, &body.common(), &wishes, responding).await
 }
 
 impl ResponsesBody {
@@ -152,15 +143,17 @@ impl ResponsesBody {
                 ("content".to_owned(), Value::from(content)),
             ])
         };
-        let system = self.instructions.iter().map(|text| said("system", text));
-        let rest = match &self.input {
+        let given = match &self.input {
             Input::Text(text) => vec![said("user", text)],
             Input::Messages(given) => {
                 given.iter().cloned().map(without_type).collect::<Result<_, ApiError>>()?
             }
         };
-        let all: Vec<Map<String, Value>> = system.chain(rest).collect();
-        engine.language.encode_chat(&messages(&all)?, Value::Null)
+        let mut all = messages(&given, "input")?;
+        if let Some(instructions) = &self.instructions {
+            all.insert(0, Message::new("system", instructions));
+        }
+        engine.language.encode_chat(&all, Value::Null, "input")
     }
 }
 
@@ -181,7 +174,7 @@ fn without_type(mut message: Map<String, Value>) -> Result<Map<String, Value>, A
     }
 }
 
-impl Telling {
+impl Responding {
     fn part(&self) -> Value {
         json!({"type": "output_text", "text": self.text, "annotations": []})
     }
@@ -237,7 +230,13 @@ impl Telling {
     }
 }
 
-impl Events for Telling {
+impl Telling for Responding {
+    fn whole(mut self, wholes: Vec<Whole>, new_tokens: usize) -> Response {
+        let whole = wholes.into_iter().next().unwrap_or_default();
+        (self.text, self.finish) = (whole.piece.text, whole.piece.finish);
+        ok(&self.ended(new_tokens))
+    }
+
     fn begin(&mut self) -> Vec<Frame> {
         let document = json!({"response": self.document("in_progress", Vec::new(), None)});
         let item = json!({"output_index": 0, "item": self.message("in_progress", Vec::new())});

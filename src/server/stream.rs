@@ -2,7 +2,7 @@
 //! client that has gone. Owns the framing; what stands in an event is the endpoint's.
 
 use super::error::ApiError;
-use super::flow::{Flow, Step};
+use super::flow::{Flow, Step, Whole};
 use super::lifecycle::UnderWay;
 use super::{ServerState, StreamPermit};
 use axum::body::{Body, Bytes};
@@ -17,8 +17,11 @@ use tokio::time::timeout;
 /// Frames that wait for a slow reader at most; more wait as tokens.
 const FRAMES: usize = 16;
 
-/// What an endpoint makes of the steps of a request.
-pub trait Events: Send + 'static {
+/// What an endpoint makes of a request's tokens: one document, or events.
+pub trait Telling: Send + 'static {
+    /// Of all choices, where nothing is streamed; `new_tokens` is the number of all.
+    fn whole(self, wholes: Vec<Whole>, new_tokens: usize) -> Response;
+
     /// Before any tokens.
     fn begin(&mut self) -> Vec<Frame>;
 
@@ -66,7 +69,7 @@ impl Frame {
 pub fn answer(
     state: &ServerState,
     flow: Flow,
-    mut events: impl Events,
+    mut telling: impl Telling,
     held: (UnderWay, StreamPermit),
 ) -> Response {
     let (send, receive) = mpsc::channel::<Bytes>(FRAMES);
@@ -77,7 +80,7 @@ pub fn answer(
         open.inc();
         tokio::select! {
             () = send.closed() => {}
-            () = run(flow, &mut events, &send, keep_alive) => {}
+            () = run(flow, &mut telling, &send, keep_alive) => {}
         }
         open.dec();
         drop(held);
@@ -97,11 +100,11 @@ pub fn answer(
 /// Sends until the end, an error, or nobody listens.
 async fn run(
     mut flow: Flow,
-    events: &mut impl Events,
+    telling: &mut impl Telling,
     send: &mpsc::Sender<Bytes>,
     keep_alive: std::time::Duration,
 ) {
-    for Frame(bytes) in events.begin() {
+    for Frame(bytes) in telling.begin() {
         if send.send(bytes).await.is_err() {
             return;
         }
@@ -109,7 +112,7 @@ async fn run(
     loop {
         let frames = match timeout(keep_alive, flow.next()).await {
             Err(_) => vec![Frame(Bytes::from_static(b": keep-alive\n\n"))],
-            Ok(Ok(Some(step))) => match events.step(step) {
+            Ok(Ok(Some(step))) => match telling.step(step) {
                 Ok(frames) => frames,
                 Err(error) => return fail(send, &error).await,
             },
@@ -122,7 +125,7 @@ async fn run(
             }
         }
     }
-    for Frame(bytes) in events.end(flow.new_tokens) {
+    for Frame(bytes) in telling.end(flow.new_tokens) {
         if send.send(bytes).await.is_err() {
             return;
         }

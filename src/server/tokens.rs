@@ -80,8 +80,20 @@ pub struct TokenizerInfo {
     vocab_size: usize,
     /// Ids that end a sequence.
     eos_token_ids: Vec<i64>,
+    /// `PreTrainedTokenizerFast`: what reads its file in transformers.
+    tokenizer_class: &'static str,
+    /// Text of the mark before a sequence, if the bundle names one.
+    bos_token: Option<String>,
+    /// Text of the token that ends a sequence.
+    eos_token: Option<String>,
+    /// Text of the token that fills up, if the bundle names one.
+    pad_token: Option<String>,
+    /// Text of the token for what is unknown, if the bundle names one.
+    unk_token: Option<String>,
     /// Whether there is a chat template.
     chat: bool,
+    /// The template.
+    chat_template: Option<String>,
     max_model_len: usize,
 }
 
@@ -101,7 +113,7 @@ pub async fn tokenize(
         }
         (None, Some(given)) if body.add_special_tokens.is_none() => {
             let tools = body.tools.clone().map(|tools| tools.into_iter().map(Value::Object).collect());
-            language.encode_chat(&messages(given)?, tools.unwrap_or(Value::Null))
+            language.encode_chat(&messages(given, "messages")?, tools.unwrap_or(Value::Null), "messages")
         }
         (None, Some(_)) => {
             let message = "`add_special_tokens` is for `prompt`: a chat template writes its marks itself";
@@ -140,13 +152,20 @@ pub async fn tokenizer_info(
     let Query(which) = query.map_err(|error| ApiError::value("model", error.body_text()))?;
     let engine = state.models.get(which.model.as_deref())?;
     let tokenizer = engine.language.tokenizer()?;
+    let language = &engine.language;
     Ok(ok(&TokenizerInfo {
         model: engine.name.clone(),
         library: "tokenizers",
         tokens: tokenizer.size(),
         vocab_size: engine.program.vocab_size,
-        eos_token_ids: engine.language.eos.clone(),
-        chat: engine.language.chats(),
+        eos_token_ids: language.eos.clone(),
+        tokenizer_class: "PreTrainedTokenizerFast",
+        bos_token: language.named_token("bos_token"),
+        eos_token: language.named_token("eos_token"),
+        pad_token: language.named_token("pad_token"),
+        unk_token: language.named_token("unk_token"),
+        chat: language.chats(),
+        chat_template: language.template().map(str::to_owned),
         max_model_len: engine.max_tokens,
     }))
 }

@@ -101,9 +101,7 @@ impl Names<'_> {
             for (id, logprob) in &one.top {
                 top.entry(self.name(*id)).or_insert(logprob.max(LEAST));
             }
-            if !one.top.is_empty() {
-                top.entry(name.clone()).or_insert(one.logprob.max(LEAST));
-            }
+            top.entry(name.clone()).or_insert(one.logprob.max(LEAST));
             all.text_offset.push(*offset);
             *offset += if self.by_id { 0 } else { name.chars().count() };
             all.tokens.push(name);

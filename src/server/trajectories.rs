@@ -14,6 +14,7 @@ use super::told::Usage;
 use super::trajectory_store::{Kept, TrajectoryStore, Worker, missing, not_here};
 use crate::runtime::request::{Batch, Cancel, Keep, Request};
 use crate::runtime::sampler::Sampling;
+use crate::text::speech::Speech;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -157,8 +158,10 @@ pub async fn create(
     drop(gone);
     let (trajectory, sequence) = made.inspect_err(|_| state.trajectories.release(&id))?;
     let (meta_contexts, first_position) = trajectory;
+    let tokenizer = engine.language.tokenizer().ok();
+    let text = tokenizer.map(|tokenizer| Speech::of(tokenizer, &asked.stops, &sequence.tokens));
     let drawn = Drawn {
-        text: text_of(&engine, &sequence.tokens)?,
+        text: text.transpose().map_err(|error| ApiError::of_text(&error, "tokens"))?,
         finish_reason: finish_reason(Some(sequence.finish)),
         usage: Usage::of(prompt_tokens, sequence.tokens.len()),
         token_ids: sequence.tokens,

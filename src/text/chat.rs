@@ -63,7 +63,7 @@ impl ChatTemplate {
     /// No template, or a file that cannot be read.
     pub fn needed(bundle: &Bundle) -> Result<Self, TextError> {
         let config = json(bundle, CONFIG)?;
-        let tokens = config.as_ref().map(|(_, config)| named_tokens(config)).unwrap_or_default();
+        let tokens = config.as_ref().map(|(_, config)| tokens_in(config)).unwrap_or_default();
         if let Some((path, bytes)) = carried(bundle, FILE)? {
             let source = String::from_utf8(bytes);
             let source =
@@ -86,6 +86,12 @@ impl ChatTemplate {
     #[must_use]
     pub fn new(path: &Path, source: &str, tokens: Map<String, Value>) -> Self {
         ChatTemplate { path: path.to_owned(), source: source.to_owned(), tokens }
+    }
+
+    /// The template itself.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The text of `messages`, ready for the assistant's answer.
@@ -113,8 +119,16 @@ impl ChatTemplate {
     }
 }
 
+/// The tokens that a bundle names, as text: `bos_token`, `eos_token` and the like.
+///
+/// # Errors
+/// A `tokenizer_config.json` that cannot be read.
+pub fn named_tokens(bundle: &Bundle) -> Result<Map<String, Value>, TextError> {
+    Ok(json(bundle, CONFIG)?.map(|(_, config)| tokens_in(&config)).unwrap_or_default())
+}
+
 /// Every key of the configuration that is a token, as text, and the further ones as a list.
-fn named_tokens(config: &Value) -> Map<String, Value> {
+fn tokens_in(config: &Value) -> Map<String, Value> {
     let keys = config.as_object().into_iter().flatten();
     let mut tokens: Map<String, Value> = Map::new();
     for (key, token) in keys {

@@ -91,6 +91,12 @@ impl Tokenizer {
         self.inner.token_to_id(token).map(i64::from)
     }
 
+    /// The text of a token by its id, as the vocabulary has it.
+    #[must_use]
+    pub fn token(&self, id: i64) -> Option<String> {
+        self.inner.id_to_token(u32::try_from(id).ok()?)
+    }
+
     /// The tokens of `text`; `mark` adds those that the tokenizer puts around a text of its own, such as a begin mark.
     ///
     /// # Errors

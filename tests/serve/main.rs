@@ -1,7 +1,10 @@
 //! The server over real sockets: every endpoint, refusals by name, streams, clients that go, full queues, and its ends.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a failed test panics")]
 
+mod faults;
 mod http;
+mod load;
+mod parameters;
 mod served;
 #[path = "../speaking/mod.rs"]
 mod speaking;
