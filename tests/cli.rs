@@ -16,7 +16,7 @@ type TestResult = Result<(), Box<dyn Error>>;
 
 const PROMPT: &str = "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16";
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "export",
     "build",
     "refit",
@@ -27,6 +27,7 @@ const COMMANDS: [&str; 14] = [
     "generate",
     "score",
     "serve",
+    "package",
     "bench",
     "synth",
     "doctor",

@@ -4,60 +4,20 @@
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod clients;
+
+use clients::{MODEL, bundle, deps, root, skipped};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-const MODEL: &str = "english";
-
-/// tract optimises windows of 32 tokens for most of a minute in an unoptimised build, longer on a busy machine.
-const LOADING: Duration = Duration::from_secs(300);
-
-/// The trained example has no template: it knows no chats, and answers as it would go on.
-const TEMPLATE: &str = "{% for message in messages %}{{ message.content }}\n{% endfor %}";
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn deps() -> PathBuf {
-    std::env::var_os("PHOTONC_DEPS").map_or_else(|| root().join(".deps"), |deps| root().join(deps))
-}
-
-/// Past the capture of passing tests.
-fn skipped(test: &str, what: &str) {
-    let told = format!("SKIPPED {test}: {what}\n");
-    std::io::stderr().write_all(told.as_bytes()).unwrap();
-}
-
-/// The trained example as a bundle with a chat template, and a folder with its tokenizer as transformers reads it.
-fn bundle() -> &'static (PathBuf, PathBuf) {
-    static MADE: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("serve-clients");
-        let (checkpoint, bundle) = (folder.join("checkpoint"), folder.join(MODEL));
-        let tokenizer = folder.join("tokenizer");
-        fs::create_dir_all(&checkpoint).unwrap();
-        fs::create_dir_all(&tokenizer).unwrap();
-        for name in ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"] {
-            fs::copy(root().join("examples/english").join(name), checkpoint.join(name)).unwrap();
-        }
-        fs::write(checkpoint.join("chat_template.jinja"), TEMPLATE).unwrap();
-        fs::copy(checkpoint.join("tokenizer.json"), tokenizer.join("tokenizer.json")).unwrap();
-        let class = json!({"tokenizer_class": "PreTrainedTokenizerFast"});
-        fs::write(tokenizer.join("tokenizer_config.json"), class.to_string()).unwrap();
-        let mut export = Command::new(env!("CARGO_BIN_EXE_photonc"));
-        export.arg("export").arg(&checkpoint).arg("--out").arg(&bundle);
-        let done = export.output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        (bundle, tokenizer)
-    })
-}
+/// tract optimises windows of 32 tokens for most of a minute in an unoptimised build, for every way of drawing and every
+/// protocol, longer on a busy machine.
+const LOADING: Duration = Duration::from_secs(600);
 
 /// A server on a port of its own.
 struct Server {
@@ -71,7 +31,7 @@ impl Server {
     fn start() -> Server {
         let log = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_photonc"));
-        command.arg("serve").arg(&bundle().0).args(["--port", "0"]);
+        command.arg("serve").arg(&bundle("serve-clients").0).args(["--port", "0"]);
         let mut process = command.stdout(Stdio::piped()).stderr(log.reopen().unwrap()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut said).unwrap();
@@ -128,12 +88,9 @@ impl Drop for Server {
 
 /// Runs a script of `tests/clients` in the Python environment `environment` of the dependencies.
 fn python(server: &mut Server, test: &str, [environment, package, script]: [&str; 3], more: &[&Path]) {
-    let python = deps().join(environment).join("bin/python");
-    let mut has = Command::new(&python);
-    has.args(["-c", &format!("import importlib.util as u; exit(u.find_spec('{package}') is None)")]);
-    if !has.output().is_ok_and(|done| done.status.success()) {
+    let Some(python) = clients::python(environment, package) else {
         return skipped(test, &format!("needs {package}: scripts/setup-test-deps.sh --clients"));
-    }
+    };
     let mut client = Command::new(python);
     client.arg(root().join("tests/clients").join(script)).args([&server.url(), MODEL]).args(more);
     server.used_by(&mut client);
@@ -155,7 +112,7 @@ fn node(server: &mut Server, test: &str, package: &str, script: &str) {
 fn clients_work_unmodified() {
     let mut server = Server::start();
     let at = &mut server;
-    let (bundle, tokenizer) = bundle();
+    let (bundle, tokenizer) = bundle("serve-clients");
     let photonc = Path::new(env!("CARGO_BIN_EXE_photonc"));
     python(at, "openai_for_python", ["clients", "openai", "openai_client.py"], &[]);
     python(at, "langchain", ["clients", "langchain_openai", "langchain_client.py"], &[]);

@@ -22,6 +22,7 @@ mod model_args;
 mod open_args;
 mod ort_args;
 mod output;
+mod package;
 mod pass_args;
 mod prompts;
 mod reduce;
@@ -91,6 +92,7 @@ enum Command {
     Score(score::Args),
     #[cfg(feature = "serve")]
     Serve(serve::Args),
+    Package(package::Args),
     Bench(bench::Args),
     Synth(synth::Args),
     Doctor(doctor::Args),
@@ -143,6 +145,7 @@ fn run(command: &Command, reporter: &Reporter) -> Result<ExitCode, Failure> {
         Command::Score(args) => score::run(args, reporter),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(args, reporter),
+        Command::Package(args) => package::run(args, reporter),
         Command::Bench(args) => bench::run(args, reporter),
         Command::Inspect(args) => inspect::run(args, reporter),
         Command::Synth(args) => synth::run(args, reporter),
