@@ -35,4 +35,6 @@ if [[ -n "$(find src tests -name '*.snap.new')" ]]; then
     exit 1
 fi
 
+scripts/test-python.sh
+scripts/test-c.sh
 "$python" tests/python/onnx_check.py "${CARGO_TARGET_DIR:-target}/tmp/onnx" "${tensorrt[@]}"

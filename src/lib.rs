@@ -34,6 +34,7 @@
 //!
 //! [`export::export`] writes a [`bundle`], and a [`runtime`] generator runs it.
 
+pub mod api;
 pub mod bundle;
 pub mod cache;
 pub mod cli;

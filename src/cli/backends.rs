@@ -4,6 +4,7 @@ use super::memory::check_weights;
 use super::open_args::OpenArgs;
 use super::ort_args::OrtArgs;
 use super::{Failure, Reporter, engine_args};
+use crate::api::{open_gpu, stored_dtype};
 use crate::bundle::Bundle;
 use crate::engine::{pick, sets, stale};
 use crate::graph::Graph;
@@ -202,8 +203,7 @@ impl BackendArgs {
 
     /// Type of activations and weights on a GPU: the one asked for, or that of the stored weights.
     pub fn compute_type(&self, bundle: &Bundle) -> Dtype {
-        let stored = bundle.manifest().weights.values().find_map(|weight| Dtype::from_name(&weight.dtype));
-        self.compute.or(stored).unwrap_or(Dtype::F32)
+        self.compute.unwrap_or_else(|| stored_dtype(bundle))
     }
 
     /// The GPU, with one graph and the weights of a bundle: in the graph's own precision, so that it can be verified.
@@ -313,22 +313,6 @@ pub fn failed_on_gpu(error: DeviceError) -> Failure {
     RuntimeError::from(BackendError::from(error)).into()
 }
 
-#[cfg(feature = "cuda")]
-fn open_gpu(ordinal: usize) -> Result<Arc<dyn Device>, String> {
-    use crate::runtime::cuda::driver::{Driver, DriverOptions};
-    let driver = Driver::open(DriverOptions { ordinal, ..DriverOptions::default() });
-    driver.map(|driver| Arc::new(driver) as Arc<dyn Device>).map_err(|error| error.to_string())
-}
-
-/// What to do about a build without the feature.
-#[cfg(not(feature = "cuda"))]
-pub const WITH_CUDA: &str = "cargo install --path . --features cuda";
-
-#[cfg(not(feature = "cuda"))]
-fn open_gpu(_ordinal: usize) -> Result<Arc<dyn Device>, String> {
-    Err(format!("this photonc was built without it; install with `{WITH_CUDA}`"))
-}
-
 /// Loads the graphs that a generation will run, so that its times are those of generation; tells whether tokens are drawn
 /// outside the graphs.
 pub fn load_graphs(generator: &mut Generator, request: &Request) -> Result<bool, Failure> {
@@ -349,4 +333,20 @@ pub fn load_graphs(generator: &mut Generator, request: &Request) -> Result<bool,
         backend.prepare(graph).map_err(RuntimeError::from)?;
     }
     Ok(on_host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BackendArgs;
+    use crate::api::BackendKind;
+    use clap::{Args, FromArgMatches};
+
+    /// Programs that embed photonc and leave the choice to it get what its users get.
+    #[test]
+    fn the_default_is_that_of_embedding_programs() {
+        let command = BackendArgs::augment_args(clap::Command::new("photonc"));
+        let matches = command.get_matches_from(["photonc"]);
+        let args = BackendArgs::from_arg_matches(&matches).expect("parses");
+        assert_eq!(args.name.name(), BackendKind::DEFAULT.name());
+    }
 }

@@ -130,7 +130,7 @@ fn ort() -> Found {
 
 #[cfg(not(feature = "ort"))]
 fn ort() -> Found {
-    not_built("the feature `ort`", super::ort_args::WITH_ORT)
+    not_built("the feature `ort`", crate::api::WITH_ORT)
 }
 
 /// A library that was not found.
@@ -178,5 +178,5 @@ fn cuda() -> Found {
 
 #[cfg(not(feature = "cuda"))]
 fn cuda() -> Found {
-    not_built("the feature `cuda`", super::backends::WITH_CUDA)
+    not_built("the feature `cuda`", crate::api::WITH_CUDA)
 }

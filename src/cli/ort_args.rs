@@ -1,11 +1,10 @@
-//! The options of backend `ort`. Owns what a build without the feature says.
+//! The options of backend `ort`.
 
 use super::Failure;
 use super::backends::BackendName;
+use crate::api::open_ort;
 use crate::bundle::Bundle;
 use crate::runtime::backend::Backend;
-#[cfg(not(feature = "ort"))]
-use crate::runtime::backend::BackendError;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::portable::OnnxGraph;
 use std::num::NonZero;
@@ -44,7 +43,6 @@ impl OrtArgs {
     }
 }
 
-#[cfg(feature = "ort")]
 impl OrtArgs {
     /// The graphs of a bundle in ONNX Runtime, and one that the bundle does not have: on GPU `device` if on any, else on
     /// `threads`, one per core by default.
@@ -55,36 +53,10 @@ impl OrtArgs {
         threads: Option<NonZero<usize>>,
         extra: Option<OnnxGraph>,
     ) -> Result<Box<dyn Backend>, RuntimeError> {
-        use crate::runtime::ort::{Ort, OrtOptions, Provider};
-        let provider = match self.provider {
-            Some(ProviderName::Cuda) => Provider::Cuda { device },
-            Some(ProviderName::Cpu) | None => Provider::Cpu,
+        let gpu = match self.provider {
+            Some(ProviderName::Cuda) => Some(device),
+            Some(ProviderName::Cpu) | None => None,
         };
-        let options = OrtOptions { library: self.ort_lib.clone(), threads, provider };
-        let mut ort = Ort::of_bundle(bundle.clone(), &options)?;
-        if let Some(extra) = extra {
-            ort.insert(extra)?;
-        }
-        Ok(Box::new(ort))
-    }
-}
-
-/// What to do about a build without the feature.
-#[cfg(not(feature = "ort"))]
-pub const WITH_ORT: &str = "cargo install --path . --features ort";
-
-#[cfg(not(feature = "ort"))]
-impl OrtArgs {
-    /// Says that this build has no ONNX Runtime.
-    pub fn open(
-        &self,
-        _bundle: &Bundle,
-        _device: usize,
-        _threads: Option<NonZero<usize>>,
-        _extra: Option<OnnxGraph>,
-    ) -> Result<Box<dyn Backend>, RuntimeError> {
-        let backend = BackendName::Ort.name();
-        let message = format!("this photonc was built without it; install with `{WITH_ORT}`");
-        Err(BackendError::Unavailable { backend, message }.into())
+        Ok(open_ort(bundle, self.ort_lib.clone(), gpu, threads, extra)?)
     }
 }

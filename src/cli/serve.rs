@@ -6,6 +6,7 @@ mod options;
 use super::backends::BackendArgs;
 use super::rows::{Batch, DEFAULT_RESERVE_MIB, count};
 use super::{Failure, Reporter, signals};
+use crate::api::{GPU_ROWS, HOST_ROWS};
 use crate::bundle::Bundle;
 use crate::runtime::decoder::DecoderSetup;
 use crate::runtime::generator::Generator;
@@ -19,12 +20,6 @@ use std::error::Error as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Rows of the host, unless the user says: each costs memory, and a few cores gain nothing from more.
-const HOST_ROWS: usize = 16;
-
-/// Rows of a GPU, unless the user says.
-const GPU_ROWS: usize = 128;
 
 /// Serve bundles over HTTP, as OpenAI's clients ask
 #[derive(Debug, clap::Args)]

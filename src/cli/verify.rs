@@ -6,6 +6,7 @@ mod plot;
 
 use super::backends::{BackendArgs, BackendName};
 use super::{Failure, Reporter};
+use crate::api::documents::of_comparison;
 use crate::bundle::Bundle;
 use crate::graph::interp::WeightCache;
 use crate::graph::{Graph, NodeId, Verified};
@@ -178,7 +179,7 @@ impl From<CompareError> for Failure {
 
 fn tell(args: &Args, comparisons: &[Comparison], reporter: &Reporter) -> Result<(), Failure> {
     if reporter.json() {
-        let graphs: Vec<Value> = comparisons.iter().map(as_json).collect();
+        let graphs: Vec<Value> = comparisons.iter().map(of_comparison).collect();
         return reporter.document(&json!({"backend": args.backend.name.name(), "graphs": graphs}));
     }
     let mut text =
@@ -209,26 +210,6 @@ fn sentence(value: &Compared) -> String {
         "diverges first in {} (output {}): off by {:.2e}, tolerance {:.2e}, largest value {:.2e}",
         value.scope, value.output, value.error, value.tolerance, value.largest
     )
-}
-
-fn as_json(comparison: &Comparison) -> Value {
-    let value = |value: &Compared| {
-        json!({
-            "scope": value.scope,
-            "output": value.output,
-            "error": value.error,
-            "tolerance": value.tolerance,
-            "largest": value.largest,
-            "decided": value.decided,
-            "diverges": value.diverges(),
-        })
-    };
-    json!({
-        "graph": comparison.graph,
-        "seed": comparison.seed,
-        "first_divergent_scope": comparison.first_divergent().map(|value| &value.scope),
-        "values": comparison.values.iter().map(value).collect::<Vec<_>>(),
-    })
 }
 
 fn unusable(cause: &dyn std::fmt::Display) -> Failure {

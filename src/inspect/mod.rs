@@ -10,6 +10,7 @@ pub mod gpu;
 pub mod html;
 pub mod json;
 mod nodes;
+pub mod page;
 pub mod plot;
 pub mod sheet;
 pub mod source;

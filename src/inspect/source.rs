@@ -2,15 +2,17 @@
 //! or a bare configuration is compiled; weights are hashed only where asked.
 
 use super::subject::{StoredWeight, Subject};
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::{Bundle, BundleError, Layout};
 use crate::model::checkpoint::{Checkpoint, CheckpointError, PIECE_BYTES};
 use crate::model::config::ModelConfig;
+use crate::model::dialect::{self, ConfigError, DialectError};
 use crate::model::parameter_table::{ParameterTable, grouped};
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::{Compilation, CompileError, compile};
 use crate::passes::protocols;
 use indexmap::IndexMap;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Longest sequence where the model states none, in tokens; as an export takes it.
 const DEFAULT_MAX_TOKENS: usize = 2048;
@@ -27,6 +29,30 @@ pub enum SourceError {
     /// The model does not compile.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// The configuration in a manifest is none.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A dialect that is built in does not parse.
+    #[error(transparent)]
+    Dialect(#[from] DialectError),
+}
+
+/// What to call what stands at a path: the name of its folder.
+#[must_use]
+pub fn subject_title(path: &Path) -> String {
+    let name =
+        path.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    name.unwrap_or_else(|| path.display().to_string())
+}
+
+/// The configuration of a bundle's model. A manifest has the canonical form, whatever dialect the checkpoint had.
+///
+/// # Errors
+/// It has not.
+pub fn config_of(bundle: &Bundle) -> Result<ModelConfig, SourceError> {
+    let dialects = dialect::built_in()?;
+    let canonical = dialects.first().expect("invariant: the canonical dialect is the first that is built in");
+    Ok(canonical.read_config(Layout::MANIFEST, &bundle.manifest().model.config)?.config)
 }
 
 /// Every protocol that a model defines, RecGen first.

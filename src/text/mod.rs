@@ -4,6 +4,7 @@
 
 mod backtracking;
 pub mod chat;
+pub mod clock;
 pub mod defaults;
 mod error;
 mod files;

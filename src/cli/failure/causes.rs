@@ -1,6 +1,7 @@
 //! Errors of the library as failures of the command line. Owns whom each blames; says nothing of how they are shown.
 
 use super::Failure;
+use crate::api::{Error, ErrorKind};
 use crate::bundle::BundleError;
 use crate::export::ExportError;
 use crate::export::engines::EngineError;
@@ -14,12 +15,26 @@ use crate::runtime::backend::BackendError;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::schedule::Refusal;
 
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error.kind {
+            ErrorKind::Checkpoint => Failure::input("the bundle cannot be used", &error),
+            ErrorKind::Refused => Failure::usage(&error),
+            ErrorKind::Backend => Failure::input("the backend cannot run this", &error),
+            ErrorKind::Cancelled => Failure::input("the work was cancelled", &error),
+            ErrorKind::Internal => Failure::bug(&error),
+        }
+    }
+}
+
 impl From<SourceError> for Failure {
     fn from(error: SourceError) -> Self {
         match error {
             SourceError::Checkpoint(error) => error.into(),
             SourceError::Bundle(error) => error.into(),
             SourceError::Compile(error) => error.into(),
+            SourceError::Config(error) => Failure::input("the bundle cannot be used", &error),
+            SourceError::Dialect(error) => Failure::bug(&error),
         }
     }
 }

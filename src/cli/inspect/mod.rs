@@ -7,7 +7,7 @@ mod summary;
 mod wiring;
 
 use source::Model;
-pub use source::{Source, config_of};
+pub use source::Source;
 pub use summary::plan_line;
 
 use super::count_args::CountArgs;

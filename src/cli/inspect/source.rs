@@ -1,17 +1,16 @@
 //! Opening what is looked at: a checkpoint or a bundle, by what stands there.
 
-use crate::bundle::{Bundle, Layout, is_bundle};
+use crate::bundle::{Bundle, is_bundle};
 use crate::cli::model_args::DialectArgs;
 use crate::cli::open_args::OpenArgs;
 use crate::cli::pass_args::PassArgs;
 use crate::cli::{Failure, Reporter};
 use crate::graph::Graph;
 use crate::inspect::Subject;
-use crate::inspect::source::protocols;
+use crate::inspect::source::{config_of, protocols, subject_title};
 use crate::model::build;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::ModelConfig;
-use crate::model::dialect;
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::{self, Compilation, PassOptions, compile_with};
 use std::cell::OnceCell;
@@ -62,9 +61,7 @@ impl Source {
 
     /// What inspection counts and compares; weights hashed if asked.
     pub fn subject(&self, path: &Path, hash_weights: bool) -> Result<Subject, Failure> {
-        let name =
-            path.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-        let title = name.unwrap_or_else(|| path.display().to_string());
+        let title = subject_title(path);
         Ok(match &self.model {
             Model::Checkpoint(checkpoint) => {
                 Subject::of_checkpoint(&title, checkpoint, self.compilation()?.clone(), hash_weights)?
@@ -85,11 +82,10 @@ impl Source {
     }
 
     pub fn config(&self) -> Result<ModelConfig, Failure> {
-        let bundle = match &self.model {
-            Model::Checkpoint(checkpoint) => return Ok(checkpoint.config.clone()),
-            Model::Bundle(bundle) => bundle,
-        };
-        config_of(bundle)
+        Ok(match &self.model {
+            Model::Checkpoint(checkpoint) => checkpoint.config.clone(),
+            Model::Bundle(bundle) => config_of(bundle)?,
+        })
     }
 
     pub fn graph(&self, name: &str) -> Result<Graph, Failure> {
@@ -127,13 +123,4 @@ pub fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Failure 
     let known: Vec<&str> = known.collect();
     Failure::input("there is nothing to show", &format_args!("no graph is called `{name}`"))
         .help(&format!("there are {}", known.join(", ")))
-}
-
-/// The configuration of a bundle's model. A manifest has the canonical form, whatever dialect the checkpoint had.
-pub fn config_of(bundle: &Bundle) -> Result<ModelConfig, Failure> {
-    let dialects = dialect::built_in().map_err(|error| Failure::bug(&error))?;
-    let canonical = dialects.first().ok_or_else(|| Failure::bug(&"no canonical dialect"))?;
-    let parsed = canonical.read_config(Layout::MANIFEST, &bundle.manifest().model.config);
-    let unusable = |error| Failure::input("the bundle cannot be used", &error);
-    Ok(parsed.map_err(unusable)?.config)
 }

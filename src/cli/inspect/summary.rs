@@ -5,13 +5,13 @@ use crate::cli::report::path_text;
 use crate::cli::{Failure, Reporter};
 use crate::engine::{self, EngineSet, EngineSource, Sets};
 use crate::graph::Graph;
+use crate::inspect::page;
 use crate::ir::op::Op;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::parameter_table::{ParameterTable, grouped};
 use crate::passes::compile::{Compilation, Plan};
 use crate::passes::distribute::{Certificate, Recurrence};
-use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use serde_json::json;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -24,7 +24,7 @@ pub fn checkpoint(
 ) -> Result<(), Failure> {
     let config = &checkpoint.config;
     if reporter.json() {
-        return reporter.document(&as_json(path, checkpoint, compilation));
+        return reporter.document(&page::checkpoint(&path_text(path), checkpoint, compilation));
     }
     let mut text = format!(
         "{}: dialect {}, {} levels, {} tokens in a meta-context, vocabulary {}, {} parameters in {}\n\n",
@@ -34,7 +34,7 @@ pub fn checkpoint(
         config.meta_tokens(),
         config.vocab_size,
         grouped(ParameterTable::new(config).total),
-        dtypes(checkpoint).join(" and "),
+        page::dtypes(checkpoint).join(" and "),
     );
     for (protocol, plan) in &compilation.plans {
         let _infallible = writeln!(text, "{protocol}: {}", plan_text(plan));
@@ -46,17 +46,12 @@ pub fn checkpoint(
     reporter.text(&text)
 }
 
-fn dtypes(checkpoint: &Checkpoint) -> Vec<String> {
-    let dtypes: BTreeSet<_> = checkpoint.tensors.values().map(|entry| entry.dtype).collect();
-    dtypes.into_iter().map(|dtype| dtype.to_string()).collect()
-}
-
 /// Prints the page from the manifest.
 pub fn bundle(path: &Path, bundle: &Bundle, reporter: &Reporter) -> Result<(), Failure> {
     let manifest = bundle.manifest();
     let Sets { readable: engines, unreadable } = engine::sets(bundle);
     if reporter.json() {
-        let mut document = json!({"path": path_text(path), "manifest": manifest});
+        let mut document = page::bundle(&path_text(path), bundle);
         if !engines.is_empty() {
             let records =
                 engines.iter().map(|set| json!({"path": path_text(&set.folder), "record": set.record}));
@@ -190,33 +185,4 @@ fn graph_text(graph: &Graph) -> String {
         let _infallible = writeln!(text, "    out  {}: {}", output.name, graph.ty(output.node));
     }
     text
-}
-
-fn as_json(path: &Path, checkpoint: &Checkpoint, compilation: &Compilation) -> Value {
-    let signature = |graph: &Graph| {
-        let inputs: Vec<Value> = graph
-            .inputs()
-            .into_iter()
-            .filter_map(|id| match graph.op(id) {
-                Op::Input { name, ty, .. } => Some(json!({"name": &**name, "type": ty.to_string()})),
-                _ => None,
-            })
-            .collect();
-        let outputs: Vec<Value> = graph
-            .outputs()
-            .iter()
-            .map(|output| json!({"name": &*output.name, "type": graph.ty(output.node).to_string()}))
-            .collect();
-        json!({"name": graph.name(), "nodes": graph.len(), "inputs": inputs, "outputs": outputs})
-    };
-    json!({
-        "path": path_text(path),
-        "dialect": checkpoint.dialect.name,
-        "config": crate::model::config_json::config_json(&checkpoint.config),
-        "dtypes": dtypes(checkpoint),
-        "parameters": ParameterTable::new(&checkpoint.config),
-        "notes": checkpoint.notes,
-        "plans": compilation.plans,
-        "graphs": compilation.graphs.values().map(signature).collect::<Vec<_>>(),
-    })
 }

@@ -1,24 +1,18 @@
 //! `photonc verify --drift`: RecGen against HierGen on a text. Owns the table, the limits and the exit code.
 
-use super::{Args, backend, input_names, location, plot};
+use super::{Args, backend, plot};
+use crate::api::DriftSetup;
 use crate::bundle::Bundle;
 use crate::cli::backends::BackendName;
-use crate::cli::inspect::config_of;
 use crate::cli::output::{Kind, Output};
 use crate::cli::report::path_text;
 use crate::cli::rows::count;
 use crate::cli::score::TextArgs;
 use crate::cli::{Failure, Reporter};
-use crate::graph::Verified;
-use crate::ir::dtype::Dtype;
-use crate::onnx::target::Target;
 use crate::passes::choose_protocol::Protocol;
-use crate::passes::compile::{self, Plan};
-use crate::passes::quantize_weights::{Choice, choices_of};
-use crate::runtime::drift::{Drift, DriftOptions, Levels, Range, Ranges, States, measure};
+use crate::passes::compile::Plan;
+use crate::runtime::drift::{Drift, DriftOptions, Range, Ranges, States, measure};
 use crate::runtime::generator::Generator;
-use crate::runtime::plan::SCORE;
-use crate::runtime::portable::OnnxGraph;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -115,11 +109,8 @@ fn drift(
         let cause = format_args!("RecGen of this model reads its own samples: {declined}").to_string();
         return Err(Failure::input("there is no open-loop state to measure", &cause));
     }
-    let config = config_of(bundle)?;
-    let manifest = bundle.manifest();
-    let precision = Dtype::from_name(&manifest.precision).unwrap_or(Dtype::F32);
-    let graph = compile::states(&config, precision, quantized(bundle)?)?;
-    let verified = graph.verify().map_err(|error| Failure::bug(&error))?;
+    let setup = DriftSetup::of(bundle)?;
+    let verified = setup.graph().map_err(|error| Failure::bug(&error))?;
     let model = match args.backend.name {
         BackendName::Reference | BackendName::Cuda | BackendName::Cpu => None,
         BackendName::Tensorrt => {
@@ -127,15 +118,11 @@ fn drift(
                 "an engine yields the outputs it was built with, and drift needs the states of every level";
             return Err(Failure::usage(&cause).help("measure it with another --backend"));
         }
-        BackendName::Tract | BackendName::Ort => Some(onnx(bundle, verified)?),
+        BackendName::Tract | BackendName::Ort => Some(setup.onnx(bundle)?),
     };
     let mut forward = backend(args, bundle, verified, model, true, reporter)?;
-    let levels = 1..=config.depth();
-    let levels = Levels {
-        units: levels.clone().map(|l| config.units(l)).collect(),
-        dims: levels.map(|l| config.dim(l)).collect(),
-    };
-    let mut states = States { backend: forward.as_mut(), graph: graph.name(), levels };
+    let levels = setup.levels.clone();
+    let mut states = States { backend: forward.as_mut(), graph: verified.graph().name(), levels };
     let options = DriftOptions {
         prompt_tokens: asked.prompt_tokens,
         new_tokens: asked.new_tokens,
@@ -146,27 +133,6 @@ fn drift(
     let shown = reporter.steps("prompts", 0);
     let on_progress = |done: usize, all: usize| shown.set(done as u64, all as u64);
     Ok(measure(generator, &mut states, tokens, options, &on_progress)?)
-}
-
-/// What the bundle's own forward reads in few bits: that of the states reads the same.
-fn quantized(bundle: &Bundle) -> Result<Vec<Choice>, Failure> {
-    if bundle.manifest().quantized.is_empty() {
-        return Ok(Vec::new());
-    }
-    Ok(choices_of(bundle.parsed(SCORE)?))
-}
-
-/// The graph for backends that run ONNX; its weights stand in the bundle.
-fn onnx(bundle: &Bundle, graph: Verified<'_>) -> Result<OnnxGraph, Failure> {
-    let locate = |name: &str| location(bundle, name);
-    let model = crate::onnx::export(graph, Target::Portable, "", &locate);
-    let model = model.map_err(|error| Failure::input("the backend cannot run this", &error))?;
-    Ok(OnnxGraph {
-        name: graph.name().to_owned(),
-        inputs: input_names(graph.graph()),
-        outputs: graph.outputs().iter().map(|output| output.name.to_string()).collect(),
-        model: crate::onnx::to_bytes(&model),
-    })
 }
 
 impl DriftArgs {

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Builds the C library, compares its header with the committed one, and runs the examples of C and C++: compiled with warnings as
+# errors, against the shared and the static library, under AddressSanitizer and under valgrind where they are installed.
+#   scripts/test-c.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+crate="$PWD/crates/photonc-c"
+target="${CARGO_TARGET_DIR:-$PWD/target}"
+cargo test --quiet --locked -p photonc-header
+cargo build --quiet --locked -p photonc-c
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+
+# Installed as a package would be, and found by its description.
+prefix="$work/prefix"
+mkdir -p "$prefix/lib/pkgconfig" "$prefix/include"
+cp "$target/debug/libphotonc.so" "$target/debug/libphotonc.a" "$prefix/lib"
+cp "$crate/include/photonc.h" "$prefix/include"
+version="$(sed -n 's/^version = "\(.*\)"/\1/p' "$crate/Cargo.toml" | head -1)"
+sed "s|@PREFIX@|$prefix|; s|@VERSION@|$version|" "$crate/photonc.pc.in" >"$prefix/lib/pkgconfig/photonc.pc"
+# flags KIND: how pkg-config says to build, with a fallback that reads the file by itself.
+flags() {
+    if command -v pkg-config >/dev/null; then
+        PKG_CONFIG_PATH="$prefix/lib/pkgconfig" pkg-config "$@" photonc
+    else
+        echo "SKIPPED pkg-config: not installed, its file was not read" >&2
+        echo "-I$prefix/include -L$prefix/lib -lphotonc"
+    fi
+}
+
+echo "a bundle of random weights"
+cargo run --quiet --locked --features cuda,ort -- synth --preset tiny -q -o "$work/checkpoint"
+cargo run --quiet --locked --features cuda,ort -- export "$work/checkpoint" -q -o "$work/bundle" >/dev/null
+
+# build OUT FLAGS..: the example of C and that of C++.
+build() {
+    local out="$1"
+    shift
+    # shellcheck disable=SC2046
+    cc -std=c11 -Wall -Wextra -Werror -g "$crate/examples/generate.c" -o "$out-c" "$@" $(flags --cflags --libs)
+    # shellcheck disable=SC2046
+    c++ -std=c++17 -Wall -Wextra -Werror -g "$crate/examples/generate.cpp" -o "$out-cpp" "$@" $(flags --cflags --libs)
+}
+run() {
+    echo "== $*"
+    LD_LIBRARY_PATH="$prefix/lib" "$@"
+}
+
+build "$work/shared"
+run "$work/shared-c" "$work/bundle" tract
+run "$work/shared-cpp" "$work/bundle" cpu
+
+cc -std=c11 -Wall -Wextra -Werror -I"$prefix/include" "$crate/examples/generate.c" "$prefix/lib/libphotonc.a" \
+    -lgcc_s -lutil -lrt -lpthread -lm -ldl -o "$work/static-c"
+run "$work/static-c" "$work/bundle" reference
+
+if build "$work/asan" -fsanitize=address -fno-omit-frame-pointer 2>"$work/asan.log"; then
+    for language in c cpp; do
+        run env ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 "$work/asan-$language" "$work/bundle" reference
+    done
+else
+    cat "$work/asan.log" >&2
+    echo "SKIPPED AddressSanitizer: the compiler has none" >&2
+fi
+if command -v valgrind >/dev/null; then
+    for language in c cpp; do
+        run valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
+            "$work/shared-$language" "$work/bundle" reference
+    done
+else
+    echo "SKIPPED valgrind: not installed" >&2
+fi
