@@ -23,12 +23,23 @@ PROTOCOLS = ("recgen", "hiergen")
 
 def cases(model):
     """Every protocol, greedy and sampled."""
-    ways = ({"temperature": 0}, {"temperature": 0.9, "seed": 11}, {"temperature": 1.1, "top_p": 0.9, "seed": 12},
-            {"temperature": 1, "top_k": 20, "seed": 13})
+    ways = (
+        {"temperature": 0},
+        {"temperature": 0.9, "seed": 11},
+        {"temperature": 1.1, "top_p": 0.9, "seed": 12},
+        {"temperature": 1, "top_k": 20, "seed": 13},
+    )
     for protocol in PROTOCOLS:
         for more in ways:
             note = {"annotations": [f"protocol:{protocol}"]}
-            yield {"model": model, "prompt": PROMPT, "max_tokens": NEW_TOKENS, "ignore_eos": True, "nvext": note, **more}
+            yield {
+                "model": model,
+                "prompt": PROMPT,
+                "max_tokens": NEW_TOKENS,
+                "ignore_eos": True,
+                "nvext": note,
+                **more,
+            }
 
 
 class Cluster:
@@ -41,23 +52,57 @@ class Cluster:
 
     def start_frontend(self, *more, name="frontend"):
         port = free_port()
-        command = [self.python, "-m", "dynamo.frontend", "--http-host", "127.0.0.1", "--http-port", str(port),
-                   "--migration-limit", "3", *more]
+        command = [
+            self.python,
+            "-m",
+            "dynamo.frontend",
+            "--http-host",
+            "127.0.0.1",
+            "--http-port",
+            str(port),
+            "--migration-limit",
+            "3",
+            *more,
+        ]
         self.url = f"http://127.0.0.1:{port}"
         return self.processes.start(name, command)
 
     def start_worker(self, name, **environment):
         port = free_port()
-        engine = [self.given.photonc, "serve", self.given.bundle, "--backend", "cpu", "--run-ahead", "1", "--keep-alive", "1", "--log-level", "warn"]
-        command = [self.python, f"{self.package}/photonc_worker.py", "--card", f"{self.package}/card",
-                   "--hang-timeout", "3", "--", *engine]
+        engine = [
+            self.given.photonc,
+            "serve",
+            self.given.bundle,
+            "--backend",
+            "cpu",
+            "--run-ahead",
+            "1",
+            "--keep-alive",
+            "1",
+            "--log-level",
+            "warn",
+        ]
+        command = [
+            self.python,
+            f"{self.package}/photonc_worker.py",
+            "--card",
+            f"{self.package}/card",
+            "--hang-timeout",
+            "3",
+            "--",
+            *engine,
+        ]
         self.workers[name] = (self.processes.start(name, command, DYN_SYSTEM_PORT=str(port), **environment), port)
 
     def wait_for(self, *names):
         for name in names:
-            line = until(f"{name} is up", lambda name=name: next(
-                (line for line in self.processes.log(name).splitlines() if line.startswith('{"worker"')), None)
-                or self.workers[name][0].poll() is not None)
+            line = until(
+                f"{name} is up",
+                lambda name=name: next(
+                    (line for line in self.processes.log(name).splitlines() if line.startswith('{"worker"')), None
+                )
+                or self.workers[name][0].poll() is not None,
+            )
             assert line is not True, f"{name} ended"
             self.engines[name] = json.loads(line)
         alive = sum(worker.poll() is None for worker, _ in self.workers.values())
@@ -99,9 +144,15 @@ def disturbed(cluster, check, references, victim, claim, disturb):
     disturb()
     for (body, reference), stream in zip(references, streams):
         said = stream.end()
-        which = f"{body['nvext']['annotations'][0]}, {'greedy' if not body['temperature'] else 'seed ' + str(body['seed'])}"
+        which = (
+            f"{body['nvext']['annotations'][0]}, {'greedy' if not body['temperature'] else 'seed ' + str(body['seed'])}"
+        )
         same = (said.text, said.finish, said.usage) == (reference.text, reference.finish, reference.usage)
-        check(f"{claim}: {which} is what it was", same and said.error is None and said.done, f"{said}\nexpected {reference}")
+        check(
+            f"{claim}: {which} is what it was",
+            same and said.error is None and said.done,
+            f"{said}\nexpected {reference}",
+        )
     check(f"{claim}: its engine had work", busy > 0)
     return cluster.migrations() - before
 
@@ -113,13 +164,28 @@ def checked(cluster, check):
     references = []
     for body in cases(model):
         said = cluster.completions(body).end()
-        check(f"a stream of {body['nvext']['annotations'][0]}, {body.get('seed', 'greedy')}", said.finish == "length" and not said.error, said)
+        check(
+            f"a stream of {body['nvext']['annotations'][0]}, {body.get('seed', 'greedy')}",
+            said.finish == "length" and not said.error,
+            said,
+        )
         references.append((body, said))
-        plain = {name: body[name] for name in body if name != "nvext"} | {"model": own, "protocol": body["nvext"]["annotations"][0].split(":")[1]}
+        plain = {name: body[name] for name in body if name != "nvext"} | {
+            "model": own,
+            "protocol": body["nvext"]["annotations"][0].split(":")[1],
+        }
         alone = Stream(f"{engine}/v1/completions", plain).end()
         check("  as photonc alone has it", alone.text == said.text and alone.usage == said.usage, f"{alone}\n{said}")
-    chat = Stream(f"{cluster.url}/v1/chat/completions", {"model": model, "max_tokens": 40, "temperature": 0, "ignore_eos": True,
-                  "messages": [{"role": "user", "content": PROMPT}]}).end()
+    chat = Stream(
+        f"{cluster.url}/v1/chat/completions",
+        {
+            "model": model,
+            "max_tokens": 40,
+            "temperature": 0,
+            "ignore_eos": True,
+            "messages": [{"role": "user", "content": PROMPT}],
+        },
+    ).end()
     check("a chat", chat.finish == "length" and chat.text and not chat.error, chat)
     stop = references[0][1].text[60:64]
     said = cluster.completions(references[0][0] | {"stop": [stop], "ignore_eos": False}).end()
@@ -137,8 +203,11 @@ def checked(cluster, check):
     until("a client that goes ends its request in the engine", lambda: sum(map(cluster.running, cluster.workers)) == 0)
     check("a client that goes ends its request in the engine", True)
     text = get(f"http://127.0.0.1:{cluster.workers['w1'][1]}/metrics")
-    check("a worker shows the engine's counters and its own",
-          cluster.counted("vllm:generation_tokens_total", text) > 0 and "dynamo_component_total_blocks" in text, text[:2000])
+    check(
+        "a worker shows the engine's counters and its own",
+        cluster.counted("vllm:generation_tokens_total", text) > 0 and "dynamo_component_total_blocks" in text,
+        text[:2000],
+    )
     return references
 
 
@@ -163,6 +232,13 @@ def failures(cluster, check, references):
             said = cluster.completions(own[0][0]).end()
             check(f"{claim}: requests afterwards", said.text == own[0][1].text, said)
             replace(name)
+        if protocol == PROTOCOLS[0]:
+            name, claim = workers[0], "kill -9 of a worker"
+            process, pid = cluster.workers[name][0], cluster.engines[name]["engine_pid"]
+            moved = disturbed(cluster, check, own, name, claim, process.kill)
+            check(f"{claim}: its streams moved", moved >= 1, moved)
+            until(f"{claim}: its engine ends", lambda pid=pid: not os.path.exists(f"/proc/{pid}"))
+            replace(name)
         name = workers[0]
         process, pid = cluster.workers[name][0], cluster.engines[name]["engine_pid"]
         claim = "a worker that is told to end"
@@ -184,6 +260,7 @@ def prefix_routing(given, check, folder):
         cluster.start_worker("k2")
         cluster.wait_for("k1", "k2")
         model = json.loads(get(f"{cluster.url}/v1/models"))["data"][0]["id"]
+
         def made():
             return {name: cluster.engine_counts(name, "vllm:prompt_tokens_total") for name in cluster.workers}
 
@@ -208,16 +285,35 @@ def over_etcd(given, check, folder):
     os.environ |= {"DYN_DISCOVERY_BACKEND": "etcd", "ETCD_ENDPOINTS": client}
     with Processes(folder) as processes:
         etcd = os.path.join(os.path.dirname(sys.executable), "etcd")
-        processes.start("etcd", [etcd, "--data-dir", f"{folder}/etcd", "--log-level", "warn", "--listen-client-urls", client,
-                                 "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-cluster", f"default={peer}",
-                                 "--initial-advertise-peer-urls", peer])
+        processes.start(
+            "etcd",
+            [
+                etcd,
+                "--data-dir",
+                f"{folder}/etcd",
+                "--log-level",
+                "warn",
+                "--listen-client-urls",
+                client,
+                "--advertise-client-urls",
+                client,
+                "--listen-peer-urls",
+                peer,
+                "--initial-cluster",
+                f"default={peer}",
+                "--initial-advertise-peer-urls",
+                peer,
+            ],
+        )
         until("etcd is there", lambda: status(f"{client}/health") == 200)
         cluster = Cluster(given, processes)
         first = cluster.start_frontend("--router-mode", "round-robin", name="frontend-1")
         before = cluster.url
         cluster.start_frontend("--router-mode", "round-robin", name="frontend-2")
         for at in (1, 2, 3):
-            cluster.start_worker(f"e{at}", DYN_TCP_RPC_HOST=f"127.0.0.{at}", DYN_TCP_RESPONSE_STREAM_HOST=f"127.0.0.{at}")
+            cluster.start_worker(
+                f"e{at}", DYN_TCP_RPC_HOST=f"127.0.0.{at}", DYN_TCP_RESPONSE_STREAM_HOST=f"127.0.0.{at}"
+            )
         cluster.wait_for("e1", "e2", "e3")
         model = json.loads(get(f"{cluster.url}/v1/models"))["data"][0]["id"]
         references = [(body, cluster.completions(body).end()) for body in cases(model) if body["temperature"]][:3]
@@ -225,9 +321,13 @@ def over_etcd(given, check, folder):
         check("etcd: both frontends say the same", said.text == references[0][1].text, said)
         first.send_signal(signal.SIGKILL)
         pid = cluster.engines["e1"]["engine_pid"]
-        moved = disturbed(cluster, check, references, "e1", "etcd: kill -9 of an engine", lambda: os.kill(pid, signal.SIGKILL))
+        moved = disturbed(
+            cluster, check, references, "e1", "etcd: kill -9 of an engine", lambda: os.kill(pid, signal.SIGKILL)
+        )
         check("etcd: its streams moved", moved >= 1, moved)
-        keys = json.loads(ask(f"{client}/v3/kv/range", {"key": b64("photonc/prompts/"), "range_end": b64("photonc/prompts0")}))
+        keys = json.loads(
+            ask(f"{client}/v3/kv/range", {"key": b64("photonc/prompts/"), "range_end": b64("photonc/prompts0")})
+        )
         check("etcd: no prompt is remembered", not keys.get("kvs"), keys)
 
 
@@ -241,10 +341,20 @@ def main():
         parser.add_argument(name)
     given = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="photonc-dynamo-")
-    os.environ |= {"DYN_DISCOVERY_BACKEND": "file", "DYN_FILE_KV": f"{folder}/kv", "DYN_REQUEST_PLANE": "tcp", "DYN_EVENT_PLANE": "zmq",
-                   "HF_HUB_OFFLINE": "1", "DYN_SDK_DISABLE_ANSI_LOGGING": "1", "DYN_TCP_RPC_HOST": "127.0.0.1",
-                   "DYN_TCP_RESPONSE_STREAM_HOST": "127.0.0.1", "DYN_SYSTEM_HOST": "127.0.0.1",
-                   "DYN_EVENT_PLANE_HOST": "127.0.0.1", "DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS": "1", "PYTHONUNBUFFERED": "1"}
+    os.environ |= {
+        "DYN_DISCOVERY_BACKEND": "file",
+        "DYN_FILE_KV": f"{folder}/kv",
+        "DYN_REQUEST_PLANE": "tcp",
+        "DYN_EVENT_PLANE": "zmq",
+        "HF_HUB_OFFLINE": "1",
+        "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
+        "DYN_TCP_RPC_HOST": "127.0.0.1",
+        "DYN_TCP_RESPONSE_STREAM_HOST": "127.0.0.1",
+        "DYN_SYSTEM_HOST": "127.0.0.1",
+        "DYN_EVENT_PLANE_HOST": "127.0.0.1",
+        "DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
     check, since = Checks(), time.monotonic()
     with Processes(folder) as processes:
         cluster = Cluster(given, processes)

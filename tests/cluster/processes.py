@@ -1,4 +1,4 @@
-"""Processes and streams of the cluster tests: what they start they end, and what a stream said is kept apart from how it ended."""
+"""Processes and streams of the cluster tests: what they start they end, what a stream said is kept with its end."""
 
 import contextlib
 import json
@@ -41,8 +41,14 @@ class Processes(contextlib.AbstractContextManager):
 
     def start(self, name, command, **environment):
         log = open(f"{self.folder}/{name}.log", "w", encoding="utf-8")
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                   env=os.environ | environment, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | environment,
+            start_new_session=True,
+        )
         self.all.append(process)
         return process
 
@@ -103,7 +109,12 @@ class Stream(threading.Thread):
 
     def __init__(self, url, body):
         super().__init__(daemon=True)
-        self.url, self.body, self.said, self.answer = url, {"stream": True, "stream_options": {"include_usage": True}} | body, Said(), None
+        self.url, self.body, self.said, self.answer = (
+            url,
+            {"stream": True, "stream_options": {"include_usage": True}} | body,
+            Said(),
+            None,
+        )
         self.start()
 
     def run(self):

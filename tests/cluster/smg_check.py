@@ -1,6 +1,6 @@
-"""Two real `photonc serve` behind Shepherd Model Gateway on loopback: a cut stream says so, and the next requests are answered.
+"""Two real `photonc serve` behind Shepherd Model Gateway on loopback: a cut stream says so, later ones are whole.
 
-    .deps/smg/bin/python tests/cluster/smg_check.py PHOTONC BUNDLE
+.deps/smg/bin/python tests/cluster/smg_check.py PHOTONC BUNDLE
 """
 
 import argparse
@@ -30,17 +30,53 @@ def main():
     ports, gateway = [free_port(), free_port()], free_port()
     urls, url = [f"http://127.0.0.1:{port}" for port in ports], f"http://127.0.0.1:{gateway}"
     with Processes(folder) as processes:
+
         def server(name, port):
-            command = [given.photonc, "serve", given.bundle, "--served-model-name", "photon", "--backend", "cpu",
-                       "--run-ahead", "1", "--port", str(port), "--log-level", "warn"]
+            command = [
+                given.photonc,
+                "serve",
+                given.bundle,
+                "--served-model-name",
+                "photon",
+                "--backend",
+                "cpu",
+                "--run-ahead",
+                "1",
+                "--port",
+                str(port),
+                "--log-level",
+                "warn",
+            ]
             return processes.start(name, command)
 
         servers = [server(f"p{at}", port) for at, port in enumerate(ports)]
         until("the servers are ready", lambda: all(status(f"{one}/ready") == 200 for one in urls))
         smg = os.path.join(os.path.dirname(sys.executable), "smg")
-        processes.start("smg", [smg, "launch", "--host", "127.0.0.1", "--port", str(gateway), "--worker-urls", *urls,
-                                "--policy", "cache_aware", "--backend", "vllm", "--health-check-interval-secs", "1",
-                                "--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port()), "--log-level", "warn"])
+        processes.start(
+            "smg",
+            [
+                smg,
+                "launch",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(gateway),
+                "--worker-urls",
+                *urls,
+                "--policy",
+                "cache_aware",
+                "--backend",
+                "vllm",
+                "--health-check-interval-secs",
+                "1",
+                "--prometheus-host",
+                "127.0.0.1",
+                "--prometheus-port",
+                str(free_port()),
+                "--log-level",
+                "warn",
+            ],
+        )
         body = {"model": "photon", "prompt": words(0), "max_tokens": NEW_TOKENS, "ignore_eos": True, "seed": 5}
 
         def ask(more, path="completions"):
@@ -50,11 +86,21 @@ def main():
         print(f"ready after {time.monotonic() - since:.0f} s", flush=True)
         alone = Stream(f"{urls[0]}/v1/completions", body).end()
         said = ask({}).end()
-        check("a stream is that of a server alone", said.text == alone.text and said.done and said.usage == alone.usage, said)
+        check(
+            "a stream is that of a server alone",
+            said.text == alone.text and said.done and said.usage == alone.usage,
+            said,
+        )
 
         def made():
-            return [sum(float(line.split()[-1]) for line in get(f"{one}/metrics").splitlines()
-                        if line.startswith("vllm:request_success_total")) for one in urls]
+            return [
+                sum(
+                    float(line.split()[-1])
+                    for line in get(f"{one}/metrics").splitlines()
+                    if line.startswith("vllm:request_success_total")
+                )
+                for one in urls
+            ]
 
         before = made()
         for number in range(1, 13):
@@ -62,8 +108,14 @@ def main():
         check("both servers get work", all(now > then for now, then in zip(made(), before)), (before, made()))
 
         def running():
-            return [sum(float(line.split()[-1]) for line in get(f"{one}/metrics").splitlines()
-                        if line.startswith("vllm:num_requests_running")) for one in urls]
+            return [
+                sum(
+                    float(line.split()[-1])
+                    for line in get(f"{one}/metrics").splitlines()
+                    if line.startswith("vllm:num_requests_running")
+                )
+                for one in urls
+            ]
 
         leaving = ask({})
         until("it has begun", lambda: leaving.said.chunks > 0)

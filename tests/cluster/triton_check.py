@@ -1,5 +1,5 @@
-"""The model of the Triton package over a real `photonc serve`. Triton itself is not installed here: its module for models is stood
-in for by the few classes below, which keep what a model sends.
+"""The model of the Triton package over a real `photonc serve`. Triton itself is not installed here: its module for
+models is stood in for by the few classes below, which keep what a model sends.
 
     .deps/py/bin/python tests/cluster/triton_check.py PHOTONC BUNDLE PACKAGE
 """
@@ -62,7 +62,11 @@ def standing_in():
 
     def get(request, name):
         value = request.inputs.get(name)
-        return None if value is None else Tensor(name, np.array(value, dtype=object if isinstance(value[0], bytes) else None))
+        return (
+            None
+            if value is None
+            else Tensor(name, np.array(value, dtype=object if isinstance(value[0], bytes) else None))
+        )
 
     module.get_input_tensor_by_name = get
     return module
@@ -74,29 +78,53 @@ def main():
         parser.add_argument(name)
     given, check, port = parser.parse_args(), Checks(), free_port()
     repository = pathlib.Path(given.package) / "repository/photon"
-    texts = dict(re.findall(r'key: "(\w+)" value: { string_value: "([^"]*)"', (repository / "config.pbtxt").read_text()))
+    texts = dict(
+        re.findall(r'key: "(\w+)" value: { string_value: "([^"]*)"', (repository / "config.pbtxt").read_text())
+    )
     texts["url"] = f"http://127.0.0.1:{port}"
     sys.modules["triton_python_backend_utils"] = standing_in()
     spec = importlib.util.spec_from_file_location("model", repository / "1/model.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with Processes(tempfile.mkdtemp(prefix="photonc-triton-")) as processes:
-        processes.start("photonc", [given.photonc, "serve", given.bundle, "--backend", "cpu", "--port", str(port), "--run-ahead", "1"])
+        processes.start(
+            "photonc",
+            [given.photonc, "serve", given.bundle, "--backend", "cpu", "--port", str(port), "--run-ahead", "1"],
+        )
         until("the server is ready", lambda: status(f"{texts['url']}/ready") == 200)
         model = module.TritonPythonModel()
-        model.initialize({"model_config": json.dumps({"parameters": {key: {"string_value": text} for key, text in texts.items()}})})
+        model.initialize(
+            {"model_config": json.dumps({"parameters": {key: {"string_value": text} for key, text in texts.items()}})}
+        )
         asked = {"prompt": "It is a truth", "max_tokens": 100, "temperature": 0.5, "seed": 3, "ignore_eos": False}
         alone = Stream(f"{texts['url']}/v1/completions", asked).end()
         plain = {"text_input": [b"It is a truth"], "max_tokens": [100], "temperature": [0.5], "seed": [3]}
-        whole, stream, stopped = Request(**plain), Request(stream=[True], **plain), Request(stop=[alone.text[20:23].encode()], **plain)
-        wrong, leaving = Request(**plain | {"top_p": [7.0]}), Request(1, **plain | {"stream": [True], "max_tokens": [1500]})
+        whole, stream, stopped = (
+            Request(**plain),
+            Request(stream=[True], **plain),
+            Request(stop=[alone.text[20:23].encode()], **plain),
+        )
+        wrong, leaving = Request(**plain | {"top_p": [7.0]}), Request(
+            1, **plain | {"stream": [True], "max_tokens": [1500]}
+        )
         model.execute([whole, stream, stopped, wrong, leaving])
         said = whole.end()
-        check("a text in one answer", len(said) == 1 and said[0].outputs == {"text_output": alone.text, "finish_reason": alone.finish},
-              said[0].__dict__)
+        check(
+            "a text in one answer",
+            len(said) == 1 and said[0].outputs == {"text_output": alone.text, "finish_reason": alone.finish},
+            said[0].__dict__,
+        )
         said = stream.end()
-        check("the same in pieces", len(said) > 1 and "".join(one.outputs["text_output"] for one in said) == alone.text, len(said))
-        check("up to a stop string", stopped.end()[0].outputs["text_output"] == alone.text.split(alone.text[20:23])[0], stopped.sent)
+        check(
+            "the same in pieces",
+            len(said) > 1 and "".join(one.outputs["text_output"] for one in said) == alone.text,
+            len(said),
+        )
+        check(
+            "up to a stop string",
+            stopped.end()[0].outputs["text_output"] == alone.text.split(alone.text[20:23])[0],
+            stopped.sent,
+        )
         check("a wrong value is told", "top-p" in wrong.end()[0].error, wrong.sent)
         check("one that is cancelled ends", len(leaving.end()) == 1, len(leaving.sent))
         model.finalize()

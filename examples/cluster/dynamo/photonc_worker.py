@@ -2,16 +2,18 @@
 
     python photonc_worker.py --card english-dynamo/card -- photonc serve english --backend cuda
 
-Owns the server that it starts. A server that ends, or answers nothing for --hang-timeout, ends the worker with code 70: the
-frontend then goes on with its streams elsewhere, and discovery drops the worker. Texts have no seam there, because workers
-share where each prompt ended (prompt_lengths.py) and draw with a seed that follows from the request.
+Owns the server that it starts. A server that ends, or answers nothing for --hang-timeout, ends the worker with code 70:
+the frontend then goes on with its streams elsewhere, and discovery drops the worker. Texts have no seam there, because
+workers share where each prompt ended (prompt_lengths.py) and draw with a seed that follows from the request.
 """
 
 import argparse
 import asyncio
+import ctypes
 import hashlib
 import json
 import os
+import pathlib
 import signal
 import sys
 import time
@@ -29,6 +31,8 @@ import prompt_lengths
 LOOK_EVERY = 0.5
 # Exit code that says the server failed.
 ENGINE_FAILED = 70
+# Of Linux's prctl.
+PR_SET_PDEATHSIG = 1
 # Parameters of the frontend that are handed on under their own names.
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
 # Those that no server of ours does.
@@ -45,16 +49,32 @@ def arguments(argv):
     parser.add_argument("--request-plane", default=os.environ.get("DYN_REQUEST_PLANE", "tcp"))
     parser.add_argument("--event-plane", default=os.environ.get("DYN_EVENT_PLANE"))
     parser.add_argument("--protocol", help="recgen or hiergen, where a request has no annotation `protocol:..`")
-    parser.add_argument("--prompt-store", default=prompt_lengths.default_place(),
-                        help="folder or http:// address of etcd where workers share the lengths of prompts [%(default)s]")
+    parser.add_argument(
+        "--prompt-store",
+        help="folder or http:// address of etcd where workers share the lengths of prompts [beside the discovery]",
+    )
     parser.add_argument("--hang-timeout", type=float, default=10, help="seconds without an answer [%(default)s]")
-    parser.add_argument("--stall-timeout", type=float, default=120, help="seconds of a stream without tokens [%(default)s]")
+    parser.add_argument(
+        "--stall-timeout", type=float, default=120, help="seconds of a stream without tokens [%(default)s]"
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER, help="-- photonc serve BUNDLE ..")
     given = parser.parse_args(argv)
-    given.command = given.command[given.command[:1] == ["--"]:]
+    given.command = given.command[given.command[:1] == ["--"] :]
     if not given.command:
         parser.error("expected the server's command behind --")
+    given.prompt_store = given.prompt_store or prompt_lengths.default_place(given.discovery_backend)
     return given
+
+
+def endpoint_types(card):
+    """What the frontend offers: chats where the card has a template."""
+    config = json.loads((pathlib.Path(card) / "tokenizer_config.json").read_text())
+    return "chat,completions" if config.get("chat_template") else "completions"
+
+
+def end_with_parent():
+    """Has the system end the server where the worker is killed: nobody would tell it otherwise."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def samples(metrics, name):
@@ -84,19 +104,29 @@ class Photonc(LLMEngine):
     async def from_args(cls, argv=None):
         given = arguments(argv)
         return cls(given), WorkerConfig(
-            namespace=given.namespace, component=given.component, endpoint="generate", model_name=given.card,
-            served_model_name=given.served_model_name, endpoint_types="chat,completions",
-            discovery_backend=given.discovery_backend, request_plane=given.request_plane, event_plane=given.event_plane)
+            namespace=given.namespace,
+            component=given.component,
+            endpoint="generate",
+            model_name=given.card,
+            served_model_name=given.served_model_name,
+            endpoint_types=endpoint_types(given.card),
+            discovery_backend=given.discovery_backend,
+            request_plane=given.request_plane,
+            event_plane=given.event_plane,
+        )
 
     async def start(self, worker_id):
         command = [*self.given.command, "--host", "127.0.0.1", "--port", "0"]
-        self.child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        self.child = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, preexec_fn=end_with_parent
+        )
         line = (await self.child.stdout.readline()).decode()  # listening at http://127.0.0.1:41555
         if not line:
             raise RuntimeError(f"{command} ended with {await self.child.wait()}")
         address = line.split()[-1]
-        self.http = aiohttp.ClientSession(address, timeout=aiohttp.ClientTimeout(total=None),
-                                          connector=aiohttp.TCPConnector(limit=0))
+        self.http = aiohttp.ClientSession(
+            address, timeout=aiohttp.ClientTimeout(total=None), connector=aiohttp.TCPConnector(limit=0)
+        )
         self.store = await prompt_lengths.opened(self.given.prompt_store)
         while (status := await self.status("/ready")) != 200:
             if self.child.returncode is not None:
@@ -111,8 +141,16 @@ class Photonc(LLMEngine):
         self.blocks = rows * -(-self.context // self.block)
         self.look_task = asyncio.create_task(self.keep_looking())
         print(json.dumps({"worker": worker_id, "engine_pid": self.child.pid, "engine": address}), flush=True)
-        return EngineConfig(model=self.given.card, served_model_name=self.name, llm=LlmRegistration(
-            context_length=self.context, kv_cache_block_size=self.block, total_kv_blocks=self.blocks, max_num_seqs=rows))
+        return EngineConfig(
+            model=self.given.card,
+            served_model_name=self.name,
+            llm=LlmRegistration(
+                context_length=self.context,
+                kv_cache_block_size=self.block,
+                total_kv_blocks=self.blocks,
+                max_num_seqs=rows,
+            ),
+        )
 
     async def status(self, path):
         try:
@@ -150,8 +188,15 @@ class Photonc(LLMEngine):
     def publish(self):
         if self.publisher:
             used = sum(-(-count // self.block) for count in self.tokens.values())
-            self.publisher.publish(0, ComponentSnapshot(
-                kv_used_blocks=used, kv_total_blocks=self.blocks, gpu_cache_usage=min(used / max(self.blocks, 1), 1), dp_rank=0))
+            self.publisher.publish(
+                0,
+                ComponentSnapshot(
+                    kv_used_blocks=used,
+                    kv_total_blocks=self.blocks,
+                    gpu_cache_usage=min(used / max(self.blocks, 1), 1),
+                    dp_rank=0,
+                ),
+            )
 
     def component_metrics_dp_ranks(self):
         return [0]
@@ -167,7 +212,9 @@ class Photonc(LLMEngine):
 
     def body(self, request, request_id, prompt_length):
         ids = list(request["token_ids"])
-        stop, sampling, output = (request.get(key) or {} for key in ("stop_conditions", "sampling_options", "output_options"))
+        stop, sampling, output = (
+            request.get(key) or {} for key in ("stop_conditions", "sampling_options", "output_options")
+        )
         for name in REFUSED:
             if sampling.get(name):
                 raise InvalidArgument(f"`{name}` is not done")
@@ -176,13 +223,21 @@ class Photonc(LLMEngine):
         if output.get("prompt_logprobs") is not None:
             raise InvalidArgument("`prompt_logprobs` is not done behind Dynamo")
         max_tokens = stop.get("max_tokens")
-        body = {"model": self.engine_name, "token_ids": ids, "prompt_length": prompt_length, "stream": True,
-                "max_tokens": max_tokens if max_tokens is not None else self.context - len(ids),
-                "seed": sampling["seed"] if sampling.get("seed") is not None else seed_of(request_id),
-                "stop_token_ids": [*(stop.get("stop_token_ids") or []), *(stop.get("stop_token_ids_visible") or [])],
-                "ignore_eos": bool(stop.get("ignore_eos")), "logprobs": output.get("logprobs")}
+        body = {
+            "model": self.engine_name,
+            "token_ids": ids,
+            "prompt_length": prompt_length,
+            "stream": True,
+            "max_tokens": max_tokens if max_tokens is not None else self.context - len(ids),
+            "seed": sampling["seed"] if sampling.get("seed") is not None else seed_of(request_id),
+            "stop_token_ids": [*(stop.get("stop_token_ids") or []), *(stop.get("stop_token_ids_visible") or [])],
+            "ignore_eos": bool(stop.get("ignore_eos")),
+            "logprobs": output.get("logprobs"),
+        }
         if not body["ignore_eos"]:
-            body["min_tokens"] = stop.get("min_tokens")  # with ignore_eos the frontend says max_tokens, which is no wish
+            body["min_tokens"] = stop.get(
+                "min_tokens"
+            )  # with ignore_eos the frontend says max_tokens, which is no wish
         body |= {name: sampling[name] for name in SAMPLING if sampling.get(name) is not None}
         noted = dict(note.split(":", 1) for note in request.get("annotations") or [] if ":" in note)
         protocol = noted.get("protocol", self.given.protocol)
@@ -203,7 +258,11 @@ class Photonc(LLMEngine):
                     self.tokens[request_id] += len(piece["token_ids"])
                     chunk = {"token_ids": piece["token_ids"], "index": 0} | logprobs(piece)
                     if piece["finish_reason"]:
-                        usage = {"prompt_tokens": prompt_length, "completion_tokens": made, "total_tokens": prompt_length + made}
+                        usage = {
+                            "prompt_tokens": prompt_length,
+                            "completion_tokens": made,
+                            "total_tokens": prompt_length + made,
+                        }
                         chunk |= {"finish_reason": piece["finish_reason"], "completion_usage": usage}
                         await self.forget(request_id, probe)
                         yield chunk
@@ -241,7 +300,11 @@ class Photonc(LLMEngine):
                 continue
             piece, last = json.loads(line[6:]), time.monotonic()
             if error := piece.get("error"):
-                raise EngineShutdown(error["message"]) if error["code"] != "request_timeout" else Unknown(error["message"])
+                raise (
+                    EngineShutdown(error["message"])
+                    if error["code"] != "request_timeout"
+                    else Unknown(error["message"])
+                )
             if "token_ids" in piece:
                 yield piece
 
@@ -272,9 +335,16 @@ def logprobs(piece):
     told = piece.get("logprobs")
     if not told:
         return {}
-    return {"log_probs": [one["logprob"] for one in told],
-            "top_logprobs": [[{"rank": rank, "token_id": top["token_id"], "token": None, "logprob": top["logprob"]}
-                              for rank, top in enumerate(one["top"], 1)] for one in told]}
+    return {
+        "log_probs": [one["logprob"] for one in told],
+        "top_logprobs": [
+            [
+                {"rank": rank, "token_id": top["token_id"], "token": None, "logprob": top["logprob"]}
+                for rank, top in enumerate(one["top"], 1)
+            ]
+            for one in told
+        ],
+    }
 
 
 if __name__ == "__main__":

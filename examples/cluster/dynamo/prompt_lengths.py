@@ -1,8 +1,8 @@
 """Where the prompt of each request ended, shared by the workers of a model.
 
-Dynamo sends a stream on as prompt and generated tokens in one list, and does not say where the prompt ended. RecGen's states
-follow from the prompt alone, so the next worker has to know. The first worker of a request writes it down before the first
-token; a request that ends is forgotten, and what a cut-off one leaves goes after a day.
+Dynamo sends a stream on as prompt and generated tokens in one list, and does not say where the prompt ended. RecGen's
+states follow from the prompt alone, so the next worker has to know. The first worker of a request writes it down before
+the first token; a request that ends is forgotten, and what a cut-off one leaves goes after a day.
 """
 
 import base64
@@ -19,9 +19,9 @@ DAY = 24 * 3600
 HOUR = 3600
 
 
-def default_place():
+def default_place(discovery):
     """Beside what the workers' discovery uses already."""
-    if os.environ.get("DYN_DISCOVERY_BACKEND", "etcd") == "etcd":
+    if discovery == "etcd":
         return os.environ.get("ETCD_ENDPOINTS", "http://localhost:2379").split(",")[0]
     return os.environ.get("DYN_FILE_KV", os.path.join(tempfile.gettempdir(), "dynamo_store_kv")) + "-photonc"
 
@@ -117,9 +117,14 @@ class Etcd:
     async def length(self, request_id, ids):
         key = self.key(request_id)
         put = {"key": key, "value": base64.b64encode(entry(ids).encode()).decode(), "lease": await self.grant()}
-        done = await self.ask("/v3/kv/txn", {
-            "compare": [{"key": key, "target": "CREATE", "result": "EQUAL", "create_revision": "0"}],
-            "success": [{"request_put": put}], "failure": [{"request_range": {"key": key}}]})
+        done = await self.ask(
+            "/v3/kv/txn",
+            {
+                "compare": [{"key": key, "target": "CREATE", "result": "EQUAL", "create_revision": "0"}],
+                "success": [{"request_put": put}],
+                "failure": [{"request_range": {"key": key}}],
+            },
+        )
         if done.get("succeeded"):
             return len(ids)
         found = done["responses"][0]["response_range"].get("kvs", [])

@@ -68,7 +68,9 @@ class TritonPythonModel:
         connect = http.client.HTTPSConnection if self.url.scheme == "https" else http.client.HTTPConnection
         connection = connect(self.url.netloc)
         try:
-            connection.request("POST", self.url.path + "/v1/completions", json.dumps(body), {"content-type": "application/json"})
+            connection.request(
+                "POST", self.url.path + "/v1/completions", json.dumps(body), {"content-type": "application/json"}
+            )
             answer = connection.getresponse()
             if answer.status != 200:
                 raise RuntimeError(json.loads(answer.read())["error"]["message"])
@@ -93,5 +95,6 @@ def plain(value):
 
 def response(text, finish):
     tensors = [("text_output", text), ("finish_reason", finish or "")]
-    return pb_utils.InferenceResponse(output_tensors=[
-        pb_utils.Tensor(name, np.array([value.encode()], dtype=object)) for name, value in tensors])
+    return pb_utils.InferenceResponse(
+        output_tensors=[pb_utils.Tensor(name, np.array([value.encode()], dtype=object)) for name, value in tensors]
+    )
