@@ -11,12 +11,13 @@ use super::report::path_text;
 use super::rows::count;
 use super::{Failure, Reporter};
 use crate::bundle::Bundle;
+use crate::inspect::source::subject_title;
 use crate::staging::{Site, Staging, StagingError};
 use crate::text::defaults::{GenerationDefaults, Wanted};
 use crate::text::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The file without which a package is not whole.
 const SEAL: &str = "photonc-package.json";
@@ -86,13 +87,6 @@ struct Facts {
     memory_gib: u64,
     gpus: usize,
     image: String,
-}
-
-/// The name of what stands at a path.
-fn subject_title(path: &Path) -> String {
-    let name =
-        path.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-    name.unwrap_or_else(|| path.display().to_string())
 }
 
 /// A file of a package: its path in it and its text.

@@ -8,6 +8,7 @@ use super::rows::{Batch, DEFAULT_RESERVE_MIB, count};
 use super::{Failure, Reporter, signals};
 use crate::api::{GPU_ROWS, HOST_ROWS};
 use crate::bundle::Bundle;
+use crate::inspect::source::subject_title;
 use crate::runtime::decoder::DecoderSetup;
 use crate::runtime::generator::Generator;
 use crate::runtime::plan::Program;
@@ -129,9 +130,7 @@ impl Args {
         }
         let mut named: Vec<(String, PathBuf)> = Vec::new();
         for (at, path) in self.bundles.iter().enumerate() {
-            let own =
-                || path.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
-            let name = names.get(at).cloned().or_else(own).unwrap_or_else(|| path.display().to_string());
+            let name = names.get(at).cloned().unwrap_or_else(|| subject_title(path));
             if named.iter().any(|(known, _)| *known == name) {
                 return Err(Failure::usage(&format_args!("two models are called `{name}`"))
                     .help("tell them apart with --served-model-name"));

@@ -1,5 +1,5 @@
 //! A decoder whose bursts are as long as the load asks for. Owns the rule: few requests get short bursts, which come soon;
-//! many get long ones, which cost less. Tokens are the same.
+//! many get long ones, which cost less, but none that is a large part of what requests ask for. Tokens are the same.
 
 use super::backend::BackendError;
 use super::decoder::{Admission, Collected, Decoder, DecoderSetup, Kept};
@@ -9,6 +9,13 @@ use super::timing::Timing;
 use super::workers::Observer;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Bursts that a request is to have at least. Rows are given away between bursts only, so one that ends waits for the next: of
+/// requests of two bursts a third of the rows would wait.
+const BURSTS_OF_A_REQUEST: usize = 8;
+
+/// Parts of a meta-context in which the mean of requests is kept.
+const PARTS: usize = 16;
+
 /// How long bursts are, in meta-contexts.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -16,6 +23,8 @@ pub(super) struct Pace {
     pub run_ahead: (usize, usize),
     /// So many whatever the load; 0 leaves it to the load.
     pub held: AtomicUsize,
+    /// What the last requests asked for, in [`PARTS`] of a meta-context; 0 before the first.
+    asked: AtomicUsize,
 }
 
 /// A decoder under a queue.
@@ -27,12 +36,30 @@ pub(super) struct Paced<'d, 'q> {
 }
 
 impl Pace {
+    /// Bursts of so few and so many.
+    pub fn new(run_ahead: (usize, usize)) -> Self {
+        Pace { run_ahead, held: AtomicUsize::new(0), asked: AtomicUsize::new(0) }
+    }
+
     /// Meta-contexts of the next burst of a decoder with so many rows.
     fn chosen(&self, load: (usize, usize), rows: usize) -> usize {
-        match self.held.load(Ordering::Relaxed) {
-            0 => chosen(self.run_ahead, load, rows),
-            held => held.min(self.run_ahead.1),
+        let (least, most) = self.run_ahead;
+        match (self.held.load(Ordering::Relaxed), self.asked.load(Ordering::Relaxed)) {
+            (0, 0) => chosen((least, most), load, rows),
+            (0, asked) => {
+                let share = asked.div_ceil(PARTS * BURSTS_OF_A_REQUEST);
+                chosen((least, share.clamp(least, most)), load, rows)
+            }
+            (held, _) => held.min(most),
         }
+    }
+
+    /// A request of so many meta-contexts has a row: the mean of the last ones, of which each counts an eighth.
+    fn admitted(&self, meta_contexts: usize) {
+        let new = meta_contexts.saturating_mul(PARTS);
+        let mean = |before: usize| if before == 0 { new } else { before - before / 8 + new / 8 };
+        // Replicas may come between: a mean that lacks one of many requests is as good.
+        self.asked.store(mean(self.asked.load(Ordering::Relaxed)).max(1), Ordering::Relaxed);
     }
 }
 
@@ -59,6 +86,9 @@ impl Decoder for Paced<'_, '_> {
     }
 
     fn admit(&mut self, admissions: &[Admission<'_>]) -> Result<(), BackendError> {
+        for admission in admissions.iter().filter(|admission| !admission.only_first) {
+            self.pace.admitted(admission.meta_contexts);
+        }
         self.decoder.admit(admissions)
     }
 
@@ -103,6 +133,7 @@ impl Decoder for Paced<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::{Pace, chosen};
+    use std::sync::atomic::Ordering;
 
     #[test]
     fn bursts_grow_with_the_load() {
@@ -114,11 +145,27 @@ mod tests {
 
     #[test]
     fn a_held_length_is_kept_under_any_load_and_bounded() {
-        let pace = |held: usize| Pace { run_ahead: (1, 8), held: held.into() };
+        let pace = |held: usize| {
+            let pace = Pace::new((1, 8));
+            pace.held.store(held, Ordering::Relaxed);
+            pace
+        };
         assert_eq!(
             [pace(3).chosen((0, 1), 4), pace(3).chosen((9, 4), 4), pace(99).chosen((0, 1), 4)],
             [3, 3, 8]
         );
         assert_eq!(pace(0).chosen((9, 4), 4), 8);
+    }
+
+    /// Requests of few meta-contexts get short bursts however many wait; long ones get the most again.
+    #[test]
+    fn bursts_are_a_small_part_of_requests() {
+        let pace = Pace::new((1, 8));
+        let after = |requests: &[usize]| {
+            requests.iter().for_each(|meta_contexts| pace.admitted(*meta_contexts));
+            pace.chosen((9, 4), 4)
+        };
+        assert_eq!([after(&[]), after(&[4]), after(&[16; 40]), after(&[1000; 40])], [8, 1, 2, 8]);
+        assert_eq!(Pace::new((3, 8)).chosen((0, 1), 4), 3);
     }
 }

@@ -14,7 +14,7 @@ use crate::bundle::Bundle;
 use crate::program::Protocol;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -193,7 +193,7 @@ fn sizes(program: &Program, options: WorkerOptions) -> (Pace, usize) {
     let longest = program.max_tokens.div_ceil(program.meta_tokens).max(1);
     let (least, most) = options.run_ahead;
     let most = most.clamp(1, longest);
-    let pace = Pace { run_ahead: (least.clamp(1, most), most), held: AtomicUsize::new(0) };
+    let pace = Pace::new((least.clamp(1, most), most));
     // Bursts of several lengths may go further past an end than whole ones of the longest.
     (pace, longest + 2 * most)
 }

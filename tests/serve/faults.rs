@@ -14,6 +14,7 @@ use photonc::server::engine::{Backends, Opened};
 use photonc::server::options::{EngineOptions, RequestLimits, ServeOptions, StreamInterval, StreamOptions};
 use photonc::server::{Server, ServerError};
 use rustix::process::Signal;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,18 @@ fn a_killed_server_breaks_its_streams() {
     let whole = text.rfind("\n\n").map_or("", |end| &text[..end]);
     assert!(broken && !events(whole).1, "{text}");
     assert!(ids(&events(whole).0[0]["token_ids"]).len() > 1);
+}
+
+/// A disk that is full under the log stops nothing.
+#[test]
+fn a_log_without_room_stops_nothing() {
+    let (_folder, bundle) = bundle();
+    let full = File::options().write(true).open("/dev/full").expect("a device");
+    let served = Served::logging_to(full.into(), &bundle, &["--log-level", "debug"]);
+    served.wait("the model is loaded", |served| served.get("/ready").status == 200);
+    assert!(events(&served.post("/v1/generate", &long()).text).1);
+    served.signal(Signal::TERM);
+    assert!(served.ended().success());
 }
 
 /// A device that works until it is told to fail.

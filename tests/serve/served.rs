@@ -37,9 +37,14 @@ impl Served {
 
     /// One that listens, and loads.
     pub fn begin(bundle: &Path, options: &[&str]) -> Self {
+        Served::logging_to(Stdio::inherit(), bundle, &[&["--log-level", "warn"], options].concat())
+    }
+
+    /// The same with its log elsewhere.
+    pub fn logging_to(log: Stdio, bundle: &Path, options: &[&str]) -> Self {
         let mut command = photonc();
-        command.arg("serve").arg(bundle).args(["--port", "0", "--json", "--log-level", "warn"]).args(options);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("starts");
+        command.arg("serve").arg(bundle).args(["--port", "0", "--json"]).args(options);
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("starts");
         let mut text = String::new();
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
         let line = loop {
