@@ -65,7 +65,8 @@ else
 fi
 if command -v valgrind >/dev/null; then
     for language in c cpp; do
-        run valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
+        run valgrind --quiet --error-exitcode=9 --leak-check=full \
+            --errors-for-leak-kinds=definite --show-leak-kinds=definite \
             "$work/shared-$language" "$work/bundle" reference
     done
 else

@@ -14,6 +14,26 @@ _RawState = tuple[int, int, str, Array]
 _RawOutput = tuple[list[_RawLogprobs] | None, list[_RawSample], list[_RawState]]
 _RawPrompt = str | Sequence[int]
 
+__all__ = [
+    "Array",
+    "BackendError",
+    "Cancelled",
+    "CheckpointError",
+    "Error",
+    "Model",
+    "RefusedError",
+    "Stream",
+    "Trajectory",
+    "__version__",
+    "diff",
+    "drift",
+    "export",
+    "inspect",
+    "main",
+    "verify",
+    "write_tensors",
+]
+
 __version__: str
 
 class Error(Exception): ...
