@@ -18,6 +18,8 @@ mod goldens;
 #[path = "../cuda/precision.rs"]
 mod precision;
 mod products;
+#[path = "../cuda/scala.rs"]
+mod scala;
 
 use emulated::Order;
 use fixture::model::Model;

@@ -15,6 +15,7 @@ mod english;
 mod forced;
 mod goldens;
 mod precision;
+mod scala;
 mod serving;
 mod stress;
 

@@ -54,7 +54,7 @@ struct Part<'a, T> {
 /// # Safety
 /// The heads have the entry.
 #[inline(always)]
-unsafe fn head_at<T>(heads: &Heads, [row, position, head]: [usize; 3]) -> *mut T {
+pub(super) unsafe fn head_at<T>(heads: &Heads, [row, position, head]: [usize; 3]) -> *mut T {
     let elements = row as i64 * heads.row + position as i64 * heads.position + head as i64 * heads.head;
     // SAFETY: that of the caller.
     unsafe { (heads.base as *mut T).offset(elements as isize) }
@@ -203,7 +203,14 @@ impl<T: Scalar> Part<'_, T> {
                     }
                     let out = head_at::<T>(&a.out, [self.row, query, head]);
                     let scores = &mut scores[..count.next_multiple_of(LANES)];
-                    let sum = softmax::<T, L>(scores, count, query_lanes, width, &keys, a.scale);
+                    let sum = softmax::<T, L>(
+                        scores,
+                        count,
+                        query_lanes,
+                        width,
+                        &keys,
+                        (a.scale, f32::NEG_INFINITY),
+                    );
                     mix::<T, L>(scores, count, sum, &values, width, out);
                 }
             }
@@ -212,34 +219,35 @@ impl<T: Scalar> Part<'_, T> {
 }
 
 /// Where the keys of a head lie: those of the cache, and new ones as f32.
-struct Keys<T> {
-    cached: usize,
-    cache: *const T,
-    cache_step: isize,
-    new: *const f32,
-    new_step: isize,
+pub(super) struct Keys<T> {
+    pub(super) cached: usize,
+    pub(super) cache: *const T,
+    pub(super) cache_step: isize,
+    pub(super) new: *const f32,
+    pub(super) new_step: isize,
 }
 
 /// The same of the values.
-struct Values<T> {
-    cached: usize,
-    cache: *const T,
-    cache_step: isize,
-    new: *const T,
-    new_step: isize,
+pub(super) struct Values<T> {
+    pub(super) cached: usize,
+    pub(super) cache: *const T,
+    pub(super) cache_step: isize,
+    pub(super) new: *const T,
+    pub(super) new_step: isize,
 }
 
-/// Weights of the first `count` keys, and their sum.
+/// Weights of the first `count` keys, and the sum of those and of the sink's, a logit that is not scaled and has no value; none
+/// where it is minus infinity.
 #[inline(always)]
-unsafe fn softmax<T: Scalar, L: Lanes>(
+pub(super) unsafe fn softmax<T: Scalar, L: Lanes>(
     scores: &mut [f32],
     count: usize,
     query: &[f32],
     width: usize,
     keys: &Keys<T>,
-    scale: f32,
+    (scale, sink): (f32, f32),
 ) -> f32 {
-    let mut largest = f32::NEG_INFINITY;
+    let mut largest = sink;
     // SAFETY: that of the caller: there are `count` keys of `width` elements, and the scores are whole vectors.
     unsafe {
         for (j, score) in scores.iter_mut().enumerate().take(count) {
@@ -258,7 +266,8 @@ unsafe fn softmax<T: Scalar, L: Lanes>(
             weight.store(part.as_mut_ptr());
             sum = sum.add(weight);
         }
-        sum.sum()
+        let sunk = exp(L::splat(sink - largest)).sum() / LANES as f32;
+        if sink > f32::NEG_INFINITY { sum.sum() + sunk } else { sum.sum() }
     }
 }
 
@@ -277,7 +286,7 @@ unsafe fn dot<T: Scalar, L: Lanes>(query: &[f32], key: *const T, width: usize) -
 
 /// The values by their weights.
 #[inline(always)]
-unsafe fn mix<T: Scalar, L: Lanes>(
+pub(super) unsafe fn mix<T: Scalar, L: Lanes>(
     weights: &[f32],
     count: usize,
     sum: f32,

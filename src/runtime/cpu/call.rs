@@ -6,7 +6,7 @@ use super::pool::Pool;
 use super::product::{Product, multiply};
 use super::rows::{self, Place, size};
 use super::scalar::{Codes, Floats, Scalar, Weights};
-use super::{element, sample};
+use super::{element, experts, general, sample};
 use crate::ir::dtype::Dtype;
 use crate::runtime::launch::arguments::{CodesArguments, DequantizeArguments, LinearArguments};
 use crate::runtime::launch::device::{DeviceError, MatMul};
@@ -114,6 +114,12 @@ unsafe fn run_in<T: Scalar>(on: &Processor, call: &Call, weights: Dtype) {
             Call::Iota(a) => rows::iota(a),
             Call::Uniforms(a) => sample::uniforms(a),
             Call::Read(a) => rows::read(form, pool, a),
+            Call::Rope(a) => general::rope::<T>(pool, a),
+            Call::AttendGeneral(a) => with_float!(weights, W, general::attend::<T, W>(form, pool, a)),
+            Call::Append(a) => general::append::<T>(a),
+            Call::Route(a) => with_float!(weights, W, experts::route::<T, W>(pool, a)),
+            Call::ExpertsUp(a) => with_float!(weights, W, experts::up::<T, W>(form, pool, a)),
+            Call::ExpertsDown(a) => with_float!(weights, W, experts::down::<T, W>(form, pool, a)),
         }
     }
 }

@@ -6,6 +6,8 @@ mod block;
 pub mod call;
 pub mod device;
 mod element;
+mod experts;
+mod general;
 pub mod lanes;
 pub mod pool;
 mod product;

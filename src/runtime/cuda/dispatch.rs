@@ -3,6 +3,7 @@
 use super::launch::{self, Shape};
 use super::launch_attention;
 use super::launch_codes;
+use super::launch_general;
 use super::launcher::{Source, Unit};
 use crate::ir::dtype::Dtype;
 use crate::runtime::launch::device::{DeviceError, Properties};
@@ -24,6 +25,7 @@ pub struct Planned {
 pub fn of(call: &Call, dtype: Dtype, device: &Properties) -> Result<Planned, DeviceError> {
     let unit = |source: Source, size: usize| Unit { source, dtype, size };
     let rows = unit(Source::Rows, 0);
+    let (general, experts) = (unit(Source::General, 0), unit(Source::Experts, 0));
     let (unit, shape) = match call {
         Call::Linear(arguments) => {
             let shape = launch::linear(arguments, dtype, device);
@@ -60,6 +62,12 @@ pub fn of(call: &Call, dtype: Dtype, device: &Properties) -> Result<Planned, Dev
             (unit(Source::Attention, *width), launch_attention::append_keys(arguments, *width, dtype))
         }
         Call::Sample(arguments) => (unit(Source::Sample, 0), launch::sample(arguments)),
+        Call::Rope(arguments) => (general, launch_general::rope(arguments, device)),
+        Call::AttendGeneral(arguments) => (general, launch_general::attend_general(arguments)),
+        Call::Append(arguments) => (general, launch_general::append(arguments, device)),
+        Call::Route(arguments) => (experts, launch_general::route(arguments)),
+        Call::ExpertsUp(arguments) => (experts, launch_general::experts_up(arguments)),
+        Call::ExpertsDown(arguments) => (experts, launch_general::experts_down(arguments)),
         Call::MatMul(_) => {
             return Err(DeviceError::Call {
                 call: "choosing a launch",

@@ -17,7 +17,7 @@ pub const HEADERS: [(&str, &str); 7] = [
 
 impl Source {
     /// Every source.
-    pub const ALL: [Source; 8] = [
+    pub const ALL: [Source; 10] = [
         Source::Linear,
         Source::Skinny,
         Source::Codes,
@@ -26,6 +26,8 @@ impl Source {
         Source::Window,
         Source::Stream,
         Source::Sample,
+        Source::General,
+        Source::Experts,
     ];
 
     /// Whether its units are of a width of heads.
@@ -46,6 +48,8 @@ impl Source {
             Source::Window => "window.cu",
             Source::Stream => "stream.cu",
             Source::Sample => "sample.cu",
+            Source::General => "general_attention.cu",
+            Source::Experts => "experts.cu",
         }
     }
 
@@ -61,6 +65,8 @@ impl Source {
             Source::Window => include_str!("kernels/window.cu"),
             Source::Stream => include_str!("kernels/stream.cu"),
             Source::Sample => include_str!("kernels/sample.cu"),
+            Source::General => include_str!("kernels/general_attention.cu"),
+            Source::Experts => include_str!("kernels/experts.cu"),
         }
     }
 }

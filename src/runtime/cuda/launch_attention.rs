@@ -6,9 +6,7 @@ use crate::ir::dtype::Dtype;
 use crate::runtime::cuda::launcher::Source;
 use crate::runtime::launch::arguments::{AttendArguments, Heads};
 use crate::runtime::launch::device::Properties;
-
-/// Widest head.
-pub const MOST_HEAD_DIM: usize = 256;
+use crate::runtime::launch::plan::MOST_HEAD_DIM;
 
 /// Queries of a block of `attend_stream`, and the fewest for which it is worth one.
 const STREAM_QUERIES: usize = 64;

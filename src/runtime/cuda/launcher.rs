@@ -27,6 +27,10 @@ pub enum Source {
     Stream,
     /// `sample.cu`: uniform numbers and tokens.
     Sample,
+    /// `general_attention.cu`: rotations by themselves, attention of any wiring.
+    General,
+    /// `experts.cu`: routing and expert feed-forward.
+    Experts,
 }
 
 /// A source specialised to an element type and to a size.

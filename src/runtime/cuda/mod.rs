@@ -9,6 +9,7 @@ pub mod kernels;
 pub mod launch;
 pub mod launch_attention;
 pub mod launch_codes;
+pub mod launch_general;
 pub mod launcher;
 #[cfg(feature = "cuda")]
 pub mod libraries;

@@ -1,6 +1,10 @@
 //! Arguments of kernels, as `kernels/abi.cuh` has them. Owns the layout on the host's side: fields in the same order,
 //! strides in elements of the value's own type, addresses as numbers, absent values as address 0.
 
+mod general;
+
+pub use general::{AppendArguments, ExpertsArguments, GeneralArguments, RopeArguments, RouteArguments};
+
 /// Rows of a matrix that may be part of a larger tensor: row `r` starts at
 /// `base + (r / split) * outer + (r % split) * inner`.
 #[repr(C)]
@@ -305,6 +309,14 @@ addresses! {
     UniformArguments { reads: seed, sample, first; writes: out }
     IotaArguments { reads: ; writes: out }
     ReadArguments { reads: data; writes: out }
+    RopeArguments { reads: x.base, positions; writes: out.base }
+    GeneralArguments {
+        reads: q.base, k.base, v.base, cache_k.base, cache_v.base, lengths, sinks;
+        writes: out.base
+    }
+    AppendArguments { reads: x.base, lengths; writes: cache.base }
+    RouteArguments { reads: logits.base, bias; writes: out.base }
+    ExpertsArguments { reads: x.base, gates.base, weight; writes: out.base }
     super::device::MatMul { reads: x, weight, bias, residual; writes: out }
 }
 
@@ -344,4 +356,9 @@ plain! {
     UniformArguments,
     IotaArguments,
     ReadArguments,
+    RopeArguments,
+    GeneralArguments,
+    AppendArguments,
+    RouteArguments,
+    ExpertsArguments,
 }

@@ -242,6 +242,90 @@ struct ReadArguments {
     int64 words;
 };
 
+// out[b, i, h] = x[b, i, h] rotated by the angles position * theta^(-2 t / width): entries t and t + width / 2 together.
+struct RopeArguments {
+    Heads x;                // T [rows, count, heads, width]
+    Heads out;              // the same
+    const int64 *positions; // of (row b, entry i) at b * position_row + i * position_step
+    int64 position_row;
+    int64 position_step;
+    double theta;
+    int rows;
+    int heads;
+    int count;
+    int width;
+};
+
+// Attention whose keys are rotated before, over lengths[b] slots of a cache (none where lengths is null) and then `keys`
+// new ones, of which the last are those of the queries, in order. A query at position p sees the keys up to its own: where
+// window is not 0 those after p - window, where tile is not 0 those from the last multiple of tile on. sinks: a logit a
+// head that joins the softmax and has no value, or null. Query head h reads key head h / (heads / kv_heads).
+struct GeneralArguments {
+    Heads q;       // T [rows, queries, heads, width]
+    Heads k;       // T [rows, keys, kv_heads, width]
+    Heads v;       // T [rows, keys, kv_heads, value_width]
+    Heads cache_k; // T [rows, capacity, kv_heads, width]
+    Heads cache_v;
+    Heads out; // T [rows, queries, heads, value_width]
+    const int64 *lengths;
+    const void *sinks; // T [heads]
+    int rows;
+    int heads;
+    int kv_heads;
+    int queries;
+    int keys;
+    int width;
+    int value_width;
+    int window;
+    int tile;
+    float scale;
+};
+
+// cache[b, lengths[b] + i, h] = x[b, i, h]
+struct AppendArguments {
+    Heads x;     // T [rows, count, heads, width]
+    Heads cache; // T [rows, capacity, heads, width]
+    const int64 *lengths;
+    int rows;
+    int heads;
+    int count;
+    int width;
+};
+
+// Gates: scores of the logits (sigmoid, or softmax); the top_k experts whose score plus bias is largest, ties by number,
+// keep their score, over the sum of those kept if normalize, times factor; the others are 0. With several groups of
+// neighbouring experts only those of the kept_groups best stand to choice, a group being as good as its two largest.
+struct RouteArguments {
+    Rows logits; // T [rows, experts]
+    Rows out;
+    const void *bias; // T [experts] or null
+    double factor;
+    int rows;
+    int experts;
+    int top_k;
+    int groups;
+    int kept_groups;
+    int normalize;
+    int softmax;
+    int unused;
+};
+
+// experts_up: out[r * top_k + s] = silu(x[r] G) * (x[r] U) of the s-th expert whose gate is not 0, zeros where there is none;
+// weight [experts, width, 2 inner], G before U. experts_down: out[r] = sum over them of gate * (x[r * top_k + s] D); weight
+// [experts, inner, width].
+struct ExpertsArguments {
+    Rows x;     // up: T [rows, width]; down: float [rows * top_k, inner]
+    Rows gates; // T [rows, experts]
+    Rows out;   // up: float [rows * top_k, inner]; down: T [rows, width]
+    const void *weight;
+    int rows;
+    int experts;
+    int top_k;
+    int inner;
+    int width;
+    int unused;
+};
+
 static_assert(sizeof(Rows) == 32 && sizeof(Heads) == 32, "arguments.rs");
 static_assert(sizeof(LinearArguments) == 144 && sizeof(NormArguments) == 152, "arguments.rs");
 static_assert(sizeof(CodesArguments) == 160 && sizeof(DequantizeArguments) == 40, "arguments.rs");
@@ -250,3 +334,6 @@ static_assert(sizeof(AttendArguments) == 336 && sizeof(SampleArguments) == 120, 
 static_assert(sizeof(ElementArguments) == 232 && sizeof(GatherArguments) == 72, "arguments.rs");
 static_assert(sizeof(UniformArguments) == 40 && sizeof(IotaArguments) == 16, "arguments.rs");
 static_assert(sizeof(ReadArguments) == 24, "arguments.rs");
+static_assert(sizeof(RopeArguments) == 112 && sizeof(GeneralArguments) == 248, "arguments/general.rs");
+static_assert(sizeof(AppendArguments) == 88, "arguments/general.rs");
+static_assert(sizeof(RouteArguments) == 112 && sizeof(ExpertsArguments) == 128, "arguments/general.rs");

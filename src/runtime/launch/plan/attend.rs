@@ -22,8 +22,11 @@ impl Emitter<'_> {
         let [batch, heads, queries, width] = self.four(id, id)?;
         let [_, kv_heads, _, _] = self.four(id, attend.key)?;
         let out = self.attention_out(id, [batch, heads, queries, width]);
-        let (query, key, value) =
-            (self.value(attend.query)?, self.value(attend.key)?, self.value(attend.value)?);
+        let (query, key, value) = (
+            self.in_pairs(id, attend.query)?,
+            self.in_pairs(id, attend.key)?,
+            self.in_pairs(id, attend.value)?,
+        );
         let mut arguments = AttendArguments {
             q: self.heads(id, &query)?,
             k: self.heads(id, &key)?,
@@ -77,6 +80,17 @@ impl Emitter<'_> {
         Ok(())
     }
 
+    /// The value with elements that lie in pairs, as the kernels of attention read them; else a copy.
+    fn in_pairs(&mut self, id: NodeId, of: NodeId) -> Result<View, PlanError> {
+        let view = self.value(of)?;
+        if view.strides.last() == Some(&1) && view.is_in_pairs() {
+            return Ok(view);
+        }
+        let copy = self.position_major(self.four(id, of)?);
+        self.copy(id, &view, &copy)?;
+        Ok(copy)
+    }
+
     /// Memory `[B, H, n, d]` with heads side by side at every position, as products around attention have them.
     fn position_major(&mut self, [batch, heads, positions, width]: [usize; 4]) -> View {
         let buffer = self.arena(Element::Model, batch * heads * positions * width);
@@ -86,7 +100,7 @@ impl Emitter<'_> {
 
     fn attention_out(&mut self, id: NodeId, shape: [usize; 4]) -> View {
         match self.placed.get(&id) {
-            Some(placed) if placed.strides.last() == Some(&1) => placed.clone(),
+            Some(placed) if placed.strides.last() == Some(&1) && placed.is_in_pairs() => placed.clone(),
             _ => self.position_major(shape),
         }
     }
@@ -180,7 +194,7 @@ impl Emitter<'_> {
             [(attend.new_key, &mut arguments.store_k), (attend.value, &mut arguments.store_v)]
         {
             let store = match self.placed.get(&node) {
-                Some(placed) if placed.strides.last() == Some(&1) => placed.clone(),
+                Some(placed) if placed.strides.last() == Some(&1) && placed.is_in_pairs() => placed.clone(),
                 _ => self.position_major(shape),
             };
             *target = self.heads(id, &store)?;

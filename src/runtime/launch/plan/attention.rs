@@ -11,6 +11,9 @@ use crate::ir::op::Op;
 /// Most keys of a sequence that is computed like a window: the kernels of windows hold so many.
 pub(super) const WINDOW_KEYS: usize = 16;
 
+/// Widest head of the kernels of windows, caches and streams; they read elements in pairs.
+pub const MOST_HEAD_DIM: usize = 256;
+
 /// Which kernel serves an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -68,7 +71,7 @@ impl Attend {
             return Err(demand.error(id, "no kernel for attention with sinks"));
         }
         let (keys_wide, values_wide) = (demand.dims(operands[1])[3], demand.dims(operands[2])[3]);
-        if keys_wide != values_wide {
+        if keys_wide != values_wide || !keys_wide.is_multiple_of(2) || keys_wide > MOST_HEAD_DIM {
             let message =
                 format!("no kernel for attention with keys of width {keys_wide}, values of {values_wide}");
             return Err(demand.error(id, message));

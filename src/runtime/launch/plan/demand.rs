@@ -2,6 +2,7 @@
 //! node's kernel (residuals, SwiGLU, norms before narrow products, everything around attention).
 
 use super::attention::{Attend, Kind};
+use super::general::General;
 use super::weights::{WeightLayout, unsliced};
 use super::{PlanError, PlanOptions};
 use crate::graph::{Graph, NodeId};
@@ -19,6 +20,8 @@ pub(super) enum Fusion {
     Swiglu { gate: NodeId, up: NodeId },
     /// Attention with the rotations, concatenations and stores around it.
     Attend(Attend),
+    /// Attention by itself.
+    General(General),
 }
 
 impl Fusion {
@@ -27,7 +30,7 @@ impl Fusion {
         match self {
             Fusion::Residual { linear: own, .. } => *own == linear,
             Fusion::Swiglu { gate, up } => [*gate, *up].contains(&linear),
-            Fusion::Attend(_) => false,
+            Fusion::Attend(_) | Fusion::General(_) => false,
         }
     }
 }
@@ -131,7 +134,8 @@ impl<'g> Demand<'g> {
                 }
                 None => vec![self.source(id)],
             },
-            Op::RmsNorm { .. } => vec![operands[0]],
+            Op::RmsNorm { .. } | Op::Route { .. } => vec![operands[0]],
+            Op::Experts { .. } => vec![operands[0], operands[1]],
             Op::Gather => vec![operands[1]],
             Op::Iota { .. } => Vec::new(),
             Op::Attention { .. } => self.attention(id)?,
@@ -141,7 +145,15 @@ impl<'g> Demand<'g> {
     }
 
     fn attention(&mut self, id: NodeId) -> Result<Vec<NodeId>, PlanError> {
-        let mut attend = Attend::of(self, id)?;
+        let mut attend = match Attend::of(self, id) {
+            Ok(attend) if !self.shares_new_keys(&attend) => attend,
+            _ => {
+                let general = General::of(self, id)?;
+                let wants = general.wants(self.graph.operands(id)[0]);
+                self.fused.insert(id, Fusion::General(general));
+                return Ok(wants);
+            }
+        };
         let wants = attend.wants();
         if attend.kind == Kind::Window {
             let first = attend.first_key;
@@ -155,12 +167,20 @@ impl<'g> Demand<'g> {
         Ok(wants)
     }
 
+    /// Whether new keys that would exist in a cache alone are read by others, such as a later position of the same step.
+    fn shares_new_keys(&self, attend: &Attend) -> bool {
+        let readers = |id| self.graph.users(id).len();
+        let appends = attend.kind == Kind::Cache && self.options.in_place;
+        appends && (readers(attend.new_key) > 1 || readers(attend.value) > 1)
+    }
+
     /// The product and the other operand of a sum that the product's kernel can do.
     fn residual(&self, id: NodeId, operands: &[NodeId]) -> Option<(NodeId, NodeId)> {
         let [a, b] = operands else { return None };
         let fits = |linear: NodeId, other: NodeId| {
             matches!(self.graph.op(linear), Op::Linear)
                 && linear != other
+                && self.own_residual(linear).is_none()
                 && self.graph.users(linear).len() == 1
                 && self.graph.outputs().iter().all(|output| output.node != linear)
                 && self.dims(linear) == self.dims(id)

@@ -193,7 +193,7 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    fn contiguous(&mut self, id: NodeId, view: View) -> Result<View, PlanError> {
+    pub(super) fn contiguous(&mut self, id: NodeId, view: View) -> Result<View, PlanError> {
         if view.is_contiguous() {
             return Ok(view);
         }

@@ -40,10 +40,15 @@ pub(super) struct Emitter<'d> {
     pub in_place: HashSet<NodeId>,
     /// Values that samplers and callers want in f32.
     pub wide: HashSet<NodeId>,
+    /// Numbers of filled slots, by the cache that an attention in its general form reads.
+    pub lengths_of: HashMap<NodeId, NodeId>,
     weights: HashMap<usize, usize>,
     rotations: HashMap<(u64, usize), usize>,
-    inputs: HashMap<String, usize>,
+    /// Buffer and node of every input.
+    inputs: HashMap<String, (usize, NodeId)>,
     targets: Vec<(NodeId, View)>,
+    /// New entries of caches, and the caches.
+    appends: Vec<(NodeId, NodeId)>,
     /// The buffer of `min_p`, once a sampler reads it.
     min_p: Option<usize>,
 }
@@ -66,10 +71,12 @@ pub(super) fn emit(
         windows: HashMap::new(),
         in_place: HashSet::new(),
         wide: HashSet::new(),
+        lengths_of: HashMap::new(),
         weights: HashMap::new(),
         rotations: HashMap::new(),
         inputs: HashMap::new(),
         targets: Vec::new(),
+        appends: Vec::new(),
         min_p: None,
     };
     let order = graph.order();
@@ -243,7 +250,7 @@ impl Emitter<'_> {
             let given = self.demand.options.inputs.get(&name).copied().unwrap_or(wanted);
             let dims = self.demand.dims(id).to_vec();
             let buffer = self.buffer(Contents::Input { name: name.clone() }, given, dims.iter().product());
-            self.inputs.insert(name, buffer);
+            self.inputs.insert(name, (buffer, id));
             let view = View::whole(buffer, given, &dims);
             if given == wanted || !self.demand.needed.contains(&id) {
                 self.values.insert(id, view);
@@ -265,13 +272,16 @@ impl Emitter<'_> {
             let (element, dims) = (self.element(id), self.demand.dims(id).to_vec());
             let state = name.strip_prefix(NEXT).and_then(|input| self.inputs.get(input)).copied();
             let target = match state {
-                Some(buffer) if self.demand.options.in_place => {
+                Some((buffer, input_id)) if self.demand.options.in_place => {
                     let input = &self.buffers[buffer];
                     let fits = input.bytes == dims.iter().product::<usize>() * element.size_bytes(self.dtype);
                     match fits && input.element == element {
                         true => View::whole(buffer, element, &dims),
-                        // The new entries of a cache, which its attention appends.
-                        false => continue,
+                        // The new entries of a cache, which its attention appends or a step at the end.
+                        false => {
+                            self.appends.push((id, input_id));
+                            continue;
+                        }
                     }
                 }
                 _ => {
@@ -292,8 +302,13 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Copies outputs that were not made in place.
+    /// Appends to caches, and copies outputs that were not made in place.
     fn deliver(&mut self) -> Result<(), PlanError> {
+        for (id, input) in std::mem::take(&mut self.appends) {
+            if !self.in_place.contains(&id) {
+                self.append(id, input)?;
+            }
+        }
         for (id, target) in std::mem::take(&mut self.targets) {
             let value = self.value(id)?;
             if !super::elements::same_memory(&value, &target) {
@@ -308,6 +323,7 @@ impl Emitter<'_> {
             Some(Fusion::Residual { linear, other }) => return self.residual(id, *linear, *other),
             Some(Fusion::Swiglu { gate, .. }) => return self.swiglu_product(id, *gate),
             Some(Fusion::Attend(attend)) => return self.attend(id, &attend.clone()),
+            Some(Fusion::General(general)) => return self.attend_general(id, &general.clone()),
             None => {}
         }
         if self.in_place.contains(&id) {
@@ -343,10 +359,10 @@ impl Emitter<'_> {
             }
             Op::Rope { .. } | Op::Attention { .. } if self.demand.stored.contains(&id) => Ok(()),
             Op::Input { .. } => Ok(()),
-            Op::Rope { .. }
-            | Op::Attention { .. }
-            | Op::Route { .. }
-            | Op::Experts { .. }
+            Op::Rope { theta } => self.rope(id, &operands, theta.get()),
+            Op::Route { .. } => self.route(id, &operands),
+            Op::Experts { top_k } => self.experts(id, &operands, top_k),
+            Op::Attention { .. }
             | Op::QuantizedWeight { .. }
             | Op::CacheAppend
             | Op::Delay { .. }

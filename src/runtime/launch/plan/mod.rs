@@ -7,16 +7,21 @@ mod attention;
 mod demand;
 mod elements;
 mod emit;
+mod experts;
+mod general;
 mod place;
 mod print;
 mod products;
 pub mod view;
 pub mod weights;
 
+pub use attention::MOST_HEAD_DIM;
+
 use super::arguments::{
-    Access, Addresses as _, AttendArguments, CodesArguments, DequantizeArguments, ElementArguments,
-    EmbedArguments, GatherArguments, IotaArguments, LinearArguments, NormArguments, Plain as _,
-    ReadArguments, SampleArguments, SwigluArguments, UniformArguments,
+    Access, Addresses as _, AppendArguments, AttendArguments, CodesArguments, DequantizeArguments,
+    ElementArguments, EmbedArguments, ExpertsArguments, GatherArguments, GeneralArguments, IotaArguments,
+    LinearArguments, NormArguments, Plain as _, ReadArguments, RopeArguments, RouteArguments,
+    SampleArguments, SwigluArguments, UniformArguments,
 };
 use super::device::MatMul;
 use crate::graph::{Scope, Verified};
@@ -95,6 +100,12 @@ pub enum Call {
     Iota(IotaArguments),
     Uniforms(UniformArguments),
     Read(ReadArguments),
+    Rope(RopeArguments),
+    AttendGeneral(GeneralArguments),
+    Append(AppendArguments),
+    Route(RouteArguments),
+    ExpertsUp(ExpertsArguments),
+    ExpertsDown(ExpertsArguments),
 }
 
 /// One step of a plan.
@@ -291,6 +302,11 @@ impl Call {
             Call::Iota(arguments) => arguments.bytes(),
             Call::Uniforms(arguments) => arguments.bytes(),
             Call::Read(arguments) => arguments.bytes(),
+            Call::Rope(arguments) => arguments.bytes(),
+            Call::AttendGeneral(arguments) => arguments.bytes(),
+            Call::Append(arguments) => arguments.bytes(),
+            Call::Route(arguments) => arguments.bytes(),
+            Call::ExpertsUp(arguments) | Call::ExpertsDown(arguments) => arguments.bytes(),
         }
     }
 
@@ -314,6 +330,11 @@ impl Call {
             Call::Iota(arguments) => arguments.addresses(visit),
             Call::Uniforms(arguments) => arguments.addresses(visit),
             Call::Read(arguments) => arguments.addresses(visit),
+            Call::Rope(arguments) => arguments.addresses(visit),
+            Call::AttendGeneral(arguments) => arguments.addresses(visit),
+            Call::Append(arguments) => arguments.addresses(visit),
+            Call::Route(arguments) => arguments.addresses(visit),
+            Call::ExpertsUp(arguments) | Call::ExpertsDown(arguments) => arguments.addresses(visit),
         }
     }
 }

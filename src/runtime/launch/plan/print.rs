@@ -104,6 +104,19 @@ impl Call {
             Call::Iota(a) => format!("iota [{}]", a.count),
             Call::Uniforms(a) => format!("uniforms [{} x {}]", a.rows, a.count),
             Call::Read(a) => format!("read_words [{}]", a.words),
+            Call::Rope(a) => format!("rope [{} x {} x {} x {}]", a.rows, a.heads, a.count, a.width),
+            Call::AttendGeneral(a) => {
+                let cached = if a.lengths == 0 { "" } else { " cached" };
+                let [queries, keys, width, value_width] = [a.queries, a.keys, a.width, a.value_width];
+                format!(
+                    "attend_general{cached} [{} x {} x {queries}] x {keys} of {width}, {value_width}",
+                    a.rows, a.heads
+                )
+            }
+            Call::Append(a) => format!("append [{} x {} x {} x {}]", a.rows, a.heads, a.count, a.width),
+            Call::Route(a) => format!("route [{} x {}] to {}", a.rows, a.experts, a.top_k),
+            Call::ExpertsUp(a) => format!("experts_up [{} x {} x {}]", a.rows, a.top_k, a.inner),
+            Call::ExpertsDown(a) => format!("experts_down [{} x {} x {}]", a.rows, a.top_k, a.width),
         }
     }
 }

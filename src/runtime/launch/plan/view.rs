@@ -188,6 +188,13 @@ impl View {
             || self.runs().as_slice().iter().all(|(_, stride)| *stride == 1) && self.runs().len() <= 1
     }
 
+    /// Whether all but the last axis step over an even number of elements, from an even place on.
+    #[must_use]
+    pub fn is_in_pairs(&self) -> bool {
+        let outer = self.strides.split_last().map_or(&[][..], |(_, outer)| outer);
+        self.offset % 2 == 0 && outer.iter().all(|stride| stride % 2 == 0)
+    }
+
     /// As a matrix of rows of the last axis, where two strides can say so.
     #[must_use]
     pub fn rows(&self, model: Dtype) -> Option<Rows> {
