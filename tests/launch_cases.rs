@@ -6,10 +6,12 @@ use photonc::ir::dtype::Dtype;
 use photonc::runtime::cuda::launch::{self, LaunchError, Shape};
 use photonc::runtime::cuda::launch_attention;
 use photonc::runtime::cuda::launch_codes;
+use photonc::runtime::cuda::launch_general;
 use photonc::runtime::launch::arguments::{
-    AttendArguments, CodesArguments, DequantizeArguments, ElementArguments, EmbedArguments, GatherArguments,
-    Heads, IotaArguments, LinearArguments, NormArguments, ReadArguments, Rows, SampleArguments,
-    SwigluArguments, UniformArguments,
+    AppendArguments, AttendArguments, CodesArguments, DequantizeArguments, ElementArguments, EmbedArguments,
+    ExpertsArguments, GatherArguments, GeneralArguments, Heads, IotaArguments, LinearArguments,
+    NormArguments, ReadArguments, RopeArguments, RouteArguments, Rows, SampleArguments, SwigluArguments,
+    UniformArguments,
 };
 use photonc::runtime::launch::codes::scheme_number;
 use photonc::runtime::launch::device::Properties;
@@ -422,6 +424,71 @@ fn samples(cases: &mut Vec<Value>) {
     }
 }
 
+/// Sizes are those of no model: odd, prime, beyond a block.
+fn general(cases: &mut Vec<Value>) {
+    let device = h100();
+    for dtype in FLOATS {
+        for (rows, count, heads, width) in [(1, 1, 1, 2), (3, 5, 4, 14), (2, 33, 3, 64)] {
+            let a = RopeArguments { rows, count, heads, width, ..RopeArguments::default() };
+            let about = json!({"op": "rope", "rows": rows, "count": count, "heads": heads, "width": width});
+            cases.push(case(about, dtype, launch_general::rope(&a, &device)));
+            let a = AppendArguments { rows, count, heads, width, ..AppendArguments::default() };
+            let about = json!({"op": "append", "rows": rows, "count": count, "heads": heads, "width": width});
+            cases.push(case(about, dtype, launch_general::append(&a, &device)));
+        }
+        for ([rows, heads, kv_heads, queries, keys], [width, value_width, window, tile], flags) in [
+            ([2, 3, 3, 1, 1], [10, 7, 0, 0], "lengths"),
+            ([3, 4, 1, 3, 5], [72, 40, 0, 0], "lengths sinks"),
+            ([2, 6, 2, 40, 40], [12, 10, 9, 0], ""),
+            ([2, 2, 2, 7, 19], [33, 65, 0, 8], "sinks"),
+            ([1, 2, 1, 4, 4], [576, 512, 20, 16], "lengths"),
+        ] {
+            let a = GeneralArguments {
+                rows,
+                heads,
+                kv_heads,
+                queries,
+                keys,
+                width,
+                value_width,
+                ..GeneralArguments::default()
+            };
+            let about = json!({
+                "op": "attend_general", "rows": rows, "heads": heads, "kv_heads": kv_heads,
+                "queries": queries, "keys": keys, "width": width, "value_width": value_width,
+                "window": window, "tile": tile, "flags": flags,
+            });
+            cases.push(case(about, dtype, launch_general::attend_general(&a)));
+        }
+        for ([rows, experts, top_k, groups, kept_groups], [normalize, softmax], bias) in [
+            ([5, 8, 2, 1, 1], [1, 0], true),
+            ([4, 60, 6, 6, 3], [1, 0], true),
+            ([3, 37, 1, 1, 1], [0, 1], false),
+            ([2, 256, 8, 8, 4], [1, 1], false),
+        ] {
+            let a = RouteArguments { rows, experts, top_k, groups, kept_groups, ..RouteArguments::default() };
+            let about = json!({
+                "op": "route", "rows": rows, "experts": experts, "top_k": top_k, "groups": groups,
+                "kept_groups": kept_groups, "normalize": normalize, "softmax": softmax, "bias": bias,
+            });
+            cases.push(case(about, dtype, launch_general::route(&a)));
+        }
+        for (rows, experts, top_k, inner, width) in [(4, 5, 2, 9, 21), (3, 16, 4, 130, 257)] {
+            let a = ExpertsArguments { rows, experts, top_k, inner, width, ..ExpertsArguments::default() };
+            for (op, shape) in [
+                ("experts_up", launch_general::experts_up(&a)),
+                ("experts_down", launch_general::experts_down(&a)),
+            ] {
+                let about = json!({
+                    "op": op, "rows": rows, "experts": experts, "top_k": top_k, "inner": inner,
+                    "width": width,
+                });
+                cases.push(case(about, dtype, shape));
+            }
+        }
+    }
+}
+
 #[test]
 fn the_script_runs_the_launches_that_the_library_chooses() {
     let mut cases = Vec::new();
@@ -430,6 +497,7 @@ fn the_script_runs_the_launches_that_the_library_chooses() {
     row_kernels(&mut cases);
     attends(&mut cases);
     samples(&mut cases);
+    general(&mut cases);
     let lines: Vec<String> = cases.iter().map(Value::to_string).collect();
     let text = format!("[\n{}\n]\n", lines.join(",\n"));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gpu/cases.json");

@@ -17,13 +17,16 @@ import time
 
 import numpy as np
 import checks
+import general_checks
 import machine as machines
 from values import STRUCTS, Buffer, rounded
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LONGEST_DRAW = (1 << 20) + 7
 SOURCES = {"linear": "linear.cu", "attend": "attention.cu", "append_keys": "attention.cu", "sample": "sample.cu",
-           "uniforms": "sample.cu"}
+           "uniforms": "sample.cu", "rope": "general_attention.cu", "append": "general_attention.cu",
+           "attend_general": "general_attention.cu", "route": "experts.cu", "experts_up": "experts.cu",
+           "experts_down": "experts.cu"}
 # CODE_SCHEMES of src/runtime/cuda/kernels.rs.
 SCHEMES = ["int8", "int4", "fp8"]
 
@@ -87,7 +90,9 @@ def check_all(device, cases):
     for number, case in enumerate(cases):
         bench = Bench(device, case, number)
         try:
-            ratio = getattr(checks, "check_" + case["op"])(bench)
+            name = "check_" + case["op"]
+            ratio = getattr(checks, name, None) or getattr(general_checks, name)
+            ratio = ratio(bench)
         except AssertionError as error:
             ratio, note = float("inf"), str(error)
         else:

@@ -37,7 +37,7 @@ def structs():
     """The structs of abi.cuh as ctypes classes, by name."""
     text = re.sub(r"//[^\n]*", "", open(os.path.join(KERNELS, "abi.cuh")).read())
     found = {}
-    plain = {"int": ctypes.c_int, "float": ctypes.c_float, "int64": ctypes.c_int64, "uint64": ctypes.c_uint64}
+    plain = {"int": ctypes.c_int, "float": ctypes.c_float, "double": ctypes.c_double, "int64": ctypes.c_int64, "uint64": ctypes.c_uint64}
     for name, body in re.findall(r"struct (\w+) \{(.*?)\};", text, re.S):
         fields = []
         for line in filter(None, (line.strip() for line in body.split(";"))):
