@@ -2,7 +2,7 @@
 # Every feature that can be built here, for the tests and the lints: with `tensorrt-rtx` where libclang is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-features=cuda,ort
+features=cuda,ort,tract
 if scripts/has-libclang.sh; then
     features+=,tensorrt-rtx
 else

@@ -27,7 +27,7 @@ mkdir -p "$pack/bin"
 
 # The executable that cargo reports for a target, whatever its folder and hash.
 executable() {
-    cargo "$@" --release --locked --features cuda,ort --message-format=json-render-diagnostics |
+    cargo "$@" --release --locked --features cuda,ort,tract --message-format=json-render-diagnostics |
         python3 -c '
 import json, sys
 found = [line["executable"] for line in map(json.loads, sys.stdin) if line.get("executable")]

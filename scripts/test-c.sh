@@ -48,7 +48,7 @@ run() {
 }
 
 build "$work/shared"
-run "$work/shared-c" "$work/bundle" tract
+run "$work/shared-c" "$work/bundle" cpu
 run "$work/shared-cpp" "$work/bundle" cpu
 
 cc -std=c11 -Wall -Wextra -Werror -I"$prefix/include" "$crate/examples/generate.c" "$prefix/lib/libphotonc.a" \

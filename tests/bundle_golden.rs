@@ -7,6 +7,7 @@ use fixture::model::{AHEAD, PROTOCOLS, greedy, run};
 use fixture::{GOLDENS, assert_close, golden_path};
 use photonc::bundle::{Bundle, Manifest, PortRecord, sealed};
 use photonc::export::{ExportOptions, export};
+use photonc::onnx::pb::ModelProto;
 use photonc::passes::opt_level::OptLevel;
 use photonc::program::{Plan, Protocol};
 use photonc::runtime::backend::Backend;
@@ -19,7 +20,6 @@ use photonc::runtime::simulated::Simulated;
 use photonc::runtime::tract::Tract;
 use prost::Message as _;
 use std::collections::HashSet;
-use tract_onnx::pb::ModelProto;
 
 #[test]
 fn tract_reproduces_every_golden_result() {

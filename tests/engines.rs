@@ -12,11 +12,11 @@ use photonc::export::engines::{
 };
 use photonc::export::target::Target;
 use photonc::export::{ExportOptions, export};
+use photonc::onnx::pb::ModelProto;
 use prost::Message as _;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use tract_onnx::pb::ModelProto;
 
 /// A bundle of the golden `paper` in `folder`.
 fn bundle(folder: &Path) -> Bundle {

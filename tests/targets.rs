@@ -11,11 +11,11 @@ use photonc::export::onnx::{self, Fault};
 use photonc::export::rules::{self, Action, Forbidden, RULES, Rule};
 use photonc::export::target::Target;
 use photonc::graph::{Graph, text};
+use photonc::onnx::pb::tensor_proto::DataType;
+use photonc::onnx::pb::{GraphProto, ModelProto, type_proto};
 use prost::Message as _;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{GraphProto, ModelProto, type_proto};
 
 /// Operations that rules speak of, in a type.
 fn layer(dtype: &str) -> Graph {
@@ -141,7 +141,7 @@ fn fault(damage: impl FnOnce(&mut GraphProto)) -> Fault {
     onnx::check(&model.encode_to_vec(), verified, Target::Portable).expect_err("was damaged").fault
 }
 
-fn set_type(info: &mut tract_onnx::pb::ValueInfoProto, data_type: DataType) {
+fn set_type(info: &mut photonc::onnx::pb::ValueInfoProto, data_type: DataType) {
     let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_mut().and_then(|ty| ty.value.as_mut())
     else {
         panic!("a tensor")

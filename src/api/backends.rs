@@ -16,7 +16,6 @@ use crate::runtime::launch::replicas::RowCount;
 use crate::runtime::plan::Program;
 use crate::runtime::portable::OnnxGraph;
 use crate::runtime::reference::Reference;
-use crate::runtime::tract::Tract;
 use crate::runtime::workers::{Backends, Opened};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -91,7 +90,7 @@ impl BackendKind {
     ];
 
     /// What the command line takes by default.
-    pub const DEFAULT: BackendKind = BackendKind::Tract;
+    pub const DEFAULT: BackendKind = BackendKind::Cpu;
 
     /// Its name.
     #[must_use]
@@ -144,10 +143,12 @@ impl Chosen {
     /// The backend with the graphs of a bundle.
     pub fn backend(&self, bundle: &Bundle) -> Result<Box<dyn Backend>, BackendError> {
         Ok(match self.kind {
-            BackendKind::Tract | BackendKind::Auto => Box::new(Tract::of_bundle(bundle.clone())),
+            BackendKind::Tract => return open_tract(bundle, None),
             BackendKind::Reference => Box::new(Reference::of_bundle(bundle.clone())),
             BackendKind::Ort => return open_ort(bundle, None, None, self.threads, None),
-            BackendKind::Cpu => Box::new(LaunchBackend::of_bundle(bundle.clone(), self.cpu()?, Dtype::F32)?),
+            BackendKind::Cpu | BackendKind::Auto => {
+                Box::new(LaunchBackend::of_bundle(bundle.clone(), self.cpu()?, Dtype::F32)?)
+            }
             BackendKind::Cuda => Box::new(self.cuda(bundle)?),
         })
     }
@@ -165,13 +166,9 @@ impl Chosen {
                 reference.insert(graph)?;
                 return Ok(Box::new(reference));
             }
-            BackendKind::Tract | BackendKind::Auto => {
-                let mut tract = Tract::of_bundle(bundle.clone());
-                model.map_or(Ok(()), |model| tract.insert(model))?;
-                return Ok(Box::new(tract));
-            }
+            BackendKind::Tract => return open_tract(bundle, model),
             BackendKind::Ort => return open_ort(bundle, None, None, self.threads, model),
-            BackendKind::Cpu => self.cpu()?,
+            BackendKind::Cpu | BackendKind::Auto => self.cpu()?,
             BackendKind::Cuda => self.gpu()?,
         };
         let graph = graph.graph();
@@ -182,7 +179,7 @@ impl Chosen {
 
     /// Whether it runs ONNX models.
     pub fn runs_onnx(&self) -> bool {
-        matches!(self.kind, BackendKind::Tract | BackendKind::Ort | BackendKind::Auto)
+        matches!(self.kind, BackendKind::Tract | BackendKind::Ort)
     }
 
     fn cpu(&self) -> Result<Arc<dyn Device>, BackendError> {
@@ -277,6 +274,31 @@ pub const WITH_CUDA: &str = "cargo install --path . --features cuda";
 #[cfg(not(feature = "cuda"))]
 pub fn open_gpu(_ordinal: usize) -> Result<Arc<dyn Device>, String> {
     Err(format!("this photonc was built without it; install with `{WITH_CUDA}`"))
+}
+
+/// The graphs of a bundle in tract, and one that the bundle does not have.
+///
+/// # Errors
+/// The feature is missing, or a graph does not load.
+#[cfg(feature = "tract")]
+pub fn open_tract(bundle: &Bundle, extra: Option<OnnxGraph>) -> Result<Box<dyn Backend>, BackendError> {
+    let mut tract = crate::runtime::tract::Tract::of_bundle(bundle.clone());
+    extra.map_or(Ok(()), |extra| tract.insert(extra))?;
+    Ok(Box::new(tract))
+}
+
+/// What to do about a build without the feature `tract`.
+#[cfg(not(feature = "tract"))]
+pub const WITH_TRACT: &str = "cargo install --path . --features tract";
+
+/// Says that this build has no tract.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "tract"))]
+pub fn open_tract(_bundle: &Bundle, _extra: Option<OnnxGraph>) -> Result<Box<dyn Backend>, BackendError> {
+    let message = format!("this photonc was built without it; install with `{WITH_TRACT}`");
+    Err(BackendError::Unavailable { backend: BackendKind::Tract.name(), message })
 }
 
 /// The graphs of a bundle in ONNX Runtime, and one that the bundle does not have: on a GPU if on any, else on `threads`, one per

@@ -30,7 +30,11 @@ mod trajectory;
 pub use backends::WITH_CUDA;
 #[cfg(not(feature = "ort"))]
 pub use backends::WITH_ORT;
-pub use backends::{BackendKind, GPU_ROWS, HOST_ROWS, LoadOptions, open_gpu, open_ort, stored_dtype};
+#[cfg(not(feature = "tract"))]
+pub use backends::WITH_TRACT;
+pub use backends::{
+    BackendKind, GPU_ROWS, HOST_ROWS, LoadOptions, open_gpu, open_ort, open_tract, stored_dtype,
+};
 pub use collect::{Output, Sample};
 pub use drift::{DriftSetup, drift};
 pub use error::{Error, ErrorKind};

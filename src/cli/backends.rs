@@ -4,7 +4,7 @@ use super::memory::check_weights;
 use super::open_args::OpenArgs;
 use super::ort_args::OrtArgs;
 use super::{Failure, Reporter, engine_args};
-use crate::api::{open_gpu, stored_dtype};
+use crate::api::{open_gpu, open_tract, stored_dtype};
 use crate::bundle::Bundle;
 use crate::engine::{pick, sets, stale};
 use crate::graph::Graph;
@@ -21,21 +21,21 @@ use crate::runtime::portable::OnnxGraph;
 use crate::runtime::reference::Reference;
 use crate::runtime::request::Request;
 use crate::runtime::tensorrt::Tensorrt;
-use crate::runtime::tract::Tract;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
 /// The version in Cargo.lock; a test compares them.
+#[cfg(feature = "tract")]
 pub const TRACT_VERSION: &str = "0.23.9";
 
 /// A backend by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum BackendName {
-    /// ONNX in pure Rust, built in
-    Tract,
     /// Own kernels on the CPU, straight from the graphs
     Cpu,
+    /// ONNX in pure Rust
+    Tract,
     /// ONNX in ONNX Runtime, whose library is loaded
     Ort,
     /// Interprets the graphs in binary64: slow, the oracle
@@ -50,7 +50,7 @@ pub enum BackendName {
 #[derive(Clone, Debug, clap::Args)]
 pub struct BackendArgs {
     /// Where the graphs run
-    #[arg(long = "backend", value_enum, value_name = "BACKEND", default_value_t = BackendName::Tract)]
+    #[arg(long = "backend", value_enum, value_name = "BACKEND", default_value_t = BackendName::Cpu)]
     pub name: BackendName,
     /// Numbers of the GPUs, for backends that use them; where several prompts are generated from, each GPU takes its part
     #[arg(long, visible_alias = "device", value_name = "N,..", default_value = "0", value_delimiter = ',')]
@@ -82,8 +82,8 @@ fn compute_type(text: &str) -> Result<Dtype, String> {
 impl BackendName {
     /// Every backend.
     pub const ALL: [BackendName; 6] = [
-        BackendName::Tract,
         BackendName::Cpu,
+        BackendName::Tract,
         BackendName::Ort,
         BackendName::Reference,
         BackendName::Cuda,
@@ -115,8 +115,8 @@ impl BackendName {
     /// What it is, in a few words.
     pub fn about(self) -> &'static str {
         match self {
-            BackendName::Tract => "runs the ONNX models on the CPU, the default",
-            BackendName::Cpu => "own kernels on the CPU, straight from the graphs",
+            BackendName::Cpu => "own kernels on the CPU, straight from the graphs, the default",
+            BackendName::Tract => "runs the ONNX models on the CPU, in pure Rust",
             BackendName::Ort => "runs the ONNX models in ONNX Runtime, on the CPU or a GPU",
             BackendName::Reference => "interprets the graphs in binary64: slow, the oracle",
             BackendName::Cuda => "own kernels on an NVIDIA GPU, straight from the graphs",
@@ -165,7 +165,7 @@ impl BackendArgs {
             check_weights(bundle, self.name.element_bytes())?;
         }
         let backend: Box<dyn Backend> = match self.name {
-            BackendName::Tract => Box::new(Tract::of_bundle(bundle.clone())),
+            BackendName::Tract => self.tract(bundle, None)?,
             BackendName::Cpu => Box::new(self.cpu(bundle)?),
             BackendName::Ort => self.ort(bundle, None)?,
             BackendName::Reference => Box::new(Reference::of_bundle(bundle.clone())),
@@ -173,6 +173,11 @@ impl BackendArgs {
             BackendName::Tensorrt => self.tensorrt(bundle, reporter)?,
         };
         Ok(Generator::of_bundle(bundle, backend)?)
+    }
+
+    /// tract, with one graph more than the bundle has.
+    pub fn tract(&self, bundle: &Bundle, extra: Option<OnnxGraph>) -> Result<Box<dyn Backend>, Failure> {
+        Ok(open_tract(bundle, extra).map_err(RuntimeError::from)?)
     }
 
     /// ONNX Runtime, with one graph more than the bundle has.

@@ -1,6 +1,6 @@
 //! `photonc doctor`: which backends this machine can use, and what the others lack.
 
-use super::backends::{BackendName, TRACT_VERSION};
+use super::backends::BackendName;
 use super::{Failure, Reporter};
 #[cfg(any(feature = "ort", feature = "tensorrt-rtx"))]
 use crate::places::NotFound;
@@ -84,7 +84,7 @@ struct Found {
 
 fn status(backend: BackendName) -> BackendStatus {
     let Found { version, place, missing } = match backend {
-        BackendName::Tract => built_in(TRACT_VERSION),
+        BackendName::Tract => tract(),
         BackendName::Reference | BackendName::Cpu => built_in(env!("CARGO_PKG_VERSION")),
         BackendName::Ort => ort(),
         BackendName::Cuda => cuda(),
@@ -98,8 +98,18 @@ fn built_in(version: &str) -> Found {
     Found { version: Some(version.to_owned()), place: Some("built in".to_owned()), missing: Vec::new() }
 }
 
+#[cfg(feature = "tract")]
+fn tract() -> Found {
+    built_in(super::backends::TRACT_VERSION)
+}
+
+#[cfg(not(feature = "tract"))]
+fn tract() -> Found {
+    not_built("the feature `tract`", crate::api::WITH_TRACT)
+}
+
 /// A backend that this build does not have.
-#[cfg(not(all(feature = "cuda", feature = "ort", feature = "tensorrt-rtx")))]
+#[cfg(not(all(feature = "cuda", feature = "ort", feature = "tensorrt-rtx", feature = "tract")))]
 fn not_built(part: &'static str, install: &'static str) -> Found {
     let reason = "this photonc was built without it".to_owned();
     Found { version: None, place: None, missing: vec![Missing { part, reason, install }] }

@@ -16,7 +16,6 @@ use crate::onnx::{self, BundleModelError, location};
 use crate::runtime::backend::Backend;
 use crate::runtime::portable::{OnnxGraph, TARGET};
 use crate::runtime::reference::{BundleWeights, Reference};
-use crate::runtime::tract::Tract;
 use crate::runtime::verify::{CompareError, Compared, Comparison, compare_as, with_taps, with_taps_of};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -102,13 +101,7 @@ fn backend(
             }
             Ok(Box::new(reference))
         }
-        BackendName::Tract => {
-            let mut tract = Tract::of_bundle(bundle.clone());
-            if let Some(model) = model {
-                tract.insert(model).map_err(refused)?;
-            }
-            Ok(Box::new(tract))
-        }
+        BackendName::Tract => args.backend.tract(bundle, model),
         BackendName::Ort => args.backend.ort(bundle, model),
         BackendName::Cuda | BackendName::Cpu => args.backend.with_graph(bundle, graph.graph()),
         BackendName::Tensorrt => args.backend.tensorrt(bundle, reporter),

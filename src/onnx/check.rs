@@ -3,6 +3,8 @@
 //! on values: a parser that takes a model proves nothing about what it dropped, so this is checked before any parser.
 
 use super::joined::joined_weights;
+use super::pb::tensor_proto::DataType;
+use super::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto, type_proto};
 use super::proto;
 use super::quantized::code_type;
 use super::rules::{self, Forbidden};
@@ -11,8 +13,6 @@ use crate::graph::{Graph, NodeId, Verified};
 use crate::ir::op::Op;
 use prost::Message as _;
 use std::collections::{HashMap, HashSet};
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto, type_proto};
 
 /// What is wrong with a written model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! The ONNX graph under construction. Owns names of nodes and values, initialisers (equal constants once), and the
 //! memory of values that several operations share.
 
+use super::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 use super::proto;
 use super::rules;
 use super::scaled::scaled_by_tables;
@@ -14,7 +15,6 @@ use crate::ir::op::Op;
 use crate::ir::shape::{Shape, Type};
 use crate::ir::tensor::{Data, Literal, Tensor};
 use std::collections::{HashMap, HashSet};
-use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 /// A value that is computed once and shared; sizes are keyed by their dimension, equal wherever they are read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

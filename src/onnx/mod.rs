@@ -15,6 +15,7 @@ mod linear;
 mod lower;
 mod mask;
 mod of_bundle;
+pub mod pb;
 mod proto;
 mod quantized;
 mod rope;
@@ -33,10 +34,10 @@ pub use check::{CheckError, Fault, check};
 use emit::Emitter;
 pub use joined::{JoinedWeights, joined_weights};
 pub use of_bundle::{BundleModelError, compare, describe, location, of_bundle};
+use pb::{GraphProto, ModelProto, OperatorSetIdProto};
 use prost::Message as _;
 use rules::Refused;
 use target::Target;
-use tract_onnx::pb::{GraphProto, ModelProto, OperatorSetIdProto};
 
 /// Opset of every exported model: the first with `RMSNormalization` and `RotaryEmbedding`.
 pub const OPSET: i64 = 23;

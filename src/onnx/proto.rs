@@ -1,15 +1,15 @@
 //! Parts of ONNX messages from values of the IR. Owns the spelling of types, dimensions and attributes.
 
+use super::pb::attribute_proto::AttributeType;
+use super::pb::tensor_proto::{DataLocation, DataType};
+use super::pb::tensor_shape_proto::{Dimension, dimension};
+use super::pb::{AttributeProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto};
+use super::pb::{ValueInfoProto, type_proto};
 use crate::ir::dim::Dim;
 use crate::ir::dtype::Dtype;
 use crate::ir::shape::Type;
 use crate::ir::tensor::{Data, Literal};
 use half::{bf16, f16};
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
-use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
-use tract_onnx::pb::{AttributeProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto};
-use tract_onnx::pb::{ValueInfoProto, type_proto};
 
 use super::WeightLocation;
 

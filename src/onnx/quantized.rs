@@ -2,13 +2,13 @@
 //! they yield; a narrow graph casts it, because tract takes no scales of f16.
 
 use super::emit::Emitter;
+use super::pb::tensor_proto::DataType;
 use super::stored::Stored;
 use super::{ExportError, WeightLocation, proto};
 use crate::ir::attr::Scheme;
 use crate::ir::dtype::Dtype;
 use crate::ir::quant::BLOCK;
 use crate::ir::shape::Type;
-use tract_onnx::pb::tensor_proto::DataType;
 
 /// ONNX element type of codes.
 pub(super) fn code_type(scheme: Scheme) -> i32 {

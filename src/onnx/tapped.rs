@@ -2,12 +2,12 @@
 //! they are; refuses those that it has only in another form, or that two nodes share.
 
 use super::emit::Emitter;
+use super::pb::ModelProto;
 use super::target::Target;
 use super::{ExportError, Weights, proto};
 use crate::graph::{Graph, NodeId, Verified};
 use crate::ir::op::Op;
 use std::collections::{HashMap, HashSet};
-use tract_onnx::pb::ModelProto;
 
 /// Names of the values of `graph` that `model`, its portable ONNX model, computes under a name of their own.
 ///

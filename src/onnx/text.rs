@@ -1,13 +1,13 @@
 //! A model as text for people and snapshots. Owns its layout; equal models give equal text. Not a format: nothing
 //! reads it back.
 
+use super::pb::attribute_proto::AttributeType;
+use super::pb::tensor_proto::{DataLocation, DataType};
+use super::pb::tensor_shape_proto::{Dimension, dimension};
+use super::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, type_proto};
 use half::{bf16, f16};
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
-use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
-use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, type_proto};
 
 /// Elements printed of a constant; longer ones show their count.
 const SHOWN_ELEMENTS: usize = 8;

@@ -30,6 +30,7 @@ mod session;
 pub mod simulated;
 pub mod tensorrt;
 pub mod timing;
+#[cfg(feature = "tract")]
 pub mod tract;
 pub mod trajectory;
 pub mod verify;

@@ -208,6 +208,7 @@ impl<E: Engine> Portable<E> {
 }
 
 /// Why there are no elements of type `dtype`.
+#[cfg(any(feature = "tract", feature = "ort"))]
 pub(super) fn no_elements(dtype: Dtype) -> String {
     format!("portable models have no elements of {dtype}")
 }

@@ -1,4 +1,4 @@
-//! The embedded default: ONNX models of target `portable` in tract, pure Rust, f32 or f16 on the host. Buffers are tract
+//! ONNX models of target `portable` in tract, pure Rust, f32 or f16 on the host. Buffers are tract
 //! tensors, handed to graphs without a copy.
 
 mod exact;

@@ -10,11 +10,11 @@ use photonc::ir;
 use photonc::ir::attr::Scheme;
 use photonc::ir::op::Op;
 use photonc::ir::tensor::{Data, Tensor};
+use photonc::onnx::pb::ModelProto;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{
     Framework, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TVec, Tensor as TractTensor,
 };

@@ -43,5 +43,5 @@ def english(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(bundle: Path) -> Iterator[photonc.Model]:
     """The tiny model, loaded."""
-    with photonc.load(bundle, backend="tract") as model:
+    with photonc.load(bundle, backend="cpu") as model:
         yield model

@@ -140,7 +140,7 @@ def test_what_cannot_be_met_is_refused_by_name(model: photonc.Model, bundle: Pat
 
 def test_backends_agree(bundle: Path) -> None:
     found = []
-    for backend in ("tract", "reference", "cpu", "auto"):
+    for backend in ("reference", "cpu", "auto"):
         with photonc.load(bundle, backend=backend) as model:
             found.append(model.generate(PROMPT, GREEDY)[0].outputs[0].token_ids)
     assert found[1:] == found[:1] * 3
@@ -156,7 +156,7 @@ def test_a_backend_that_is_not_here_says_what_to_do(bundle: Path) -> None:
 
 
 def test_what_is_closed_is_cancelled(bundle: Path) -> None:
-    model = photonc.load(bundle, backend="tract")
+    model = photonc.load(bundle, backend="cpu")
     long = SamplingParams(temperature=0, max_tokens=2000)
     stream = model.stream(PROMPT, long)
     next(stream)
@@ -171,7 +171,7 @@ def test_what_is_closed_is_cancelled(bundle: Path) -> None:
 
 def test_a_stream_that_is_left_frees_its_row(bundle: Path) -> None:
     long = SamplingParams(temperature=0, max_tokens=2000)
-    with photonc.load(bundle, backend="tract", rows=1) as model:
+    with photonc.load(bundle, backend="cpu", rows=1) as model:
         with closing(model.stream(PROMPT, long)) as stream:
             next(stream)
         for _ in model.stream(PROMPT, long):

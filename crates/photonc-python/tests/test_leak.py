@@ -45,7 +45,7 @@ def test_generations_leak_nothing(model: photonc.Model) -> None:
 
 def test_models_that_are_closed_leave_nothing(bundle: Path) -> None:
     def used() -> None:
-        with photonc.load(bundle, backend="tract") as model:
+        with photonc.load(bundle, backend="cpu") as model:
             model.generate([1, 2, 3], SamplingParams(max_tokens=4))
             model.trajectory([1]).advance(1)
 
