@@ -195,7 +195,7 @@ doctor() { step doctor 30 "$photonc" doctor; }
 kernels() { step kernels 300 python3 "$here/tests/gpu/kernels.py"; }
 
 goldens() {
-    step goldens 300 env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" "$tests" codes:: goldens:: english:: precision:: serving:: --test-threads 1
+    step goldens 300 env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" "$tests" codes:: forced:: goldens:: english:: precision:: scala:: serving:: --test-threads 1
 }
 
 sanitizer() {
