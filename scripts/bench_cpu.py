@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Tokens/s of RecGen on the CPU: photonc in tract and in ONNX Runtime, and the same model in eager PyTorch.
+"""Tokens/s of RecGen on the CPU: photonc's own kernels, tract and ONNX Runtime, and the same model in eager PyTorch.
 
 usage: bench_cpu.py PHOTONC WORKDIR [--ort-lib PATH] [--python PYTHON] [--preset paper-30m] [--regime 64/256]
                     [--run-ahead 8] [--threads 1 2] [--rounds 5] [--batch 1]
 
-PHOTONC is a release build with the feature `ort`. PYTHON has PyTorch and NumPy; by default it is the one that runs this.
+PHOTONC is a release build with the features `ort` and `tract`. PYTHON has PyTorch and NumPy; by default it is the one that runs this.
 Every contender first draws the greedy tokens of one prompt, which must be the same. Then the rounds: in each, every
 contender runs in turn in a process of its own, generates once to warm up and three times for the clock. Printed are
 tokens/s, medians over rounds, the peak memory of a process, and the median of the rounds' ratios to tract, by the clock and
@@ -195,8 +195,9 @@ class Contender:
 
     def photonc(self, command, *arguments):
         backend = ["--backend", self.engine, "--run-ahead", self.options.run_ahead]
-        if self.engine == "ort":
+        if self.engine in ("cpu", "ort"):
             backend += ["--threads", self.threads]
+        if self.engine == "ort":
             backend += ["--ort-lib", self.options.ort_lib] if self.options.ort_lib else []
         output = run([self.options.photonc, command, self.bundle, *backend, "--json", "--quiet", *arguments])
         return json.loads(output)
@@ -235,7 +236,7 @@ class Contender:
 def contenders(options, model, bundle):
     found = [Contender("tract", 1, options, model, bundle)]
     for threads in options.threads:
-        found.append(Contender("ort", threads, options, model, bundle))
+        found += [Contender(engine, threads, options, model, bundle) for engine in ("cpu", "ort")]
     if subprocess.run([options.python, "-c", "import torch, numpy"], capture_output=True).returncode != 0:
         print(f"PyTorch is left out: {options.python} lacks `torch` or `numpy`; name another with --python", file=sys.stderr)
         return found
