@@ -183,6 +183,22 @@ pub enum BackendError {
     },
 }
 
+impl BackendError {
+    /// The same error as that of another backend: what several stand on does not know their names.
+    #[must_use]
+    pub fn of(mut self, name: &'static str) -> Self {
+        if let BackendError::NoGraph { backend, .. }
+        | BackendError::Run { backend, .. }
+        | BackendError::Device { backend, .. }
+        | BackendError::OutOfMemory { backend, .. }
+        | BackendError::Unavailable { backend, .. } = &mut self
+        {
+            *backend = name;
+        }
+        self
+    }
+}
+
 /// Outputs of a run, in the order the graph declares them.
 pub type Outputs = Vec<(String, Buffer)>;
 

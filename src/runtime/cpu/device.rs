@@ -185,6 +185,10 @@ impl Device for Cpu {
         Tuning::ONE_KERNEL
     }
 
+    fn has_room_for_idle_rows(&self) -> bool {
+        false
+    }
+
     fn reads_codes_as_stored(&self) -> bool {
         true
     }

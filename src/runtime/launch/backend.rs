@@ -1,28 +1,26 @@
-//! The `cuda` backend: every graph of a bundle on a device, one run at a time, as the generator asks for it. Owns the
+//! Every graph of a bundle on a device, one run at a time, as the generator asks for it. Owns the
 //! buffers' memory, which it reuses by size, and the conversion between what graphs declare and what the device holds.
 
 use super::bound_plan;
-use super::decode::RecordedDecoder;
 use super::derived_weights::BrokenGraph;
 use super::device::{Allocation, Device, DeviceError, Stream};
 use super::loaded_model::{LoadedModel, ModelError, bytes_of};
 use super::plan::view::{Element, View, row_major};
-use super::plan::{PlanError, PlanOptions};
+use super::plan::{Plan as ExecutionPlan, PlanError, PlanOptions};
 use super::weights::{InMemory, WeightBytes};
 use crate::bundle::Bundle;
 use crate::graph::Graph;
 use crate::graph::interp::WeightSource;
 use crate::ir::bytes::floats_of;
+use crate::ir::dim::Bindings;
 use crate::ir::dtype::Dtype;
 use crate::ir::tensor::{Data, Tensor};
-use crate::program::Plan;
-use crate::runtime::backend::{Backend, BackendError, Buffer, Outputs};
-use crate::runtime::decoder::{Decoder, DecoderSetup};
-use crate::runtime::plan::Program;
+use crate::runtime::backend::{BackendError, Buffer, Outputs};
 use indexmap::IndexMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// What errors say before `named.rs` puts the device's own name.
 const NAME: &str = "cuda";
 pub(super) const STREAM: Stream = Stream(0);
 
@@ -31,7 +29,15 @@ pub struct LaunchBackend {
     pub(super) loaded: LoadedModel,
     pool: Pool,
     arena: Option<Allocation>,
+    /// Plans made last, the newest at the end.
+    plans: VecDeque<(PlanKey, Arc<ExecutionPlan>)>,
 }
+
+/// Graph, sizes, and element types of the inputs.
+type PlanKey = (String, Bindings, BTreeMap<String, Element>);
+
+/// Plans that are kept: those of a few batches with all their graphs.
+const KEPT_PLANS: usize = 64;
 
 /// Memory for reuse, by size. One stream uses it, so what is handed out anew is written after what read it before.
 #[derive(Clone, Default)]
@@ -119,8 +125,8 @@ impl LaunchBackend {
         loaded.tuning = loaded
             .tuning
             .from_environment()
-            .map_err(|message| BackendError::Device { backend: "cuda", message })?;
-        Ok(LaunchBackend { loaded, pool: Pool::default(), arena: None })
+            .map_err(|message| BackendError::Device { backend: NAME, message })?;
+        Ok(LaunchBackend { loaded, pool: Pool::default(), arena: None, plans: VecDeque::new() })
     }
 
     /// The graphs and weights on the device.
@@ -128,7 +134,7 @@ impl LaunchBackend {
         &mut self.loaded
     }
 
-    fn device(&self) -> &dyn Device {
+    pub(super) fn device(&self) -> &dyn Device {
         &*self.loaded.device
     }
 
@@ -226,12 +232,9 @@ fn element_of(dtype: Dtype) -> Element {
     }
 }
 
-impl Backend for LaunchBackend {
-    fn name(&self) -> &'static str {
-        self.device().backend()
-    }
-
-    fn allocate(&mut self, dtype: Dtype, shape: &[usize]) -> Result<Buffer, BackendError> {
+// What `named.rs` calls.
+impl LaunchBackend {
+    pub(super) fn zeroed(&mut self, dtype: Dtype, shape: &[usize]) -> Result<Buffer, BackendError> {
         let buffer = self.hold(element_of(dtype), dtype, shape)?;
         let held = held(&buffer)?;
         let bytes = buffer.elements() * held.element.size_bytes(self.loaded.dtype);
@@ -239,7 +242,7 @@ impl Backend for LaunchBackend {
         Ok(buffer)
     }
 
-    fn upload(&mut self, tensor: &Tensor, dtype: Dtype) -> Result<Buffer, BackendError> {
+    pub(super) fn uploaded(&mut self, tensor: &Tensor, dtype: Dtype) -> Result<Buffer, BackendError> {
         if !tensor.holds(dtype) || tensor.data.len() != tensor.shape.iter().product::<usize>() {
             return Err(BackendError::Elements { dtype });
         }
@@ -254,14 +257,14 @@ impl Backend for LaunchBackend {
         Ok(buffer)
     }
 
-    fn download(&mut self, buffer: &Buffer) -> Result<Tensor, BackendError> {
+    pub(super) fn downloaded(&mut self, buffer: &Buffer) -> Result<Tensor, BackendError> {
         let held = held(buffer)?;
         let mut bytes = vec![0; buffer.elements() * held.element.size_bytes(self.loaded.dtype)];
         self.device().read(STREAM, held.address(), &mut bytes).map_err(failed)?;
         Ok(Tensor { shape: buffer.shape().to_vec(), data: data_of(&bytes, held.element, self.loaded.dtype) })
     }
 
-    fn write(
+    pub(super) fn written(
         &mut self,
         target: &mut Buffer,
         source: &Buffer,
@@ -286,7 +289,7 @@ impl Backend for LaunchBackend {
         Ok(())
     }
 
-    fn gather(&mut self, source: &Buffer, rows: &[usize]) -> Result<Buffer, BackendError> {
+    pub(super) fn gathered(&mut self, source: &Buffer, rows: &[usize]) -> Result<Buffer, BackendError> {
         crate::runtime::region::check_gather(source.shape(), rows)?;
         let from = held(source)?;
         let (element, address) = (from.element, from.address());
@@ -307,7 +310,7 @@ impl Backend for LaunchBackend {
         Ok(buffer)
     }
 
-    fn slice(
+    pub(super) fn sliced(
         &mut self,
         source: &Buffer,
         axis: usize,
@@ -324,7 +327,26 @@ impl Backend for LaunchBackend {
         Ok(buffer)
     }
 
-    fn run(&mut self, graph: &str, inputs: &[(&str, &Buffer)]) -> Result<Outputs, BackendError> {
+    /// The plan of a graph; of the sizes that were asked for last it is there already.
+    fn plan(
+        &mut self,
+        graph: &str,
+        bindings: Bindings,
+        options: PlanOptions,
+    ) -> Result<Arc<ExecutionPlan>, ModelError> {
+        let wanted = (graph.to_owned(), bindings, options.inputs.clone());
+        if let Some((_, plan)) = self.plans.iter().find(|(known, _)| *known == wanted) {
+            return Ok(Arc::clone(plan));
+        }
+        let plan = Arc::new(self.loaded.plan(graph, &bindings, &options)?);
+        if self.plans.len() == KEPT_PLANS {
+            self.plans.pop_front();
+        }
+        self.plans.push_back((wanted, Arc::clone(&plan)));
+        Ok(plan)
+    }
+
+    pub(super) fn ran(&mut self, graph: &str, inputs: &[(&str, &Buffer)]) -> Result<Outputs, BackendError> {
         let failed_here = |error: ModelError| failed_in(graph, error);
         let binding = |message: String| BackendError::Binding { graph: graph.to_owned(), message };
         let bindings = self.sizes_of(graph, inputs)?;
@@ -336,7 +358,7 @@ impl Backend for LaunchBackend {
             options.inputs.insert((*name).to_owned(), held.element);
             values.insert((*name).to_owned(), held.address());
         }
-        let plan = self.loaded.plan(graph, &bindings, &options).map_err(failed_here)?;
+        let plan = self.plan(graph, bindings, options).map_err(failed_here)?;
         let mut outputs = Outputs::new();
         for (name, ty) in &names.outputs {
             let shape = ty.shape.eval(&bindings).ok_or_else(|| binding(format!("`{name}` has no size")))?;
@@ -349,31 +371,6 @@ impl Backend for LaunchBackend {
         let bound = self.loaded.bind(&plan, arena, &values).map_err(failed_here)?;
         bound.run(self.device(), STREAM).map_err(|error| failed_in(graph, error.into()))?;
         Ok(outputs)
-    }
-
-    fn prepare(&mut self, graph: &str) -> Result<(), BackendError> {
-        self.loaded.graph(graph).map(|_| ()).map_err(|error| failed_in(graph, error))
-    }
-
-    fn decodes(&self) -> bool {
-        true
-    }
-
-    fn decoder<'b>(
-        &'b mut self,
-        program: &Program,
-        setup: DecoderSetup,
-    ) -> Option<Result<Box<dyn Decoder + 'b>, BackendError>> {
-        // Bursts are recorded whole; an expansion with a loop of its own runs graph by graph.
-        if program.plan(setup.protocol).is_ok_and(Plan::expands_in_order) {
-            return None;
-        }
-        let decoder = RecordedDecoder::new(&mut self.loaded, program, setup);
-        Some(decoder.map(|decoder| Box::new(decoder) as Box<dyn Decoder + 'b>))
-    }
-
-    fn synchronize(&mut self) -> Result<(), BackendError> {
-        self.device().synchronize().map_err(failed)
     }
 }
 

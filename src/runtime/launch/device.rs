@@ -164,6 +164,11 @@ pub trait Device: Send + Sync {
         Tuning::default()
     }
 
+    /// Whether rows that nobody uses cost next to nothing, as where many are computed at once.
+    fn has_room_for_idle_rows(&self) -> bool {
+        true
+    }
+
     /// Whether its kernels read codes of weights in few bits in the order in which files have them.
     fn reads_codes_as_stored(&self) -> bool {
         false

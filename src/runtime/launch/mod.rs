@@ -13,6 +13,7 @@ pub mod device;
 mod engine_buffers;
 pub mod loaded_model;
 mod matmul;
+mod named;
 pub mod plan;
 pub mod replicas;
 pub mod resources;

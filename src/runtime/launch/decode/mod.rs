@@ -202,23 +202,8 @@ impl<'m> RecordedDecoder<'m> {
     }
 }
 
-impl Decoder for RecordedDecoder<'_> {
-    fn setup(&self) -> DecoderSetup {
-        self.layout.setup
-    }
-
-    fn depth(&self) -> usize {
-        IN_FLIGHT
-    }
-
-    fn draws_on_host(&self, draws: &Draws) -> Result<bool, BackendError> {
-        if draws.change_logits() || draws.logprobs.is_some() {
-            return Err(self.layout.setup.refuses("logits are not changed or told on the device yet"));
-        }
-        Ok(false)
-    }
-
-    fn admit(&mut self, admissions: &[Admission<'_>]) -> Result<(), BackendError> {
+impl RecordedDecoder<'_> {
+    fn admit_rows(&mut self, admissions: &[Admission<'_>]) -> Result<(), BackendError> {
         let meta_tokens = self.program.meta_tokens;
         for admission in admissions {
             let length = admission.prompt.len() / meta_tokens;
@@ -242,14 +227,7 @@ impl Decoder for RecordedDecoder<'_> {
         self.prefill(admissions)
     }
 
-    fn retire(&mut self, row: usize) {
-        if let Some(taken) = self.rows.get_mut(row) {
-            *taken = None;
-            self.parameters.change();
-        }
-    }
-
-    fn start(&mut self) -> Result<usize, BackendError> {
+    fn start_burst(&mut self) -> Result<usize, BackendError> {
         let run_ahead = self.layout.setup.run_ahead;
         let full = self.rows.iter().enumerate().find_map(|(row, taken)| {
             let length = taken.as_ref()?.length + run_ahead;
@@ -303,11 +281,7 @@ impl Decoder for RecordedDecoder<'_> {
         Ok(run_ahead)
     }
 
-    fn pending(&self) -> usize {
-        self.pending.len()
-    }
-
-    fn collect(&mut self) -> Result<Collected<'_>, BackendError> {
+    fn collect_burst(&mut self) -> Result<(), BackendError> {
         let Some(burst) = self.pending.pop_front() else {
             return Err(self.layout.setup.refuses("no burst is pending"));
         };
@@ -318,6 +292,50 @@ impl Decoder for RecordedDecoder<'_> {
         let count = self.layout.sequences() * self.layout.burst_tokens;
         self.collected
             .extend(bytes.as_chunks::<8>().0.iter().take(count).map(|bytes| i64::from_le_bytes(*bytes)));
+        Ok(())
+    }
+}
+
+impl Decoder for RecordedDecoder<'_> {
+    fn setup(&self) -> DecoderSetup {
+        self.layout.setup
+    }
+
+    fn depth(&self) -> usize {
+        IN_FLIGHT
+    }
+
+    fn draws_on_host(&self, draws: &Draws) -> Result<bool, BackendError> {
+        if draws.change_logits() || draws.logprobs.is_some() {
+            return Err(self.layout.setup.refuses("logits are not changed or told on the device yet"));
+        }
+        Ok(false)
+    }
+
+    fn admit(&mut self, admissions: &[Admission<'_>]) -> Result<(), BackendError> {
+        let name = self.loaded.device.backend();
+        self.admit_rows(admissions).map_err(|error| error.of(name))
+    }
+
+    fn retire(&mut self, row: usize) {
+        if let Some(taken) = self.rows.get_mut(row) {
+            *taken = None;
+            self.parameters.change();
+        }
+    }
+
+    fn start(&mut self) -> Result<usize, BackendError> {
+        let name = self.loaded.device.backend();
+        self.start_burst().map_err(|error| error.of(name))
+    }
+
+    fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    fn collect(&mut self) -> Result<Collected<'_>, BackendError> {
+        let name = self.loaded.device.backend();
+        self.collect_burst().map_err(|error| error.of(name))?;
         Ok(Collected { ids: &self.collected, extras: BTreeMap::new() })
     }
 

@@ -1,0 +1,97 @@
+//! Graphs on a device as a backend. Owns the choice between recorded bursts and graphs one by one, and that errors bear the
+//! name of the device's backend.
+
+use super::backend::{LaunchBackend, failed, failed_in};
+use super::decode::RecordedDecoder;
+use crate::ir::dtype::Dtype;
+use crate::ir::tensor::Tensor;
+use crate::program::Plan;
+use crate::runtime::backend::{Backend, BackendError, Buffer, Outputs};
+use crate::runtime::decoder::{Decoder, DecoderSetup};
+use crate::runtime::plan::Program;
+
+impl Backend for LaunchBackend {
+    fn name(&self) -> &'static str {
+        self.device().backend()
+    }
+
+    fn allocate(&mut self, dtype: Dtype, shape: &[usize]) -> Result<Buffer, BackendError> {
+        let name = self.name();
+        self.zeroed(dtype, shape).map_err(|error| error.of(name))
+    }
+
+    fn upload(&mut self, tensor: &Tensor, dtype: Dtype) -> Result<Buffer, BackendError> {
+        let name = self.name();
+        self.uploaded(tensor, dtype).map_err(|error| error.of(name))
+    }
+
+    fn download(&mut self, buffer: &Buffer) -> Result<Tensor, BackendError> {
+        let name = self.name();
+        self.downloaded(buffer).map_err(|error| error.of(name))
+    }
+
+    fn write(
+        &mut self,
+        target: &mut Buffer,
+        source: &Buffer,
+        axis: usize,
+        offsets: &[usize],
+    ) -> Result<(), BackendError> {
+        let name = self.name();
+        self.written(target, source, axis, offsets).map_err(|error| error.of(name))
+    }
+
+    fn gather(&mut self, source: &Buffer, rows: &[usize]) -> Result<Buffer, BackendError> {
+        let name = self.name();
+        self.gathered(source, rows).map_err(|error| error.of(name))
+    }
+
+    fn slice(
+        &mut self,
+        source: &Buffer,
+        axis: usize,
+        start: usize,
+        len: usize,
+    ) -> Result<Buffer, BackendError> {
+        let name = self.name();
+        self.sliced(source, axis, start, len).map_err(|error| error.of(name))
+    }
+
+    fn run(&mut self, graph: &str, inputs: &[(&str, &Buffer)]) -> Result<Outputs, BackendError> {
+        let name = self.name();
+        self.ran(graph, inputs).map_err(|error| error.of(name))
+    }
+
+    fn prepare(&mut self, graph: &str) -> Result<(), BackendError> {
+        let name = self.name();
+        self.loaded.graph(graph).map(|_| ()).map_err(|error| failed_in(graph, error).of(name))
+    }
+
+    fn decodes(&self) -> bool {
+        true
+    }
+
+    fn decoder<'b>(
+        &'b mut self,
+        program: &Program,
+        setup: DecoderSetup,
+    ) -> Option<Result<Box<dyn Decoder + 'b>, BackendError>> {
+        // Bursts are recorded whole; an expansion with a loop of its own runs graph by graph.
+        if program.plan(setup.protocol).is_ok_and(Plan::expands_in_order) {
+            return None;
+        }
+        // A recorded burst computes every row, taken or not.
+        if setup.rows > 1 && !self.device().has_room_for_idle_rows() {
+            return None;
+        }
+        let name = self.name();
+        let decoder = RecordedDecoder::new(&mut self.loaded, program, setup);
+        let boxed = decoder.map(|decoder| Box::new(decoder) as Box<dyn Decoder + 'b>);
+        Some(boxed.map_err(|error| error.of(name)))
+    }
+
+    fn synchronize(&mut self) -> Result<(), BackendError> {
+        let name = self.name();
+        self.device().synchronize().map_err(|error| failed(error).of(name))
+    }
+}
