@@ -50,7 +50,7 @@ fn every_endpoint_answers() {
     assert_eq!(models["data"][0]["id"], "small");
     assert_eq!(served.get("/v1/models/small").json()["object"], "model");
     assert_eq!(served.get("/health").json()["status"], "ready");
-    assert_eq!(served.get("/version").json()["backend"], "tract");
+    assert_eq!(served.get("/version").json()["backend"], "cpu");
     assert!(served.get("/").text.contains("<html") && served.get("/app.js").status == 200);
     assert_eq!(served.get("/openapi.json").json()["openapi"], "3.1.0");
     let tokens = served.post("/tokenize", &json!({"prompt": "Hello there"})).json();

@@ -1,7 +1,7 @@
 //! Everything that is not a product, a norm or attention: copies, elementwise operations, gathers, samples.
 
 use super::emit::Emitter;
-use super::view::{View, int};
+use super::view::{Element, View, int, located};
 use super::{Call, PlanError};
 use crate::graph::NodeId;
 use crate::ir::attr::{BinaryFn, CompareFn, UnaryFn};
@@ -151,6 +151,17 @@ impl Emitter<'_> {
         Ok(())
     }
 
+    /// A weight read as a value, such as a start latent.
+    pub(super) fn weight_value(&mut self, id: NodeId) -> Result<(), PlanError> {
+        let address = self.weight(id, id)?;
+        let (buffer, bytes) = located(address).unwrap_or_default();
+        let size = Element::Model.size_bytes(self.dtype) as u64;
+        let offset = i64::try_from(bytes / size).unwrap_or_default();
+        let whole = View::whole(buffer, Element::Model, self.demand.dims(id));
+        self.values.insert(id, View { offset, ..whole });
+        Ok(())
+    }
+
     pub(super) fn reshape(&mut self, id: NodeId, of: NodeId) -> Result<(), PlanError> {
         let (value, dims) = (self.value(of)?, self.demand.dims(id).to_vec());
         let view = match value.reshape(&dims) {
@@ -288,7 +299,7 @@ impl Emitter<'_> {
             rows: self.count(id, rows)?,
             rows_per_parameter: self.count(id, rows / parameters.max(1))?,
             vocabulary: self.count(id, vocabulary)?,
-            wide: i32::from(logits.element == super::view::Element::Float),
+            wide: i32::from(logits.element == Element::Float),
         };
         self.step(id, Call::Sample(arguments));
         self.values.insert(id, out);

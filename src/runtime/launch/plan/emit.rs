@@ -393,15 +393,4 @@ impl Emitter<'_> {
         self.values.insert(id, View::whole(buffer, element, &dims));
         Ok(())
     }
-
-    /// A weight read as a value, such as a start latent.
-    fn weight_value(&mut self, id: NodeId) -> Result<(), PlanError> {
-        let address = self.weight(id, id)?;
-        let (buffer, bytes) = super::view::located(address).unwrap_or_default();
-        let size = Element::Model.size_bytes(self.dtype) as u64;
-        let offset = i64::try_from(bytes / size).unwrap_or_default();
-        let whole = View::whole(buffer, Element::Model, self.demand.dims(id));
-        self.values.insert(id, View { offset, ..whole });
-        Ok(())
-    }
 }
