@@ -8,7 +8,7 @@
 //!          encode   coarse   expand          decode   reencode          score
 //!                               │ export: graph text, ONNX, weights once
 //!                               ▼
-//!                            bundle ──► runtime: Generator over a Backend (tract, reference)
+//!                            bundle ──► runtime: Generator over a Backend (cpu, cuda, ort, ..)
 //! ```
 //!
 //! [`passes::compile::compile`] derives the graphs of a model; nothing in it knows a level or assumes the split:

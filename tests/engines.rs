@@ -310,7 +310,7 @@ fn an_option_for_engines_alone_is_refused_elsewhere() {
         .expect("runs");
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("--no-rebuild is for `--backend tensorrt`, found `--backend tract`"), "{text}");
+    assert!(text.contains("--no-rebuild is for `--backend tensorrt`, found `--backend cpu`"), "{text}");
 }
 
 // A record that a newer photonc or a full disk has left takes its own engines out of use and no others.

@@ -311,7 +311,8 @@ fn a_missing_foreign_or_old_library_is_named() {
 #[test]
 fn options_of_another_backend_are_refused() {
     let golden = Golden::of("paper");
-    let failed = photonc("generate", &golden, &["--threads", "2", "--prompt-ids", "1,2,3,4"]).code(2);
+    let asked = ["--backend", "tract", "--threads", "2", "--prompt-ids", "1,2,3,4"];
+    let failed = photonc("generate", &golden, &asked).code(2);
     let said = String::from_utf8(failed.get_output().stderr.clone()).expect("UTF-8");
     assert!(
         said.contains("--threads is for `--backend cpu` and `--backend ort`, found `--backend tract`"),

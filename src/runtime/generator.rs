@@ -89,7 +89,8 @@ impl Generator {
         let setup = self.setup(&Batch::new(vec![request.clone()]))?;
         let draws = Limits::of(&self.program).draws(request)?;
         let plan = self.program.plan(setup.protocol)?;
-        Ok(!self.backend.decodes() && Route::choose(&self.program, plan, &draws)? != Route::Graph)
+        let by_device = self.backend.decodes() && !request.needs_graphs();
+        Ok(!by_device && Route::choose(&self.program, plan, &draws)? != Route::Graph)
     }
 
     /// Generates. `on_burst` is told new tokens as soon as they are known.
