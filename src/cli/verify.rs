@@ -67,6 +67,10 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
     let mut comparisons = Vec::new();
     for name in names {
         let mut graph = bundle.parsed(&name)?.clone();
+        // Whatever runs the graphs here, the models are what others are given.
+        if bundle.manifest().onnx.get(TARGET.name()).is_some_and(|models| models.contains_key(&name)) {
+            onnx::of_bundle(&bundle, TARGET, &name)?;
+        }
         let mut model = None;
         if args.per_layer {
             (graph, model) = tapped(args, &bundle, &graph)?;
