@@ -143,7 +143,7 @@ def test_backends_agree(bundle: Path) -> None:
     for backend in ("reference", "cpu", "auto"):
         with photonc.load(bundle, backend=backend) as model:
             found.append(model.generate(PROMPT, GREEDY)[0].outputs[0].token_ids)
-    assert found[1:] == found[:1] * 3
+    assert found[1:] == found[:1] * 2
 
 
 def test_a_backend_that_is_not_here_says_what_to_do(bundle: Path) -> None:
@@ -158,9 +158,10 @@ def test_a_backend_that_is_not_here_says_what_to_do(bundle: Path) -> None:
 def test_what_is_closed_is_cancelled(bundle: Path) -> None:
     model = photonc.load(bundle, backend="cpu")
     long = SamplingParams(temperature=0, max_tokens=2000)
-    stream = model.stream(PROMPT, long)
+    # More than is generated before the timer rings.
+    stream = model.stream([PROMPT] * 256, long)
     next(stream)
-    threading.Timer(0.2, model.close).start()
+    threading.Timer(0.05, model.close).start()
     with pytest.raises(photonc.Cancelled):
         for _ in stream:
             pass

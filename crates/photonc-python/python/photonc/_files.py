@@ -72,7 +72,7 @@ def verify(
     """Compares every graph of a bundle on a backend with the reference, on random inputs. ``holds`` says whether every value is
     as near as its arithmetic allows, ``graphs`` what was found.
 
-    >>> verify(bundle, backend="tract")["holds"]
+    >>> verify(bundle, backend="cpu")["holds"]
     True
     """
     return _document(_photonc.verify(os.fspath(bundle), backend, device, threads, seed))

@@ -43,9 +43,9 @@ def load(
     run side by side, by default 16 on the host and what fits on a GPU, up to 128; ``max_tokens`` of a sequence, prompt
     included, by default what the bundle has room for. A burst has ``run_ahead`` meta-contexts at most.
 
-    >>> with load(bundle, backend="tract") as model:
+    >>> with load(bundle, backend="cpu") as model:
     ...     model.backend
-    'tract'
+    'cpu'
     """
     native = _photonc.Model.load(
         os.fspath(bundle),
