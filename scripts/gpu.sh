@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks and measures the CUDA runtime on this machine's GPU, from the folder that scripts/pack-gpu.sh made, and ends with a
+# Checks and measures the CUDA runtime on this machine's GPU, with the programs that scripts/pack-gpu.sh has packed, and ends with a
 # short table. Each part is limited in time and leaves its log in the output folder.
 #   gpu.sh [--dry-run] [--gpu N] [--out DIR] [--work DIR] PART..
 #       doctor       what of CUDA is found
@@ -23,7 +23,8 @@
 # Exits with 1 where a part failed. --dry-run prints the commands instead.
 set -uo pipefail
 
-here="$(cd "$(dirname "$0")" && pwd)"
+root="$(cd "$(dirname "$0")/.." && pwd)"
+pack="$root/.carry/gpu"
 gpu=0
 out="$PWD/gpu-results"
 work="${TMPDIR:-/tmp}/photonc-gpu"
@@ -109,7 +110,7 @@ PY
 unpack() {
     mkdir -p "$out" "$work/bin"
     local packed name
-    for packed in "$here"/bin/*.gz; do
+    for packed in "$pack"/bin/*.gz; do
         name="$work/bin/$(basename "$packed" .gz)"
         gzip -dc "$packed" >"$name" && chmod +x "$name" || exit 1
     done
@@ -139,14 +140,14 @@ bench() {
 ort_on_cuda=(--backend ort --provider cuda --device "$gpu")
 
 ort_goldens() {
-    step ort-goldens 150 env PHOTONC_ORT_PROVIDER=cuda PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" "$ort_tests" --exact \
+    step ort-goldens 150 env PHOTONC_ORT_PROVIDER=cuda PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$root" "$ort_tests" --exact \
         every_golden_result_is_reproduced the_tokens_of_the_reference_are_drawn scores_match_the_teacher_forced_forward \
         every_graph_holds_against_the_reference products_with_int8_weights_compute_in_f32 --test-threads 1
     local name dtype bundle
     for name in paper lopsided photon-experiment; do
         for dtype in f32 f16; do
             bundle="$work/ort-$name-$dtype"
-            step "ort-export-$name-$dtype" 30 "$photonc" export "$here/tests/golden/$name" --out "$bundle" --dtype "$dtype" --force &&
+            step "ort-export-$name-$dtype" 30 "$photonc" export "$root/tests/golden/$name" --out "$bundle" --dtype "$dtype" --force &&
                 step "ort-verify-$name-$dtype" 60 "$photonc" verify "$bundle" "${ort_on_cuda[@]}"
         done
     done
@@ -192,14 +193,14 @@ ort() {
 
 doctor() { step doctor 30 "$photonc" doctor; }
 
-kernels() { step kernels 300 python3 "$here/tests/gpu/kernels.py"; }
+kernels() { step kernels 300 python3 "$root/tests/gpu/kernels.py"; }
 
 goldens() {
-    step goldens 300 env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" "$tests" codes:: forced:: goldens:: english:: precision:: scala:: serving:: --test-threads 1
+    step goldens 300 env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$root" "$tests" codes:: forced:: goldens:: english:: precision:: scala:: serving:: --test-threads 1
 }
 
 sanitizer() {
-    step "$1" "$2" env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" \
+    step "$1" "$2" env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$root" \
         compute-sanitizer --tool "$1" --error-exitcode 1 "$tests" --exact goldens::a_golden_for_the_sanitizer \
         precision::a_golden_in_f16_for_the_sanitizer --test-threads 1
 }
@@ -228,7 +229,7 @@ first() {
 peer() {
     bundle 600m || return
     # shellcheck disable=SC2086
-    step peer-pytorch "${PHOTONC_PEER_SECONDS:-480}" python3 "$here/peer_bench.py" --no-vanilla ${PHOTONC_PEER_OPTIONS:-} --batch 1 8 64 2048
+    step peer-pytorch "${PHOTONC_PEER_SECONDS:-480}" python3 "$pack/peer_bench.py" --no-vanilla ${PHOTONC_PEER_OPTIONS:-} --batch 1 8 64 2048
     local batch ahead figure run
     while read -r batch ahead figure; do
         for run in 1 2; do
@@ -316,7 +317,7 @@ profile() {
             --metrics gpu__time_duration.sum,dram__bytes_read.sum,dram__bytes_write.sum \
             "$photonc" bench "$work/paper-600m" --protocol recgen --regime 64/48 --batch "$batch" --run-ahead 1 --repetitions 1 \
             --backend cuda --devices "$gpu" --json
-        [[ -n "$dry" ]] || python3 "$here/tests/gpu/ncu_table.py" "$out/profile-$batch.log" | tee "$out/profile-$batch.txt"
+        [[ -n "$dry" ]] || python3 "$root/tests/gpu/ncu_table.py" "$out/profile-$batch.log" | tee "$out/profile-$batch.txt"
     done
 }
 
@@ -353,7 +354,7 @@ curve() {
 
 stress_one() {
     local dtype="$1" rows="$2" seconds="$3"
-    step "stress-$dtype" "$((seconds + 150))" env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$here" PHOTONC_STRESS_SECONDS="$seconds" \
+    step "stress-$dtype" "$((seconds + 150))" env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$root" PHOTONC_STRESS_SECONDS="$seconds" \
         PHOTONC_STRESS_BUNDLE="$work/paper-600m" PHOTONC_STRESS_DTYPE="$dtype" PHOTONC_STRESS_ROWS="$rows" \
         "$tests" --exact stress::random_requests_leave_memory_flat_and_rows_right --nocapture --test-threads 1
     told "$dtype" "$out/stress-$dtype.log" 'd[-1]'
@@ -387,7 +388,7 @@ if [[ -z "$dry" ]]; then
     {
         echo
         nvidia-smi --query-gpu=name,driver_version --format=csv,noheader --id="$gpu"
-        [[ -f "$here/commit" ]] && echo "photonc $(cat "$here/commit")"
+        [[ -f "$pack/commit" ]] && echo "photonc $(cat "$pack/commit")"
         printf '%s\n' "${table[@]}"
     } | tee "$out/table.txt"
 fi

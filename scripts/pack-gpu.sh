@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Packs what a machine with a GPU needs to check and measure photonc into .carry/gpu: the program and the tests of the CUDA
-# runtime and of ONNX Runtime (release, features cuda and ort, stripped), the goldens, the trained example, the kernels with
-# their checks, and scripts/gpu.sh. Nothing else of the repository is read there; Rust is not needed there.
+# Packs what a machine with a GPU needs to check and measure photonc, besides the repository's own files, into .carry/gpu: the
+# program and the tests of the CUDA runtime and of ONNX Runtime (release, features cuda, ort and tract, stripped). Rust is not
+# needed there.
 #   scripts/pack-gpu.sh [--peer FILE]     FILE: a PyTorch benchmark to compare with, see the part `peer` of scripts/gpu.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,14 +38,6 @@ for name in cuda ort; do
     strip -o "$pack/bin/$name-tests" "$(executable test --test "$name" --no-run)"
 done
 
-mkdir -p "$pack/tests" "$pack/src/runtime/cuda"
-cp -r tests/golden "$pack/tests/golden"
-mkdir "$pack/examples"
-cp -r examples/english "$pack/examples/english"
-cp -r src/runtime/cuda/kernels "$pack/src/runtime/cuda/kernels"
-mkdir "$pack/tests/gpu"
-cp tests/gpu/*.py tests/gpu/cases.json "$pack/tests/gpu"
-cp scripts/gpu.sh "$pack/gpu.sh"
 if [[ -n "$peer" ]]; then
     cp "$peer" "$pack/peer_bench.py"
 fi
@@ -58,4 +50,4 @@ if ((bytes > most_bytes)); then
     echo "$pack has $bytes bytes, expected at most $most_bytes" >&2
     exit 1
 fi
-echo "$pack: $bytes bytes; there: bash gpu.sh all"
+echo "$pack: $bytes bytes; there: bash scripts/gpu.sh all"

@@ -124,7 +124,7 @@ fn the_tests_of_onnx_runtime_that_it_names_exist() {
     }
 }
 
-/// A folder as `pack-gpu.sh` makes it, with programs that only print what the real ones would.
+/// A repository with a pack as `pack-gpu.sh` makes it, with programs that only print what the real ones would.
 fn packed(folder: &Path) {
     let write = |name: &str, text: &str| {
         let path = folder.join(name);
@@ -138,7 +138,7 @@ fn packed(folder: &Path) {
         assert!(made.success());
     };
     program(
-        "bin/photonc",
+        ".carry/gpu/bin/photonc",
         r#"case "$1" in
 doctor) [[ -z "${PHOTONC_ORT_LIB:-}" ]] || echo 'version  1.31.1 with providers CUDA, CPU' ;;
 generate) echo '{"tokens": [1], "timing": {"first_token_seconds": 1.25}}' ;;
@@ -152,25 +152,25 @@ synth) mkdir -p "$7" ;;
 esac"#,
     );
     program(
-        "bin/cuda-tests",
+        ".carry/gpu/bin/cuda-tests",
         r#"echo running; echo '{"requests": 9, "free_mib": {"end": 1}}'; echo 'test result: ok'"#,
     );
-    program("bin/ort-tests", "echo 'test result: ok'");
+    program(".carry/gpu/bin/ort-tests", "echo 'test result: ok'");
     let programs = ["photonc", "cuda-tests", "ort-tests"];
-    let packed = Command::new("gzip").current_dir(folder.join("bin")).args(programs).status();
+    let packed = Command::new("gzip").current_dir(folder.join(".carry/gpu/bin")).args(programs).status();
     assert!(packed.expect("runs").success());
     program("stubs/nvidia-smi", "echo 'A GPU, 1.2'");
     program("stubs/compute-sanitizer", "exit 3");
     write("tests/gpu/kernels.py", "print('0 wrong')");
     write(
-        "peer_bench.py",
+        ".carry/gpu/peer_bench.py",
         r#"import json
 print(json.dumps(dict(model="p", B=1, interleaved_compiled_tok_s=5000, split_G8_compiled_tok_s=3250)))
 print(json.dumps(dict(model="p", B=8, split_G8_compiled_tok_s=4000)))
 print(json.dumps(dict(model="p", B=64, split_G4_compiled_tok_s=6500)))
 print(json.dumps(dict(model="p", B=2048, interleaved_compiled_tok_s=13000)))"#,
     );
-    std::fs::copy(root().join("scripts/gpu.sh"), folder.join("gpu.sh")).expect("copied");
+    write("scripts/gpu.sh", &std::fs::read_to_string(root().join("scripts/gpu.sh")).expect("reads"));
 }
 
 // The whole run with programs that only print: figures reach the table, what fails is named and fails the run.
@@ -184,7 +184,7 @@ fn the_table_has_every_part_and_figure() {
             .current_dir(folder.path())
             .env("PATH", &path)
             .env("PHOTONC_ORT_LIB", library)
-            .args(["gpu.sh", "--work", "work", "--out", "out"])
+            .args(["scripts/gpu.sh", "--work", "work", "--out", "out"])
             .args(parts)
             .output()
             .expect("runs");
