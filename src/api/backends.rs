@@ -147,7 +147,7 @@ impl Chosen {
             BackendKind::Reference => Box::new(Reference::of_bundle(bundle.clone())),
             BackendKind::Ort => return open_ort(bundle, None, None, self.threads, None),
             BackendKind::Cpu | BackendKind::Auto => {
-                Box::new(LaunchBackend::of_bundle(bundle.clone(), self.cpu()?, Dtype::F32)?)
+                Box::new(LaunchBackend::of_bundle(bundle.clone(), open_cpu(self.threads)?, Dtype::F32)?)
             }
             BackendKind::Cuda => Box::new(self.cuda(bundle)?),
         })
@@ -168,7 +168,7 @@ impl Chosen {
             }
             BackendKind::Tract => return open_tract(bundle, model),
             BackendKind::Ort => return open_ort(bundle, None, None, self.threads, model),
-            BackendKind::Cpu | BackendKind::Auto => self.cpu()?,
+            BackendKind::Cpu | BackendKind::Auto => open_cpu(self.threads)?,
             BackendKind::Cuda => self.gpu()?,
         };
         let graph = graph.graph();
@@ -180,11 +180,6 @@ impl Chosen {
     /// Whether it runs ONNX models.
     pub fn runs_onnx(&self) -> bool {
         matches!(self.kind, BackendKind::Tract | BackendKind::Ort)
-    }
-
-    fn cpu(&self) -> Result<Arc<dyn Device>, BackendError> {
-        let options = CpuOptions { threads: self.threads.map(NonZero::get), ..CpuOptions::default() };
-        Ok(Arc::new(Cpu::new(&options)?))
     }
 
     fn gpu(&self) -> Result<Arc<dyn Device>, BackendError> {
@@ -250,6 +245,16 @@ impl Backends for Chosen {
 pub fn stored_dtype(bundle: &Bundle) -> Dtype {
     let mut weights = bundle.manifest().weights.values();
     weights.find_map(|weight| Dtype::from_name(&weight.dtype)).unwrap_or(Dtype::F32)
+}
+
+/// The processor, with so many threads; one per core by default.
+///
+/// # Errors
+/// The system starts no threads.
+pub fn open_cpu(threads: Option<NonZero<usize>>) -> Result<Arc<dyn Device>, BackendError> {
+    let options = CpuOptions { threads: threads.map(NonZero::get), ..CpuOptions::default() };
+    let device = Cpu::new(&options).map_err(|error| BackendError::from(error).of(BackendKind::Cpu.name()))?;
+    Ok(Arc::new(device))
 }
 
 /// The GPU of a number.

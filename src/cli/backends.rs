@@ -4,14 +4,13 @@ use super::memory::check_weights;
 use super::open_args::OpenArgs;
 use super::ort_args::OrtArgs;
 use super::{Failure, Reporter, engine_args};
-use crate::api::{open_gpu, open_tract, stored_dtype};
+use crate::api::{open_cpu, open_gpu, open_tract, stored_dtype};
 use crate::bundle::Bundle;
 use crate::engine::{pick, sets, stale};
 use crate::graph::Graph;
 use crate::ir::dtype::Dtype;
 use crate::passes::compile::Plan;
 use crate::runtime::backend::{Backend, BackendError};
-use crate::runtime::cpu::device::{Cpu, CpuOptions};
 use crate::runtime::error::RuntimeError;
 use crate::runtime::generator::Generator;
 use crate::runtime::launch::backend::LaunchBackend;
@@ -19,7 +18,7 @@ use crate::runtime::launch::device::{Device, DeviceError};
 use crate::runtime::plan::{ENCODE, WINDOW};
 use crate::runtime::portable::OnnxGraph;
 use crate::runtime::reference::Reference;
-use crate::runtime::request::Request;
+use crate::runtime::request::{Batch, Request};
 use crate::runtime::tensorrt::Tensorrt;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -55,7 +54,8 @@ pub struct BackendArgs {
     /// Numbers of the GPUs, for backends that use them; where several prompts are generated from, each GPU takes its part
     #[arg(long, visible_alias = "device", value_name = "N,..", default_value = "0", value_delimiter = ',')]
     devices: Vec<usize>,
-    /// Type of activations and weights on the GPU; by default the type of the stored weights
+    /// Type of activations and weights, for backends `cuda` and `cpu`; by default the type of the stored weights on a GPU, f32 on
+    /// the processor
     #[arg(long, value_name = "TYPE", value_parser = compute_type)]
     compute: Option<Dtype>,
     /// Threads that compute, for backends `cpu` and `ort`; otherwise one per core
@@ -136,6 +136,12 @@ impl BackendArgs {
                 "--threads is for `--backend cpu` and `--backend ort`, found `--backend {found}`"
             )));
         }
+        if self.compute.is_some() && !matches!(self.name, BackendName::Cuda | BackendName::Cpu) {
+            let found = self.name.name();
+            return Err(Failure::usage(&format_args!(
+                "--compute is for `--backend cuda` and `--backend cpu`, found `--backend {found}`"
+            )));
+        }
         if self.no_rebuild && self.name != BackendName::Tensorrt {
             return Err(self.for_tensorrt("--no-rebuild"));
         }
@@ -193,8 +199,7 @@ impl BackendArgs {
     }
 
     fn processor(&self) -> Result<Arc<dyn Device>, Failure> {
-        let options = CpuOptions { threads: self.threads.map(NonZeroUsize::get), ..CpuOptions::default() };
-        Ok(Arc::new(Cpu::new(&options).map_err(failed_on_gpu)?))
+        Ok(open_cpu(self.threads).map_err(RuntimeError::from)?)
     }
 
     fn cuda(&self, bundle: &Bundle) -> Result<Box<dyn Backend>, Failure> {
@@ -211,14 +216,14 @@ impl BackendArgs {
         self.compute.unwrap_or_else(|| stored_dtype(bundle))
     }
 
-    /// The GPU, with one graph and the weights of a bundle: in the graph's own precision, so that it can be verified.
+    /// The device, with one graph and the weights of a bundle: in the graph's own precision, so that it can be verified.
     pub fn with_graph(&self, bundle: &Bundle, graph: &Graph) -> Result<Box<dyn Backend>, Failure> {
         let graphs = [(graph.name().to_owned(), graph.clone())].into_iter().collect();
         let own = Dtype::from_name(&bundle.manifest().precision);
         let dtype = self.compute.or(own).unwrap_or(Dtype::F32);
         let device = if self.name == BackendName::Cpu { self.processor()? } else { self.one_gpu()? };
-        let cuda = LaunchBackend::with_weights_of(bundle.clone(), graphs, device, dtype);
-        Ok(Box::new(cuda.map_err(RuntimeError::from)?))
+        let backend = LaunchBackend::with_weights_of(bundle.clone(), graphs, device, dtype);
+        Ok(Box::new(backend.map_err(RuntimeError::from)?))
     }
 
     /// TensorRT engines of the bundle; those that building mends are built again.
@@ -255,7 +260,7 @@ impl BackendArgs {
 
     /// The type that every float is computed in, where it was asked for.
     pub fn precision(&self) -> Option<Dtype> {
-        self.compute.filter(|_| matches!(self.name, BackendName::Cuda | BackendName::Cpu))
+        self.compute
     }
 
     /// Every GPU asked for, in that order.
@@ -320,9 +325,10 @@ pub fn failed_on_gpu(error: DeviceError) -> Failure {
 
 /// Loads the graphs that a generation will run, so that its times are those of generation; tells whether tokens are drawn
 /// outside the graphs.
-pub fn load_graphs(generator: &mut Generator, request: &Request) -> Result<bool, Failure> {
-    let on_host = generator.draws_on_host(request)?;
-    let plan = generator.program().plan(request.protocol)?.clone();
+pub fn load_graphs(generator: &mut Generator, batch: &Batch) -> Result<bool, Failure> {
+    let on_host = generator.draws_on_host(batch)?;
+    let Some(Request { protocol, .. }) = batch.requests.first() else { return Ok(on_host) };
+    let plan = generator.program().plan(*protocol)?.clone();
     let (step, draw) = match &plan {
         Plan::Distributed { coarse, expand, prepare, .. } => (Some(coarse), (expand, prepare.as_ref())),
         Plan::Undistributed { decode, prepare, reencode, .. } => {
@@ -334,7 +340,7 @@ pub fn load_graphs(generator: &mut Generator, request: &Request) -> Result<bool,
         (_, (whole, _)) => vec![whole.as_str()],
     };
     let backend = generator.backend();
-    for graph in [request.protocol.encode()].into_iter().chain(step.map(String::as_str)).chain(drawing) {
+    for graph in [protocol.encode()].into_iter().chain(step.map(String::as_str)).chain(drawing) {
         backend.prepare(graph).map_err(RuntimeError::from)?;
     }
     Ok(on_host)

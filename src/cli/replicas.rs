@@ -38,10 +38,7 @@ impl Runner<'_> {
         }
         let started = Instant::now();
         let mut generator = self.backend.generator(self.bundle, self.reporter)?;
-        let mut on_host = false;
-        for request in &batch.requests {
-            on_host |= load_graphs(&mut generator, request)?;
-        }
+        let on_host = load_graphs(&mut generator, batch)?;
         self.reporter.detail(&format!("graphs loaded in {:.1?}", started.elapsed()));
         if on_host {
             self.reporter.note("these sampling parameters are drawn outside the graphs, which is slower; --top-k up to 64 without --min-p and penalties stays inside");

@@ -269,12 +269,12 @@ pub trait Backend {
     /// No such graph, or it cannot be loaded.
     fn prepare(&mut self, graph: &str) -> Result<(), BackendError>;
 
-    /// Whether it has decoders of its own, which keep generation on its device.
-    fn decodes(&self) -> bool {
+    /// Whether it has a decoder of its own of that shape, which keeps generation on its device.
+    fn decodes(&self, _program: &Program, _setup: DecoderSetup) -> bool {
         false
     }
 
-    /// A decoder of that shape, if the backend can keep generation on its device; `None` if it runs graphs only.
+    /// The decoder of that shape, where it `decodes`; `None` where its graphs are run one by one.
     fn decoder<'b>(
         &'b mut self,
         _program: &Program,

@@ -81,16 +81,22 @@ impl Generator {
         work(&mut GraphDecoder::new(&mut **backend, program, setup, profile)?)
     }
 
-    /// Whether a request is drawn outside the graphs, which is slower.
+    /// Whether a request of these is drawn outside the graphs, which is slower.
     ///
     /// # Errors
-    /// It can never run, or nothing can draw so.
-    pub fn draws_on_host(&mut self, request: &Request) -> Result<bool, RuntimeError> {
-        let setup = self.setup(&Batch::new(vec![request.clone()]))?;
-        let draws = Limits::of(&self.program).draws(request)?;
+    /// One can never run, or nothing can draw so.
+    pub fn draws_on_host(&mut self, batch: &Batch) -> Result<bool, RuntimeError> {
+        let setup = self.setup(batch)?;
         let plan = self.program.plan(setup.protocol)?;
-        let by_device = self.backend.decodes() && !request.needs_graphs();
-        Ok(!by_device && Route::choose(&self.program, plan, &draws)? != Route::Graph)
+        let needs_graphs = batch.requests.iter().any(Request::needs_graphs);
+        let by_device = !needs_graphs && self.backend.decodes(&self.program, setup);
+        let limits = Limits::of(&self.program);
+        let mut on_host = false;
+        for request in &batch.requests {
+            on_host |=
+                !by_device && Route::choose(&self.program, plan, &limits.draws(request)?)? != Route::Graph;
+        }
+        Ok(on_host)
     }
 
     /// Generates. `on_burst` is told new tokens as soon as they are known.

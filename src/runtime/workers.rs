@@ -239,12 +239,16 @@ impl Worker {
         let setups: Vec<DecoderSetup> =
             self.program.protocols.keys().map(|protocol| setup(*protocol, 1, 1)).collect();
         let Opened { mut generator, rows } = self.backends.open(&self.bundle, self.replica, &setups)?;
-        let records = generator.backend().decodes();
+        let decoded: Vec<Protocol> = {
+            let backend = generator.backend();
+            let of = |protocol: &Protocol| backend.decodes(&self.program, setup(*protocol, rows, rows));
+            self.program.protocols.keys().copied().filter(of).collect()
+        };
         self.observer.rows(self.replica, rows);
         let _loaded_already = opened.send(Ok(()));
         let kind = |request: &Request| DecoderKind {
             protocol: request.protocol,
-            graphs: !records || request.needs_graphs(),
+            graphs: !decoded.contains(&request.protocol) || request.needs_graphs(),
         };
         let (queue, pace, observer) = (&self.queue, &*self.pace, &*self.observer);
         let served = queue.run_kinds(self.replica, &kind, &mut |kind, work| {

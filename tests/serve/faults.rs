@@ -9,7 +9,7 @@ use photonc::ir::tensor::Tensor;
 use photonc::runtime::backend::{Backend, BackendError, Buffer, Outputs};
 use photonc::runtime::decoder::DecoderSetup;
 use photonc::runtime::generator::Generator;
-use photonc::runtime::tract::Tract;
+use photonc::runtime::reference::Reference;
 use photonc::server::engine::{Backends, Opened};
 use photonc::server::options::{EngineOptions, RequestLimits, ServeOptions, StreamInterval, StreamOptions};
 use photonc::server::{Server, ServerError};
@@ -55,7 +55,7 @@ fn a_log_without_room_stops_nothing() {
 
 /// A device that works until it is told to fail.
 struct Failing {
-    device: Tract,
+    device: Reference,
     fails: Arc<AtomicBool>,
 }
 
@@ -103,7 +103,7 @@ impl Backend for Failing {
     fn run(&mut self, graph: &str, inputs: &[(&str, &Buffer)]) -> Result<Outputs, BackendError> {
         if self.fails.load(Ordering::Relaxed) {
             return Err(BackendError::Unavailable {
-                backend: "tract",
+                backend: "reference",
                 message: "it fell off the bus".to_owned(),
             });
         }
@@ -127,11 +127,11 @@ impl Backends for Opening {
     }
 
     fn name(&self) -> &'static str {
-        "tract"
+        "reference"
     }
 
     fn open(&self, bundle: &Bundle, _: usize, _: &[DecoderSetup]) -> Result<Opened, String> {
-        let device = Failing { device: Tract::of_bundle(bundle.clone()), fails: Arc::clone(&self.0) };
+        let device = Failing { device: Reference::of_bundle(bundle.clone()), fails: Arc::clone(&self.0) };
         let generator = Generator::of_bundle(bundle, Box::new(device)).map_err(|error| error.to_string())?;
         Ok(Opened { generator, rows: 4 })
     }

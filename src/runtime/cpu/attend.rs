@@ -266,8 +266,11 @@ pub(super) unsafe fn softmax<T: Scalar, L: Lanes>(
             weight.store(part.as_mut_ptr());
             sum = sum.add(weight);
         }
-        let sunk = exp(L::splat(sink - largest)).sum() / LANES as f32;
-        if sink > f32::NEG_INFINITY { sum.sum() + sunk } else { sum.sum() }
+        if sink == f32::NEG_INFINITY {
+            return sum.sum();
+        }
+        // Sixteen equal lanes add up to sixteen times one of them, exactly.
+        sum.sum() + exp(L::splat(sink - largest)).sum() / LANES as f32
     }
 }
 

@@ -48,47 +48,34 @@ unsafe impl Scalar for f32 {
     }
 }
 
-// SAFETY: transparent around sixteen bits.
-unsafe impl Scalar for bf16 {
-    const NORM_SHIFT: f32 = 1.0;
-    const ZERO: Self = bf16::ZERO;
-    const WIDE: bool = false;
+/// A float of sixteen bits.
+macro_rules! short {
+    ($type:ident, $load:ident, $shift:literal) => {
+        // SAFETY: transparent around sixteen bits.
+        unsafe impl Scalar for $type {
+            const NORM_SHIFT: f32 = $shift;
+            const ZERO: Self = $type::ZERO;
+            const WIDE: bool = false;
 
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        self.to_f32()
-    }
-    #[inline(always)]
-    fn narrow(value: f32) -> Self {
-        bf16::from_f32(value)
-    }
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const Self) -> L {
-        // SAFETY: that of the caller.
-        unsafe { L::load_bf16(from.cast()) }
-    }
+            #[inline(always)]
+            fn wide(self) -> f32 {
+                self.to_f32()
+            }
+            #[inline(always)]
+            fn narrow(value: f32) -> Self {
+                $type::from_f32(value)
+            }
+            #[inline(always)]
+            unsafe fn load<L: Lanes>(from: *const Self) -> L {
+                // SAFETY: that of the caller.
+                unsafe { L::$load(from.cast()) }
+            }
+        }
+    };
 }
 
-// SAFETY: transparent around sixteen bits.
-unsafe impl Scalar for f16 {
-    const NORM_SHIFT: f32 = 0.0625;
-    const ZERO: Self = f16::ZERO;
-    const WIDE: bool = false;
-
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        self.to_f32()
-    }
-    #[inline(always)]
-    fn narrow(value: f32) -> Self {
-        f16::from_f32(value)
-    }
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const Self) -> L {
-        // SAFETY: that of the caller.
-        unsafe { L::load_f16(from.cast()) }
-    }
-}
+short!(bf16, load_bf16, 1.0);
+short!(f16, load_f16, 0.0625);
 
 /// The first `count` of sixteen elements, the others zero.
 ///

@@ -67,8 +67,11 @@ impl Backend for LaunchBackend {
         self.loaded.graph(graph).map(|_| ()).map_err(|error| failed_in(graph, error).of(name))
     }
 
-    fn decodes(&self) -> bool {
-        true
+    fn decodes(&self, program: &Program, setup: DecoderSetup) -> bool {
+        // Bursts are recorded whole; an expansion with a loop of its own runs graph by graph.
+        let in_order = program.plan(setup.protocol).is_ok_and(Plan::expands_in_order);
+        // A recorded burst computes every row, taken or not.
+        !in_order && (setup.rows == 1 || self.device().has_room_for_idle_rows())
     }
 
     fn decoder<'b>(
@@ -76,12 +79,7 @@ impl Backend for LaunchBackend {
         program: &Program,
         setup: DecoderSetup,
     ) -> Option<Result<Box<dyn Decoder + 'b>, BackendError>> {
-        // Bursts are recorded whole; an expansion with a loop of its own runs graph by graph.
-        if program.plan(setup.protocol).is_ok_and(Plan::expands_in_order) {
-            return None;
-        }
-        // A recorded burst computes every row, taken or not.
-        if setup.rows > 1 && !self.device().has_room_for_idle_rows() {
+        if !self.decodes(program, setup) {
             return None;
         }
         let name = self.name();
