@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 bundle="target/quickstart"
-cargo build --release --locked --bin photonc
+scripts/build-release.sh --bin photonc
 photonc="${CARGO_TARGET_DIR:-target}/release/photonc"
 
 show() {

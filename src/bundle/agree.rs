@@ -4,11 +4,12 @@
 
 use super::error::BundleError;
 use super::folder::OpenFile;
-use super::manifest::{GraphRecord, Manifest, PortRecord, WeightRecord};
+use super::manifest::{GraphRecord, Manifest, PortRecord, QuantizedRecord, WeightRecord};
 use super::read::ParsedGraph;
 use super::stored::check_weight;
 use super::tensors::{self, Tensors};
 use crate::graph::Graph;
+use crate::ir::attr::Scheme;
 use crate::ir::op::Op;
 use crate::ir::shape::Type;
 use crate::program::{ModelSizes, Plan, Signature, certificate, signature};
@@ -132,7 +133,7 @@ pub(super) fn weights(
         headers.insert(file, tensors::read(open)?);
     }
     let wrong = |message: String| BundleError::Differs { path: path.to_owned(), message };
-    let compare = |name: &str, record: &WeightRecord, is_float: bool| {
+    let compare = |name: &str, record: &WeightRecord, (dtype, shape): (&str, &[usize])| {
         let found = headers.get(record.file.as_str()).and_then(|tensors| tensors.get(&record.tensor));
         let Some(found) = found else {
             let WeightRecord { tensor, file, .. } = record;
@@ -146,21 +147,55 @@ pub(super) fn weights(
                 record.length_bytes, record.offset_bytes, record.file, found.length_bytes, found.offset_bytes
             )));
         }
-        if is_float && (found.shape != record.shape || !found.dtype.eq_ignore_ascii_case(&record.dtype)) {
+        if found.shape != shape || !found.dtype.eq_ignore_ascii_case(dtype) {
             return Err(wrong(format!(
-                "weight `{name}`: {}{:?}, `{}` has {}{:?}",
-                record.dtype, record.shape, record.file, found.dtype, found.shape
+                "weight `{name}`: {dtype}{shape:?}, `{}` has {}{:?}",
+                record.file, found.dtype, found.shape
             )));
         }
         Ok(())
     };
     for (name, record) in &manifest.weights {
         check_weight(name, record).map_err(wrong)?;
-        compare(name, record, true)?;
+        if record.dtype != manifest.precision {
+            let message =
+                format!("`precision` is `{}`, weight `{name}` {}", manifest.precision, record.dtype);
+            return Err(wrong(message));
+        }
+        compare(name, record, (&record.dtype, &record.shape))?;
     }
     for (name, record) in &manifest.quantized {
-        compare(name, &record.codes, false)?;
-        compare(name, &record.scales, false)?;
+        let (dtype, sizes) = coded(name, record).map_err(wrong)?;
+        compare(name, &record.codes, (dtype, &sizes))?;
+        compare(name, &record.scales, (&record.scales.dtype, &record.scales.shape))?;
     }
     Ok(())
+}
+
+/// Type and sizes by which a file has the codes of a record that is consistent; an error says what contradicts what.
+fn coded(name: &str, record: &QuantizedRecord) -> Result<(&'static str, [usize; 2]), String> {
+    let QuantizedRecord { weight, scheme, codes, scales } = record;
+    let known = Scheme::ALL.iter().find(|known| known.name() == scheme && known.key(weight) == name);
+    let Some(scheme) = known else {
+        return Err(format!("codes `{name}` are recorded as those of `{weight}` by the scheme `{scheme}`"));
+    };
+    let misfit = |what: &str, found: &WeightRecord, expected: String| {
+        let WeightRecord { dtype, shape, length_bytes, .. } = found;
+        Err(format!(
+            "codes `{name}`: {what} are {dtype}{shape:?} in {length_bytes} bytes, expected {expected}"
+        ))
+    };
+    let [rows, columns] = codes.shape[..] else {
+        return misfit("they", codes, "a matrix".to_owned());
+    };
+    let bytes = rows.checked_mul(columns).map(|elements| scheme.code_bytes(elements) as u64);
+    if codes.dtype != scheme.name() || bytes != Some(codes.length_bytes) {
+        return misfit("they", codes, format!("one `{}` an element", scheme.name()));
+    }
+    let sizes = scheme.scale_shape([rows, columns]).filter(|sizes| *sizes == scales.shape);
+    let bytes = sizes.map(|sizes| 4 * sizes.iter().product::<usize>() as u64);
+    if scales.dtype != "f32" || bytes != Some(scales.length_bytes) {
+        return misfit("scales", scales, format!("those of {rows} rows and {columns} columns in f32"));
+    }
+    Ok(scheme.stored_as([rows, columns]))
 }

@@ -3,7 +3,7 @@
 use super::error::BundleError;
 use super::folder::OpenFile;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -28,6 +28,7 @@ pub(super) struct Placed {
 
 /// An entry of a header; offsets count from its end.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Entry {
     dtype: String,
     shape: Vec<usize>,
@@ -81,7 +82,7 @@ impl<'de> Visitor<'de> for Entries {
         let mut entries = Vec::new();
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
-                map.next_value::<IgnoredAny>()?;
+                map.next_value::<Option<BTreeMap<String, String>>>()?;
             } else {
                 entries.push((name, map.next_value()?));
             }

@@ -14,6 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Given back when memory has run out, so that there is some to say so with.
@@ -87,21 +88,38 @@ pub fn out_of_memory(cause: &dyn std::fmt::Display) -> Failure {
 
 /// Keeps something back for the case, and has the threads of the work made while there is room for them: under a limit on
 /// address space there may be none later.
-pub fn prepare() {
+///
+/// # Errors
+/// There is not even room for those.
+pub fn prepare() -> Result<(), Failure> {
     // SAFETY: the layout is not empty.
     RESERVE.store(unsafe { System.alloc(RESERVE_LAYOUT) }, Ordering::SeqCst);
     if getrlimit(Resource::As).current.is_none() {
-        return;
+        return Ok(());
     }
     share_one_heap();
     let wanted = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(wanted);
-    if threads.build().is_ok() {
-        // They are made again at once, where the first were.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(wanted).build_global();
-    } else {
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global();
-    }
+    let pool = rayon::ThreadPoolBuilder::new();
+    let pool = match can_have(wanted) {
+        true => pool.num_threads(wanted),
+        false => pool.num_threads(1).use_current_thread(),
+    };
+    pool.build_global().map_err(|error| out_of_memory(&format_args!("no threads can be made: {error}")))
+}
+
+/// Whether so many threads fit at once. The pool of all work cannot be made a second time, so they are tried alone.
+fn can_have(threads: usize) -> bool {
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock();
+    let wait = |gate: Arc<Mutex<()>>| move || drop(gate.lock());
+    let tried: Vec<_> =
+        (0..threads).map(|_| std::thread::Builder::new().spawn(wait(Arc::clone(&gate)))).collect();
+    drop(closed);
+    // What they had is there again once they are gone.
+    tried
+        .into_iter()
+        .map(|thread| thread.is_ok_and(|thread| thread.join().is_ok()))
+        .fold(true, |all, one| all && one)
 }
 
 /// Has all threads allocate from one heap: each of their own reserves 64 MiB of the address space that is short.
@@ -248,9 +266,17 @@ pub fn check_sequences(
 
 /// Whether a failure deep down is one of memory: libraries report it in the system's words.
 pub fn is_shortage(message: &str) -> bool {
-    ["os error 12", "Cannot allocate memory", "memory allocation of", "std::bad_alloc"]
-        .iter()
-        .any(|words| message.contains(words))
+    [
+        "os error 12",
+        "Cannot allocate memory",
+        "memory allocation of",
+        "std::bad_alloc",
+        // A thread for whose stack there is no room.
+        "failed to spawn thread",
+        "allocate an alternative stack",
+    ]
+    .iter()
+    .any(|words| message.contains(words))
 }
 
 fn status_bytes(key: &str) -> Option<u64> {

@@ -15,6 +15,7 @@ mod engine_args;
 mod export;
 mod failure;
 mod generate;
+mod input_file;
 mod inspect;
 mod language;
 mod memory;
@@ -121,7 +122,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let reporter = Reporter::new(cli.global);
     failure::report_by(reporter);
-    memory::prepare();
+    if let Err(failure) = memory::prepare() {
+        return failure.report();
+    }
     if cli.command.hears_signals() {
         signals::install();
     }

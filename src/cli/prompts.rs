@@ -1,12 +1,11 @@
 //! Prompts as the user gives them: text, conversations, lists of token ids, in arguments and files. Owns their syntax;
 //! refuses what is neither, with its place.
 
-use super::Failure;
 use super::language::Language;
+use super::{Failure, input_file};
 use crate::json;
 use crate::text::Date;
 use crate::text::chat::{ChatOptions, Message};
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// Token ids of one prompt, as an argument: `1,2,3`.
@@ -121,17 +120,16 @@ impl ChatArgs {
 }
 
 fn standard_input() -> Result<String, Failure> {
-    let mut bytes = Vec::new();
     let failed = |cause: &dyn std::fmt::Display| {
         Failure::input("the prompt cannot be read", &format_args!("standard input: {cause}"))
     };
-    std::io::stdin().lock().read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    let bytes = input_file::stream(&mut std::io::stdin().lock()).map_err(|error| failed(&error))?;
     String::from_utf8(bytes).map_err(|error| failed(&format_args!("{error}; expected UTF-8 text")))
 }
 
 /// A file of text.
 pub fn text_file(file: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(file).map_err(|error| {
+    input_file::text(file).map_err(|error| {
         Failure::input("the file cannot be read", &format_args!("{}: {error}", file.display()))
             .help("name a file of UTF-8 text")
     })
@@ -143,7 +141,7 @@ pub fn lines(file: &Path) -> Result<Vec<Vec<i64>>, Failure> {
         Failure::input("the prompts cannot be read", &format_args!("{}: {cause}", file.display()))
             .help("write token ids separated by commas or blanks, one prompt a line")
     };
-    let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+    let text = input_file::text(file).map_err(|error| failed(error.to_string()))?;
     let mut prompts = Vec::new();
     for (number, line) in
         json::unmarked(&text).lines().enumerate().filter(|(_, line)| !line.trim().is_empty())

@@ -3,7 +3,7 @@
 
 use super::output::{Kind, Output};
 use super::report::path_text;
-use super::{Failure, Reporter};
+use super::{Failure, Reporter, input_file};
 use crate::bundle::{Bundle, is_bundle};
 use crate::graph::{Graph, text};
 use crate::passes::opt_level::{OptLevel, TABLE};
@@ -127,7 +127,7 @@ fn open(args: &Args) -> Result<Graph, Failure> {
             let help = format!("there are {}", names.join(", "));
             return Err(Failure::usage(&"a bundle has many graphs; name one with --graph").help(&help));
         }
-        None => std::fs::read_to_string(&args.path)
+        None => input_file::text(&args.path)
             .map_err(|error| unusable(&format_args!("{}: {error}", args.path.display())))?,
     };
     let graph = text::parse(&text).map_err(|errors| unusable(&errors))?;

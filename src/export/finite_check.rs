@@ -3,7 +3,7 @@
 
 use super::ExportError;
 use crate::ir::dtype::Dtype;
-use crate::model::checkpoint::{Checkpoint, TensorEntry, extend_f32, first_nonfinite, nonfinite};
+use crate::model::checkpoint::{Checkpoint, TensorEntry, extend_f32, first_nonfinite};
 
 /// The tensors of one weights file by offset.
 pub(super) struct FiniteCheck<'c> {
@@ -49,7 +49,7 @@ impl<'c> FiniteCheck<'c> {
             let start = index(entry.offset_bytes + from * size - offset);
             let bytes = &piece[start..start + index((to - from) * size)];
             if let Some(at) = first_nonfinite(entry.dtype, bytes) {
-                return Err(nonfinite(name, entry, index(from) + at, bytes, at).into());
+                return Err(self.checkpoint.nonfinite(name, entry, index(from) + at, bytes, at).into());
             }
             self.fits(name, entry, index(from), bytes)?;
         }
@@ -58,7 +58,7 @@ impl<'c> FiniteCheck<'c> {
             let mut element = vec![0; index(size)];
             self.checkpoint.read_bytes(name, to * size, &mut element)?;
             if first_nonfinite(entry.dtype, &element).is_some() {
-                return Err(nonfinite(name, entry, index(to), &element, 0).into());
+                return Err(self.checkpoint.nonfinite(name, entry, index(to), &element, 0).into());
             }
             self.fits(name, entry, index(to), &element)?;
         }

@@ -6,9 +6,7 @@ use crate::bundle::{BundleWriter, FileRecord, FileWriter, Layout, QuantizedRecor
 use crate::graph::Graph;
 use crate::ir::attr::Scheme;
 use crate::ir::op::Op;
-use crate::model::checkpoint::{
-    Checkpoint, PIECE_BYTES, TensorEntry, extend_f32, first_nonfinite, nonfinite,
-};
+use crate::model::checkpoint::{Checkpoint, PIECE_BYTES, TensorEntry, extend_f32, first_nonfinite};
 use crate::passes::quantize_weights::stack_of;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -167,14 +165,10 @@ fn place(
         let mut coded = Vec::with_capacity(run.len());
         for one in run {
             let shape = matrix(checkpoint.tensor(&one.name)?);
-            let stored = match one.scheme {
-                Scheme::Int8 => ("I8", shape.to_vec()),
-                Scheme::Int4 => ("U8", vec![shape[0], shape[1] / 2]),
-                Scheme::Fp8 => ("F8_E4M3", shape.to_vec()),
-            };
+            let (dtype, sizes) = one.scheme.stored_as(shape);
             let bytes = one.scheme.code_bytes(shape[0] * shape[1]);
             let key = one.scheme.key(&one.name);
-            let codes = part(&key, stored, (one.scheme.name(), shape.to_vec()), bytes);
+            let codes = part(&key, (dtype, sizes.to_vec()), (one.scheme.name(), shape.to_vec()), bytes);
             coded.push((*one, shape, key, codes));
         }
         for (one, shape, key, codes) in coded {
@@ -216,7 +210,7 @@ fn encode(
     let (mut values, mut codes, mut squares, mut before) = (Vec::new(), Vec::new(), Squares::default(), 0);
     checkpoint.for_each_piece(&one.name, piece_bytes, |bytes| -> Result<(), ExportError> {
         if let Some(at) = first_nonfinite(entry.dtype, bytes).filter(|_| !allow_nonfinite) {
-            return Err(nonfinite(&one.name, &entry, before + at, bytes, at).into());
+            return Err(checkpoint.nonfinite(&one.name, &entry, before + at, bytes, at).into());
         }
         values.clear();
         codes.clear();

@@ -10,7 +10,7 @@ use crate::bundle::{
     self, Blake3, BundleError, BundleWriter, FileRecord, Layout, QuantizedRecord, StoredTensor, WeightRecord,
 };
 use crate::ir::dtype::Dtype;
-use crate::model::checkpoint::{Checkpoint, PIECE_BYTES, TensorEntry, first_nonfinite, nonfinite};
+use crate::model::checkpoint::{Checkpoint, PIECE_BYTES, TensorEntry, first_nonfinite};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -149,7 +149,7 @@ impl Store {
             let mut before = 0;
             from.checkpoint.for_each_piece(name, PIECE_BYTES, |bytes| -> Result<(), ExportError> {
                 if let Some(at) = first_nonfinite(entry.dtype, bytes).filter(|_| !allow_nonfinite) {
-                    return Err(nonfinite(name, entry, before + at, bytes, at).into());
+                    return Err(from.checkpoint.nonfinite(name, entry, before + at, bytes, at).into());
                 }
                 before += bytes.len() / entry.dtype.size_bytes();
                 Ok(out.append(entry.dtype, from.dtype, bytes)?)

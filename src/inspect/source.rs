@@ -7,12 +7,13 @@ use crate::model::checkpoint::{Checkpoint, CheckpointError, PIECE_BYTES};
 use crate::model::config::ModelConfig;
 use crate::model::dialect::{self, ConfigError, DialectError};
 use crate::model::parameter_table::{ParameterTable, grouped};
+use crate::model::parameters::{Parameter, parameters};
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::{Compilation, CompileError, compile};
 use crate::passes::protocols;
 use indexmap::IndexMap;
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 /// Longest sequence where the model states none, in tokens; as an export takes it.
 const DEFAULT_MAX_TOKENS: usize = 2048;
@@ -32,6 +33,14 @@ pub enum SourceError {
     /// The configuration in a manifest is none.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A manifest's configuration is that of another model.
+    #[error("{}: `model.config` describes {message}", path.display())]
+    Differs {
+        /// The manifest.
+        path: PathBuf,
+        /// What it describes, and what is there.
+        message: String,
+    },
     /// A dialect that is built in does not parse.
     #[error(transparent)]
     Dialect(#[from] DialectError),
@@ -48,11 +57,41 @@ pub fn subject_title(path: &Path) -> String {
 /// The configuration of a bundle's model. A manifest has the canonical form, whatever dialect the checkpoint had.
 ///
 /// # Errors
-/// It has not.
+/// It has not, or describes other weights than there are.
 pub fn config_of(bundle: &Bundle) -> Result<ModelConfig, SourceError> {
     let dialects = dialect::built_in()?;
     let canonical = dialects.first().expect("invariant: the canonical dialect is the first that is built in");
-    Ok(canonical.read_config(Layout::MANIFEST, &bundle.manifest().model.config)?.config)
+    let manifest = bundle.manifest();
+    let config = canonical.read_config(Layout::MANIFEST, &manifest.model.config)?.config;
+    let differs =
+        |message: String| SourceError::Differs { path: bundle.root().join(Layout::MANIFEST), message };
+    let meta_tokens = config.levels.iter().map(|level| level.chunk_size).product::<usize>();
+    if (config.vocab_size, meta_tokens) != (manifest.model.vocab_size, manifest.model.meta_tokens) {
+        return Err(differs(format!(
+            "a vocabulary of {} and {meta_tokens} tokens in a meta-context, its graphs have {} and {}",
+            config.vocab_size, manifest.model.vocab_size, manifest.model.meta_tokens
+        )));
+    }
+    let codes = manifest.quantized.values().map(|record| (record.weight.as_str(), &record.codes.shape));
+    let whole = manifest.weights.iter().map(|(name, record)| (name.as_str(), &record.shape));
+    let stored: BTreeMap<&str, &Vec<usize>> = codes.chain(whole).collect();
+    let described = parameters(&config);
+    let mut left: BTreeSet<&str> = stored.keys().copied().collect();
+    for parameter in &described {
+        left.remove(parameter.name.as_str());
+        match stored.get(parameter.name.as_str()) {
+            Some(shape) if **shape == parameter.shape => {}
+            found => {
+                let found = found.map_or("none".to_owned(), |shape| format!("one of {shape:?}"));
+                let Parameter { name, shape, .. } = parameter;
+                return Err(differs(format!("a weight `{name}` of {shape:?}, the bundle has {found}")));
+            }
+        }
+    }
+    match left.first() {
+        Some(name) => Err(differs(format!("no weight `{name}`, the bundle has one"))),
+        None => Ok(config),
+    }
 }
 
 /// Every protocol that a model defines, RecGen first.

@@ -39,6 +39,16 @@ impl Scheme {
         }
     }
 
+    /// Type and sizes by which a safetensors file has the codes of a matrix `[rows, columns]`.
+    #[must_use]
+    pub fn stored_as(self, [rows, columns]: [usize; 2]) -> (&'static str, [usize; 2]) {
+        match self {
+            Scheme::Int8 => ("I8", [rows, columns]),
+            Scheme::Int4 => ("U8", [rows, columns / 2]),
+            Scheme::Fp8 => ("F8_E4M3", [rows, columns]),
+        }
+    }
+
     /// Successive elements, row-major, that share a scale.
     #[must_use]
     pub fn group(self, [rows, columns]: [usize; 2]) -> usize {

@@ -8,6 +8,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+/// The longest file, in bytes: the largest that are published have 34 million.
+const MAX_FILE_BYTES: usize = 40 << 20;
+
 /// How often longer a text may become by all that is put in place of parts of it.
 const MAX_GROWTH: f64 = 1000.0;
 
@@ -32,6 +35,10 @@ struct Model {
 /// # Errors
 /// What is no JSON or not supported, in words, with its place.
 pub fn prepared(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    if bytes.len() > MAX_FILE_BYTES {
+        let (found, most) = (bytes.len(), MAX_FILE_BYTES);
+        return Err(format!("the file has {found} bytes, expected at most {most}"));
+    }
     let plain = crate::json::plain(bytes);
     let not_json = |error: serde_json::Error| format!("not JSON: {error}");
     let mut parts: IndexMap<String, Box<RawValue>> = serde_json::from_slice(&plain).map_err(not_json)?;

@@ -33,7 +33,9 @@ impl From<SourceError> for Failure {
             SourceError::Checkpoint(error) => error.into(),
             SourceError::Bundle(error) => error.into(),
             SourceError::Compile(error) => error.into(),
-            SourceError::Config(error) => Failure::input("the bundle cannot be used", &error),
+            SourceError::Config(_) | SourceError::Differs { .. } => {
+                Failure::input("the bundle cannot be used", &error)
+            }
             SourceError::Dialect(error) => Failure::bug(&error),
         }
     }

@@ -128,10 +128,10 @@ impl Job<'_> {
     fn entries(&self, file: &Path) -> Result<Vec<Entry>, Failure> {
         let common = self.common_key()?;
         let lines = lines::read(file, self.chat, self.language)?;
-        Ok(lines.into_iter().enumerate().map(|(index, line)| self.entry(index, line, &common)).collect())
+        lines.into_iter().enumerate().map(|(index, line)| self.entry(index, line, &common)).collect()
     }
 
-    fn entry(&self, index: usize, line: Line, common: &str) -> Entry {
+    fn entry(&self, index: usize, line: Line, common: &str) -> Result<Entry, Failure> {
         let Line { id, tokens, max_new_tokens, seed, text } = line;
         let (tokens, bad) = match tokens {
             Ok(tokens) => (tokens, None),
@@ -142,11 +142,12 @@ impl Job<'_> {
         let max_new_tokens = max_new_tokens.unwrap_or(default);
         let seed = seed.unwrap_or(self.request.sampling.seed);
         let key = match &bad {
-            None => json!([common, tokens, max_new_tokens, seed]).to_string(),
-            Some(_) => format!("{common} {}", Blake3::of(&text)),
+            None => serde_json::to_vec(&(common, &tokens, max_new_tokens, seed))
+                .map_err(|error| Failure::bug(&error))?,
+            Some(_) => format!("{common} {}", Blake3::of(&text)).into_bytes(),
         };
-        let key = Blake3::of(key.as_bytes()).as_str()[..16].to_owned();
-        Entry { index, id, tokens, bad, max_new_tokens, seed, key }
+        let key = Blake3::of(&key).as_str()[..16].to_owned();
+        Ok(Entry { index, id, tokens, bad, max_new_tokens, seed, key })
     }
 
     /// What, beside a prompt, its result depends on.

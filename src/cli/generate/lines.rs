@@ -1,9 +1,9 @@
 //! Lines of a file of prompts. Owns their syntax and that a line which cannot be used is one bad line: it has an error in place
 //! of a result, and the others go on.
 
-use crate::cli::Failure;
 use crate::cli::language::Language;
 use crate::cli::prompts::ChatArgs;
+use crate::cli::{Failure, input_file};
 use crate::text::chat::Message;
 use serde::Deserialize;
 use serde_json::Value;
@@ -47,7 +47,7 @@ pub struct Line {
 /// # Errors
 /// The file cannot be read, no line of it is a prompt, or the bundle lacks what prompts of their kind need.
 pub fn read(file: &Path, chat: &ChatArgs, language: &Language) -> Result<Vec<Line>, Failure> {
-    let bytes = std::fs::read(file).map_err(|error| {
+    let bytes = input_file::bytes(file).map_err(|error| {
         Failure::input("the file cannot be read", &format_args!("{}: {error}", file.display()))
             .help("name a file of JSON lines")
     })?;

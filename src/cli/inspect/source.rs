@@ -54,7 +54,10 @@ impl Source {
                 &"a bundle has its dialect already; leave out --dialect and --weight-map",
             ));
         } else {
-            Model::Bundle(Box::new(opened.open(path)?))
+            let bundle = opened.open(path)?;
+            // Whoever looks at a bundle is told of its model too.
+            config_of(&bundle)?;
+            Model::Bundle(Box::new(bundle))
         };
         Ok(Source { model, passes: passes.clone(), reporter: *reporter, compiled: OnceCell::new() })
     }

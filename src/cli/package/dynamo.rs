@@ -2,7 +2,7 @@
 
 use super::{Facts, PackageFile};
 use crate::bundle::Bundle;
-use crate::cli::Failure;
+use crate::cli::{Failure, input_file};
 use crate::text::chat::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
@@ -35,7 +35,7 @@ pub fn files(facts: &Facts, bundle: &Bundle, template: Option<&Path>) -> Result<
         spoken.insert("eos_token".to_owned(), text.into());
     }
     let source = match template {
-        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+        Some(path) => Some(input_file::text(path).map_err(|error| {
             Failure::input("the chat template cannot be used", &format_args!("{}: {error}", path.display()))
         })?),
         None => ChatTemplate::needed(bundle).ok().map(|template| template.source().to_owned()),

@@ -25,7 +25,10 @@ impl fmt::Display for ParseError {
     }
 }
 
-/// Every error found in a text, in order.
+/// Errors that are looked for: a text of garbage has as many as lines.
+const MAX_ERRORS: usize = 100;
+
+/// The errors found in a text, in order.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("graph text is not valid:{}", list(.0))]
 pub struct ParseErrors(pub Vec<ParseError>);
@@ -37,7 +40,7 @@ fn list(errors: &[ParseError]) -> String {
 /// The graph of a text. It is typed, but not verified.
 ///
 /// # Errors
-/// Every line that does not parse, does not type, or names what is not there.
+/// Every line that does not parse, does not type, or names what is not there, at most 100 of them.
 pub fn parse(text: &str) -> Result<Graph, ParseErrors> {
     let mut parser = Parser {
         graph: Graph::new(""),
@@ -56,6 +59,9 @@ pub fn parse(text: &str) -> Result<Graph, ParseErrors> {
         }
         if let Err(wrong) = parser.line(index, &mut line) {
             parser.report(index, wrong);
+            if parser.errors.len() == MAX_ERRORS {
+                return Err(ParseErrors(parser.errors));
+            }
         }
     }
     parser.finish(last)

@@ -5,8 +5,10 @@ use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use safetensors::tensor::{Metadata, TensorInfo};
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use std::collections::BTreeMap;
 
 /// Bytes before the header: its length as a little-endian 64-bit number.
 const LENGTH_BYTES: u64 = 8;
@@ -114,6 +116,15 @@ fn check_length(name: &str, info: &TensorInfo) -> Result<(), String> {
     }
 }
 
+/// What the format says of a tensor, and no more: whoever writes another key means something that is not read here.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
+
 /// Collects the entries of a header in file order. A repeated name is an error here: a map would keep only the last.
 struct Entries;
 
@@ -129,11 +140,14 @@ impl<'de> Visitor<'de> for Entries {
         let mut names = std::collections::BTreeSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
-                map.next_value::<IgnoredAny>()?;
+                let metadata = map.next_value::<Option<BTreeMap<String, String>>>();
+                metadata.map_err(|error| serde::de::Error::custom(format!("`{name}`: {error}")))?;
                 continue;
             }
-            let info: TensorInfo =
+            let entry: Entry =
                 map.next_value().map_err(|error| serde::de::Error::custom(format!("`{name}`: {error}")))?;
+            let Entry { dtype, shape, data_offsets } = entry;
+            let info = TensorInfo { dtype, shape, data_offsets };
             if !names.insert(name.clone()) {
                 return Err(serde::de::Error::custom(format!("`{name}` stands there twice")));
             }

@@ -46,8 +46,9 @@ pub(super) fn locate(path: &Path) -> Result<Located, CheckpointError> {
     };
     let found = CONFIGS.iter().map(|name| directory.join(name));
     let Some(config) = found.into_iter().find(|path| path.symlink_metadata().is_ok()) else {
-        let what = format!("no {} beside the weights", CONFIGS.join(" or "));
-        return Err(CheckpointError::NotFound { path: directory, what });
+        let beside = if meta.is_dir() { "beside the weights" } else { "beside it" };
+        let what = format!("no {} {beside}", CONFIGS.join(" or "));
+        return Err(CheckpointError::NotFound { path: path.to_owned(), what });
     };
     is_file(&config)?;
     if weights.extension().is_some_and(|extension| extension == "json") {

@@ -18,7 +18,7 @@ use indexmap::IndexMap;
 pub use finite::first_nonfinite;
 pub use matching::Mismatch;
 pub use packed::{PackedFormat, Packing};
-pub use pieces::{PIECE_BYTES, extend_f32, nonfinite};
+pub use pieces::{PIECE_BYTES, extend_f32};
 pub use recognise::{cache_root, is_file_of_a_checkpoint};
 
 use crate::ir::dtype::Dtype;
@@ -191,9 +191,12 @@ pub enum CheckpointError {
     },
     /// A weight is NaN or infinite.
     #[error(
-        "`{name}`: element {index} at {place:?} is {value}, expected finite weights; --allow-nonfinite takes them as they are"
+        "{}: `{name}`: element {index} at {place:?} is {value}, expected finite weights; --allow-nonfinite takes them as they are",
+        path.display()
     )]
     NonFinite {
+        /// The weights file.
+        path: PathBuf,
         /// Canonical name of the tensor.
         name: String,
         /// Row-major index of the first such element.

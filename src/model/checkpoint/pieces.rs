@@ -95,7 +95,7 @@ impl Checkpoint {
             let mut before = 0;
             self.for_each_piece(name, PIECE_BYTES, |bytes| {
                 match finite::first_nonfinite(entry.dtype, bytes) {
-                    Some(at) => Err(nonfinite(name, entry, before + at, bytes, at)),
+                    Some(at) => Err(self.nonfinite(name, entry, before + at, bytes, at)),
                     None => {
                         before += bytes.len() / entry.dtype.size_bytes();
                         Ok(())
@@ -104,6 +104,40 @@ impl Checkpoint {
             })?;
         }
         Ok(())
+    }
+
+    /// The error for element `index` of a tensor, found at element `at` of `piece`.
+    #[must_use]
+    pub fn nonfinite(
+        &self,
+        name: &str,
+        entry: &TensorEntry,
+        index: usize,
+        piece: &[u8],
+        at: usize,
+    ) -> CheckpointError {
+        let size = entry.dtype.size_bytes();
+        let mut value = Vec::new();
+        extend_f32(entry.dtype, piece.get(at * size..(at + 1) * size).unwrap_or(&[]), &mut value);
+        let mut rest = index;
+        let mut place: Vec<usize> = entry
+            .shape
+            .iter()
+            .rev()
+            .map(|&dim| {
+                let position = rest % dim.max(1);
+                rest /= dim.max(1);
+                position
+            })
+            .collect();
+        place.reverse();
+        CheckpointError::NonFinite {
+            path: self.files.get(entry.file).map(|file| file.path.clone()).unwrap_or_default(),
+            name: name.to_owned(),
+            index,
+            place,
+            value: value.first().copied().unwrap_or(f32::NAN),
+        }
     }
 
     /// Pieces of `piece` bytes of a packed tensor's elements as f32.
@@ -174,32 +208,6 @@ enum Decoding<E> {
 impl<E> From<String> for Decoding<E> {
     fn from(reason: String) -> Self {
         Decoding::Read(reason)
-    }
-}
-
-/// The error for element `index` of a tensor, found at element `at` of `piece`.
-#[must_use]
-pub fn nonfinite(name: &str, entry: &TensorEntry, index: usize, piece: &[u8], at: usize) -> CheckpointError {
-    let size = entry.dtype.size_bytes();
-    let mut value = Vec::new();
-    extend_f32(entry.dtype, piece.get(at * size..(at + 1) * size).unwrap_or(&[]), &mut value);
-    let mut rest = index;
-    let mut place: Vec<usize> = entry
-        .shape
-        .iter()
-        .rev()
-        .map(|&dim| {
-            let position = rest % dim.max(1);
-            rest /= dim.max(1);
-            position
-        })
-        .collect();
-    place.reverse();
-    CheckpointError::NonFinite {
-        name: name.to_owned(),
-        index,
-        place,
-        value: value.first().copied().unwrap_or(f32::NAN),
     }
 }
 

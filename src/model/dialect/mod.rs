@@ -19,7 +19,7 @@ pub use read::{ConfigError, ParsedConfig};
 pub use rules::Dialect;
 
 /// Longest data file read, in bytes.
-const MAX_FILE_BYTES: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The dialects that come with the compiler, in the order in which they are tried.
 const BUILT_IN: [(&str, &str); 3] = [

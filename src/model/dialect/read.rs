@@ -62,6 +62,7 @@ impl Dialect {
     pub fn read_config(&self, file: &str, json: &Value) -> Result<ParsedConfig, ConfigError> {
         let mut reader =
             Reader { dialect: self, problems: Vec::new(), used: BTreeSet::new(), sources: Vec::new() };
+        steering_keys("", json, &mut reader.problems);
         let json = match self.root.as_ref().and_then(|root| json.get(root)) {
             Some(inner) if inner.is_object() => inner,
             _ => json,
@@ -130,6 +131,32 @@ fn already_covered(problems: &[Problem], at: &str) -> bool {
         || problems.iter().any(|known| {
             at.strip_prefix(known.at.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         })
+}
+
+/// Keys with control characters: no configuration has them, and a terminal would take them as commands.
+fn steering_keys(prefix: &str, json: &Value, problems: &mut Vec<Problem>) {
+    match json {
+        Value::Object(map) => {
+            let dot = if prefix.is_empty() { "" } else { "." };
+            for (key, value) in map {
+                let path = format!("{prefix}{dot}{}", cut(key));
+                if key.chars().any(char::is_control) {
+                    let what = "a key with control characters, expected none".to_owned();
+                    problems.push(Problem { at: path, what });
+                } else {
+                    steering_keys(&path, value, problems);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (at, value) in
+                items.iter().enumerate().filter(|(_, value)| value.is_object() || value.is_array())
+            {
+                steering_keys(&format!("{prefix}[{at}]"), value, problems);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Paths of the outermost values that no rule reads.
