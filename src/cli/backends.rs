@@ -59,7 +59,7 @@ pub struct BackendArgs {
     #[arg(long, value_name = "TYPE", value_parser = compute_type)]
     compute: Option<Dtype>,
     /// Threads that compute, for backends `cpu` and `ort`; otherwise one per core
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZeroUsize>,
     /// Refuse TensorRT engines that do not fit this machine or the bundle, rather than build them again
     #[arg(long)]
@@ -125,6 +125,13 @@ impl BackendName {
             }
         }
     }
+}
+
+/// For clap: a number of threads.
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    const MOST: usize = 1024;
+    let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= MOST);
+    count.ok_or_else(|| format!("expected a number of threads from 1 to {MOST}"))
 }
 
 impl BackendArgs {

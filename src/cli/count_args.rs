@@ -6,6 +6,9 @@ use crate::inspect::{Setting, Subject};
 use crate::ir::dtype::Dtype;
 use clap::builder::PossibleValuesParser;
 
+/// Largest of each: products of them are counted.
+const MAX_COUNT: usize = 1 << 24;
+
 /// What costs are counted for.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Costs")]
@@ -32,6 +35,11 @@ impl CountArgs {
     pub fn setting(&self, subject: &Subject) -> Result<Setting, Failure> {
         if self.batch == 0 || self.run_ahead == 0 || self.context == Some(0) {
             return Err(Failure::usage(&"--batch, --run-ahead and --context count from 1"));
+        }
+        let most = self.batch.max(self.run_ahead).max(self.context.unwrap_or(1));
+        if most > MAX_COUNT {
+            let cause = format!("--batch, --run-ahead and --context count to {MAX_COUNT}, found {most}");
+            return Err(Failure::usage(&cause));
         }
         let default = Setting::of(subject);
         let slots = |tokens: usize| tokens.div_ceil(subject.meta_tokens.max(1));

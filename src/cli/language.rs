@@ -10,6 +10,9 @@ use crate::text::tokenizer::{Encoded, Tokenizer};
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 
+/// Bytes that a token of a text has on average, at most: the longest that are known are runs of as many blanks.
+const MAX_TOKEN_BYTES: usize = 128;
+
 /// The tokenizer of a bundle and what its checkpoint says of generation.
 #[derive(Debug)]
 pub struct Language {
@@ -74,7 +77,21 @@ impl Language {
 
     /// The tokens of a text as it stands.
     pub fn encode(&self, text: &str) -> Result<Encoded, Failure> {
+        self.refuse_endless(text)?;
         Ok(self.needed()?.encode(text, true)?)
+    }
+
+    /// Refuses a text that no sequence of the bundle could hold, before its tokens are looked for.
+    fn refuse_endless(&self, text: &str) -> Result<(), Failure> {
+        let longest = self.bundle.manifest().model.max_tokens;
+        let most = longest.saturating_mul(MAX_TOKEN_BYTES);
+        if text.len() <= most {
+            return Ok(());
+        }
+        Err(Failure::prompt(&format_args!(
+            "a text of {} bytes, and the bundle's longest sequence has {longest} tokens, {most} bytes at most; ask with a shorter one",
+            text.len()
+        )))
     }
 
     /// The tokens of a conversation, by the model's chat template; with `tools` of its own in place of the user's.
@@ -88,6 +105,7 @@ impl Language {
         };
         let own = tools.map(|tools| ChatOptions { tools: tools.clone(), ..self.chat.clone() });
         let text = template.render(messages, own.as_ref().unwrap_or(&self.chat))?;
+        self.refuse_endless(&text)?;
         // The template writes every mark itself.
         Ok(self.needed()?.encode(&text, false)?)
     }

@@ -52,7 +52,7 @@ pub struct Args {
     open: OpenArgs,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 enum Kind {
     /// NVIDIA Dynamo: a worker, and the card that its frontend reads
@@ -93,6 +93,11 @@ struct Facts {
 type PackageFile = (&'static str, String);
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
+    if args.chat_template.is_some() && args.kind != Kind::Dynamo {
+        return Err(Failure::usage(
+            &"--chat-template goes into the card that --for dynamo writes; leave it out",
+        ));
+    }
     let bundle = args.open.open(&args.bundle)?;
     let facts = args.facts(&bundle)?;
     let mut files = match args.kind {
@@ -144,6 +149,11 @@ impl Args {
                 "`{model}` is to stand in file names and addresses: letters, digits, `-`, `_` and `.` only"
             );
             return Err(Failure::usage(&cause).help("name the model with --served-model-name"));
+        }
+        let named = |letter: char| letter.is_ascii_alphanumeric() || "-_./:@".contains(letter);
+        if self.image.is_empty() || !self.image.chars().all(named) {
+            let cause = format!("`{}` is no name of an image", self.image);
+            return Err(Failure::usage(&cause).help("name one as in registry.example/photonc:1 with --image"));
         }
         Ok(Facts {
             kind: self.kind,

@@ -215,7 +215,7 @@ fn generation(
         };
         runs.iter().map(run).sum()
     };
-    let tokens = setting.batch * metas * subject.meta_tokens;
+    let tokens = setting.batch.saturating_mul(metas).saturating_mul(subject.meta_tokens);
     let (floor_s, unfused_s) = (sum(|part| part.floor_s), sum(|part| part.unfused_s));
     Generation {
         protocol,

@@ -136,7 +136,8 @@ def judge(done, limits, input_bytes, names, prints_text):
         return "message", f"{len(done.stderr)} bytes"
     if done.code == 0:
         return ACCEPTED, ""
-    message = done.stderr.decode("utf-8", "replace")
+    # What `verify` and `diff` find is their result.
+    message = (done.stderr + done.stdout).decode("utf-8", "replace")
     if not message.strip() or (names and not any(name in message for name in names)):
         return "unnamed", f"none of {', '.join(names)}"
     return REFUSED, ""

@@ -205,7 +205,7 @@ def messages(rng, fixtures):
     fixed = [
         ("empty", "", "no prompts, no results"), ("blank", "\n\n", "no prompts, no results"), ("list", "[]", ""), ("half", sound[:40], ""), ("deep", '{"id": ' + str(deep(100_000)) + ', "prompt": "x"}', ""), ("deep-content", '{"messages": [{"role": "user", "content": ' + str(deep(100_000)) + "}]}", ""),
         ("not-utf-8", sound.encode()[:60] + b"\xff" + sound.encode()[60:], ""), ("long-line", lambda: dump({"prompt": "x" * (50 << 20)}), ""), ("long-id", lambda: dump({"id": "i" * (20 << 20), "prompt_ids": list(range(16))}), "an id comes back as it is"), ("many-messages", lambda: dump({"messages": LINE["messages"] * 50_000}), ""),
-        ("many-lines", lambda: "{}\n" * 500_000, ""), ("many-bad-lines", lambda: sound + "\n" + "{}\n" * 200_000, ""), ("many-lines-of-ids", '{"prompt_ids": [1]}\n' * 3 + '{"prompt_ids": []}\n' * 1000, ""), ("huge-ids", dump({"prompt_ids": [2**63 - 1] * 16}), ""), ("negative-ids", dump({"prompt_ids": [-1] * 16}), ""),
+        ("many-lines", lambda: "{}\n" * 500_000, ""), ("many-bad-lines", lambda: sound + "\n" + "{}\n" * 200_000, ""), ("many-lines-of-ids", '{"prompt_ids": [1]}\n' * 3 + '{"prompt_ids": []}\n' * 1000, "no token at all is a prompt too"), ("huge-ids", dump({"prompt_ids": [2**63 - 1] * 16}), ""), ("negative-ids", dump({"prompt_ids": [-1] * 16}), ""),
         ("many-ids", lambda: '{"prompt_ids": [' + "1," * 5_000_000 + "1]}", ""), ("new-tokens", dump({"prompt_ids": [1] * 16, "max_new_tokens": 2**64 - 1}), ""), ("new-tokens-0", dump({"prompt_ids": [1] * 16, "max_new_tokens": 0}), ""), ("seed", dump({"prompt_ids": [1] * 16, "seed": 2**64}), ""), ("nul", "\0" * 1000, ""),
     ]
     while True:

@@ -10,6 +10,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::path::Path;
 
+/// Lines after which a file without a prompt is one of something else altogether.
+const MOST_BAD_FIRST: usize = 10_000;
+
 const SYNTAX: &str = "a line is {\"prompt\": TEXT}, {\"messages\": [..]} or {\"prompt_ids\": [..]}, with \"id\", \"max_new_tokens\" and \"seed\" if wanted";
 
 /// One line, as it is written.
@@ -45,7 +48,7 @@ pub struct Line {
 /// Reads the lines of `file` that are not blank.
 ///
 /// # Errors
-/// The file cannot be read, no line of it is a prompt, or the bundle lacks what prompts of their kind need.
+/// The file cannot be read, no line of it is a prompt (or none of the first 10 000), or the bundle lacks what prompts of their kind need.
 pub fn read(file: &Path, chat: &ChatArgs, language: &Language) -> Result<Vec<Line>, Failure> {
     let bytes = input_file::bytes(file).map_err(|error| {
         Failure::input("the file cannot be read", &format_args!("{}: {error}", file.display()))
@@ -66,6 +69,9 @@ pub fn read(file: &Path, chat: &ChatArgs, language: &Language) -> Result<Vec<Lin
                 let place = format!("line {}: {error}", number + 1);
                 first_bad.get_or_insert_with(|| format!("{}: {place}", file.display()));
                 lines.push(Line::bad(None, place, text));
+                if !understood && lines.len() == MOST_BAD_FIRST {
+                    break;
+                }
             }
         }
     }
