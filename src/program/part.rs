@@ -111,6 +111,10 @@ impl Plan {
         protocol: Protocol,
         signature: impl Fn(&str) -> Option<&'s Signature>,
     ) -> Result<(), String> {
+        // The others read what was sampled, so that nothing of them runs ahead.
+        if matches!(self, Plan::Distributed { .. }) && protocol != Protocol::Recgen {
+            return Err("is split, which no model is under it".to_owned());
+        }
         for (part, found) in self.parts() {
             let expected = part.graph(protocol);
             if found != expected {

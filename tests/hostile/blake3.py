@@ -1,5 +1,5 @@
-"""BLAKE3 of bytes, every chunk of a file beside the others in numpy: bundles that were changed get the hashes that make the
-checks behind them be reached."""
+"""BLAKE3 of bytes, every chunk of a file beside the others in numpy: bundles that were changed get the hashes that
+make the checks behind them be reached."""
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def blake3(data: bytes) -> str:
         chain[:, live] = _compress(
             chain[:, live], words, counters[live], lengths.astype(np.uint32), flags.astype(np.uint32)
         )
-    # Neighbours are joined level by level; one without a neighbour goes up as it is, which is the tree that BLAKE3 wants.
+    # Neighbours are joined level by level; one without a neighbour goes up as it is: that is the tree of BLAKE3.
     while chain.shape[1] > 1:
         pairs = chain.shape[1] // 2
         words = np.concatenate([chain[:, 0 : 2 * pairs : 2], chain[:, 1 : 2 * pairs : 2]])

@@ -1,7 +1,6 @@
-"""Hostile bundles: manifests, graph texts, ONNX models and weights that were changed, with the hashes that fit, and files that
-are none."""
+"""Hostile bundles: manifests, graph texts, ONNX models and weights that were changed, with the hashes that fit, and
+files that are none."""
 
-import json
 import random
 import struct
 
@@ -12,12 +11,23 @@ from checkpoints import Rules
 from inputs import Input
 from values import ESCAPE, GONE, Change, Pairs, Raw, changed, deep, dump, same, same_type
 
+SAID = "It was a bright cold day in April and nobody knew what the garden was for"
+PROMPT = ["generate", "bundle", "--prompt", SAID, "-n", "4", "--greedy", "-q"]
+CHAT = [*PROMPT[:2], "--chat", *PROMPT[2:]]
 GENERATED = ["generate", "bundle", *GENERATE]
 READERS = [
-    ["inspect", "bundle"], ["inspect", "bundle", "--cost"], ["inspect", "bundle", "--params"], ["inspect", "bundle", "--format", "json", "--graph", "coarse"],
-    ["verify", "bundle", "-q"], ["score", "bundle", "--ids", IDS, "-q"], ["generate", "bundle", *GENERATE, "--protocol", "hiergen"],
-    ["generate", "bundle", *GENERATE, "--backend", "reference"], ["bench", "bundle", "--regime", "16/16", "--repetitions", "1", "-q"],
-    ["diff", "bundle", "sound"], ["package", "bundle", "--for", "docker", "-o", "packed", "-q"], ["refit", "bundle", "--weights", "ckpt", "-q"],
+    ["inspect", "bundle"],
+    ["inspect", "bundle", "--cost"],
+    ["inspect", "bundle", "--params"],
+    ["inspect", "bundle", "--format", "json", "--graph", "coarse"],
+    ["verify", "bundle", "-q"],
+    ["score", "bundle", "--ids", IDS, "-q"],
+    ["generate", "bundle", *GENERATE, "--protocol", "hiergen"],
+    ["generate", "bundle", *GENERATE, "--backend", "reference"],
+    ["bench", "bundle", "--regime", "16/16", "--repetitions", "1", "-q"],
+    ["diff", "bundle", "sound"],
+    ["package", "bundle", "--for", "docker", "-o", "packed", "-q"],
+    ["refit", "bundle", "--weights", "ckpt", "-q"],
 ]
 
 LOOKS = {"inspect", "diff", "refit"}
@@ -41,7 +51,14 @@ def _told(path, old, new, command):
         inside = Change(None, "", path[2:], old, new)
         # Sizes are compared with weights; whatever leaves them as they are is what somebody says.
         return PAPER.harmless(inside, {})
-    entry = len(path) == 2 and path[0] in ("carried", "quantized") or path[0] == "onnx" and len(path) in (2, 3) or path[:2] == ("source", "files") and len(path) == 3
+    entry = (
+        len(path) == 2
+        and path[0] in ("carried", "quantized")
+        or path[0] == "onnx"
+        and len(path) in (2, 3)
+        or path[:2] == ("source", "files")
+        and len(path) == 3
+    )
     if new is GONE and entry and path[0] != "quantized":
         return "a bundle need not have it"
     if "declined" in path and (new is GONE or same_type(old, new)):
@@ -98,19 +115,56 @@ def manifest(rng, fixtures):
         return {**sound, **entries}
 
     fixed = [
-        ("empty", ""), ("list", "[]"), ("null", "null"), ("object", "{}"), ("sealed-empty", sealed({})), ("half", text[: len(text) // 2]),
-        ("tail", text + "x"), ("unsealed", dump(sound)), ("old-seal", text.replace('"format": 2', '"format":  2')), ("deep", str(deep(200_000))),
-        ("deep-sealed", sealed(also(extra=deep(100_000)))), ("15MB-list", lambda: sealed(also(extra=Raw("[" + "0," * 7_000_000 + "0]")))),
-        ("200MB-list", lambda: "[" + "0," * 100_000_000 + "0]"), ("format-1", sealed(also(format=1))), ("format-3", sealed(also(format=3))),
-        ("format-huge", sealed(also(format=2**64))), ("escape-version", sealed(also(format=9, photonc=ESCAPE))), ("not-utf-8", text.encode()[:500] + b"\xff" + text.encode()[500:]),
-        ("many-carried", lambda: sealed(also(carried={f"f{at}": {"file": "tokenizer.json", "bytes": 1, "blake3": ""} for at in range(100_000)}))),
-        ("many-protocols", sealed(also(protocols={name: sound["protocols"]["recgen"] for name in ("recgen", "hiergen", "windowed", "chunkgen")}))),
-        ("no-protocols", sealed(also(protocols={}))), ("no-graphs", sealed(also(graphs={}, protocols={}))), ("no-weights", sealed(also(weights={}, weight_files={}))),
+        ("empty", ""),
+        ("list", "[]"),
+        ("null", "null"),
+        ("object", "{}"),
+        ("sealed-empty", sealed({})),
+        ("half", text[: len(text) // 2]),
+        ("tail", text + "x"),
+        ("unsealed", dump(sound)),
+        ("old-seal", text.replace('"format": 2', '"format":  2')),
+        ("deep", str(deep(200_000))),
+        ("deep-sealed", sealed(also(extra=deep(100_000)))),
+        ("15MB-list", lambda: sealed(also(extra=Raw("[" + "0," * 7_000_000 + "0]")))),
+        ("200MB-list", lambda: "[" + "0," * 100_000_000 + "0]"),
+        ("format-1", sealed(also(format=1))),
+        ("format-3", sealed(also(format=3))),
+        ("format-huge", sealed(also(format=2**64))),
+        ("escape-version", sealed(also(format=9, photonc=ESCAPE))),
+        ("not-utf-8", text.encode()[:500] + b"\xff" + text.encode()[500:]),
+        (
+            "many-carried",
+            lambda: sealed(
+                also(carried={f"f{at}": {"file": "tokenizer.json", "bytes": 1, "blake3": ""} for at in range(100_000)})
+            ),
+        ),
+        (
+            "many-protocols",
+            sealed(
+                also(
+                    protocols={
+                        name: sound["protocols"]["recgen"] for name in ("recgen", "hiergen", "windowed", "chunkgen")
+                    }
+                )
+            ),
+        ),
+        ("no-protocols", sealed(also(protocols={}))),
+        ("no-graphs", sealed(also(graphs={}, protocols={}))),
+        ("no-weights", sealed(also(weights={}, weight_files={}))),
         ("graph-escape", sealed(also(graphs={**sound["graphs"], ESCAPE: sound["graphs"]["coarse"]}))),
-        ("weight-escape", sealed(also(weights={**sound["weights"], ESCAPE: {**next(iter(sound["weights"].values())), "dtype": ESCAPE}}))),
+        (
+            "weight-escape",
+            sealed(
+                also(weights={**sound["weights"], ESCAPE: {**next(iter(sound["weights"].values())), "dtype": ESCAPE}})
+            ),
+        ),
     ]
-    accepted = {"15MB-list": "a key that nobody reads", "no-protocols": "a bundle may be looked at",
-                "deep-sealed": "a key that nobody reads"}
+    accepted = {
+        "15MB-list": "a key that nobody reads",
+        "no-protocols": "a bundle may be looked at",
+        "deep-sealed": "a key that nobody reads",
+    }
     for name, content in rng.sample(fixed, len(fixed)):
         yield with_manifest("manifest", name, content, accepted.get(name, ""), commands_of(rng))
         yield from _changed_manifests(rng, fixtures, 4)
@@ -123,7 +177,21 @@ def _changed_manifests(rng, fixtures, count):
         source = rng.choice(["b", "b", "b", "q"])
         sound = fixtures.manifest(source)
         # Every part in turn: weights are many, and their entries alike.
-        part = rng.choice([None, "model", "protocols", "graphs", "onnx", "weight_files", "weights", "carried", "quantized", "source", "top"])
+        part = rng.choice(
+            [
+                None,
+                "model",
+                "protocols",
+                "graphs",
+                "onnx",
+                "weight_files",
+                "weights",
+                "carried",
+                "quantized",
+                "source",
+                "top",
+            ]
+        )
         keep = (lambda path: len(path) == 1) if part == "top" else None
         only = (part,) if part not in (None, "top") and sound.get(part) else None
         change = changed(rng, sound, only, keep)
@@ -135,11 +203,44 @@ def _changed_manifests(rng, fixtures, count):
         same = source == "b" and commands == [GENERATED]
         yield with_manifest("manifest", f"{source}-{change.name}", change.document, accept, commands, source, same)
         if rng.random() < 0.1:
-            yield with_manifest("manifest", f"unsealed-{change.name}", dump(change.document)[:-1] + ', "blake3": "0"}', "", commands)
+            yield with_manifest(
+                "manifest", f"unsealed-{change.name}", dump(change.document)[:-1] + ', "blake3": "0"}', "", commands
+            )
 
 
-ATTRIBUTES = ["nan", "inf", "-1", "0", "1", "2", "7", "1e400", "18446744073709551615", "9223372036854775808", "4294967296", "batch", "meta", "capacity", "batch*meta*capacity",
-              "true", "argument", "state", "[]", "f32", "i64", "bool", "f32[]", "i64[batch]", "99999999999999999999999", "(batch+meta+capacity)", "''", '"x"', '"\x1b[2J"', "-0.0", "5e-324"]
+ATTRIBUTES = [
+    "nan",
+    "inf",
+    "-1",
+    "0",
+    "1",
+    "2",
+    "7",
+    "1e400",
+    "18446744073709551615",
+    "9223372036854775808",
+    "4294967296",
+    "batch",
+    "meta",
+    "capacity",
+    "batch*meta*capacity",
+    "true",
+    "argument",
+    "state",
+    "[]",
+    "f32",
+    "i64",
+    "bool",
+    "f32[]",
+    "i64[batch]",
+    "99999999999999999999999",
+    "(batch+meta+capacity)",
+    "''",
+    '"x"',
+    '"\x1b[2J"',
+    "-0.0",
+    "5e-324",
+]
 
 
 def graph(rng, fixtures):
@@ -156,12 +257,29 @@ def graph(rng, fixtures):
     coarse = texts["coarse"]
     sum_of = "+".join(["batch*meta*capacity"] * 200)
     fixed = [
-        ("empty", ""), ("nothing", "graph coarse {\n}\n"), ("10MB-garbage", lambda: "x y z %%\n" * 1_200_000), ("10MB-one-line", lambda: "graph coarse { " + "x" * (10 << 20)),
-        ("20MB", lambda: coarse + "//" + "x" * (20 << 20)), ("other-graph", texts["expand"]), ("not-utf-8", coarse.encode().replace(b"output", b"out\xffut")),
-        ("dim-bomb", lambda: coarse.replace("batch", "(batch+meta+capacity)" + "*(batch+meta+capacity)" * 300)), ("dim-bomb-60", coarse.replace("batch", "(batch+meta+capacity)" + "*(batch+meta+capacity)" * 60)),
-        ("dim-sum", coarse.replace("batch", sum_of)), ("dim-digits", lambda: coarse.replace("batch", "9" * 100_000)), ("deep-dims", lambda: coarse.replace("batch", "(" * 50_000 + "batch" + ")" * 50_000)),
-        ("100000-nodes", lambda: _many_nodes(coarse, 100_000)), ("20000-outputs", lambda: coarse.rstrip().rstrip("}") + "".join(f'  output "o{at}" = %level2:1\n' for at in range(20_000)) + "}\n"),
-        ("escape-name", coarse.replace("top_state", "top\x1b[2Jstate")), ("crlf", coarse.replace("\n", "\r\n")), ("nul", coarse.replace("%0", "%\0")), ("tabs", coarse.replace("  %", "\t%")),
+        ("empty", ""),
+        ("nothing", "graph coarse {\n}\n"),
+        ("10MB-garbage", lambda: "x y z %%\n" * 1_200_000),
+        ("10MB-one-line", lambda: "graph coarse { " + "x" * (10 << 20)),
+        ("20MB", lambda: coarse + "//" + "x" * (20 << 20)),
+        ("other-graph", texts["expand"]),
+        ("not-utf-8", coarse.encode().replace(b"output", b"out\xffut")),
+        ("dim-bomb", lambda: coarse.replace("batch", "(batch+meta+capacity)" + "*(batch+meta+capacity)" * 300)),
+        ("dim-bomb-60", coarse.replace("batch", "(batch+meta+capacity)" + "*(batch+meta+capacity)" * 60)),
+        ("dim-sum", coarse.replace("batch", sum_of)),
+        ("dim-digits", lambda: coarse.replace("batch", "9" * 100_000)),
+        ("deep-dims", lambda: coarse.replace("batch", "(" * 50_000 + "batch" + ")" * 50_000)),
+        ("100000-nodes", lambda: _many_nodes(coarse, 100_000)),
+        (
+            "20000-outputs",
+            lambda: coarse.rstrip().rstrip("}")
+            + "".join(f'  output "o{at}" = %level2:1\n' for at in range(20_000))
+            + "}\n",
+        ),
+        ("escape-name", coarse.replace("top_state", "top\x1b[2Jstate")),
+        ("crlf", coarse.replace("\n", "\r\n")),
+        ("nul", coarse.replace("%0", "%\0")),
+        ("tabs", coarse.replace("  %", "\t%")),
     ]
     for name, content in rng.sample(fixed, len(fixed)):
         yield one(name, "coarse", content)
@@ -206,7 +324,13 @@ def _changed_graph(rng, texts):
             if operands:
                 start = rng.choice(operands)
                 end = next((end for end in range(start, len(line)) if line[end] in " ,"), len(line))
-                lines[at] = line[:start] + rng.choice(["%0", "%1", "%999999", "%:0", "%level1.head:0", "%18446744073709551616", line[start:end] + "0"]) + line[end:]
+                lines[at] = (
+                    line[:start]
+                    + rng.choice(
+                        ["%0", "%1", "%999999", "%:0", "%level1.head:0", "%18446744073709551616", line[start:end] + "0"]
+                    )
+                    + line[end:]
+                )
         elif roll < 0.85:
             # An operation by another's name.
             words = line.split(" ")
@@ -220,7 +344,11 @@ def _changed_graph(rng, texts):
                 lines[at] = " ".join(words[:-1])
         else:
             where = rng.randrange(len(line) + 1)
-            lines[at] = line[:where] + rng.choice(["%", "{", "}", "[", ":", "batch", "9", "\x1b[2J", " ", "next", "@", "#x", '"', "-"]) + line[where + rng.randrange(3) :]
+            lines[at] = (
+                line[:where]
+                + rng.choice(["%", "{", "}", "[", ":", "batch", "9", "\x1b[2J", " ", "next", "@", "#x", '"', "-"])
+                + line[where + rng.randrange(3) :]
+            )
     return f"lines-{rng.randrange(10**9)}", graph, "\n".join(lines)
 
 
@@ -241,8 +369,17 @@ def onnx(rng, fixtures):
 
         verify = ["verify", "bundle", "-q", "--graph", graph]
         reads = rng.random() < 0.7
-        command = verify if reads else rng.choice([GENERATED, ["inspect", "bundle"], ["score", "bundle", "--ids", IDS, "-q"]])
-        yield bundle("onnx", f"{graph}-{what}-{seed}", change, "" if reads else "the graph texts are what runs", [command], same=command is GENERATED)
+        command = (
+            verify if reads else rng.choice([GENERATED, ["inspect", "bundle"], ["score", "bundle", "--ids", IDS, "-q"]])
+        )
+        yield bundle(
+            "onnx",
+            f"{graph}-{what}-{seed}",
+            change,
+            "" if reads else "the graph texts are what runs",
+            [command],
+            same=command is GENERATED,
+        )
 
 
 def _changed_model(rng, content, what):
@@ -286,13 +423,25 @@ def stored(rng, fixtures):
             at = rng.randrange(len(bad) - 400)
             value = rng.choice([b"\xff\xff\xff\x7f", b"\0\0\x80\x7f", b"\xff\xff\x7f\x7f", b"\0\0\0\0"])
             bad[at - at % 4 : at - at % 4 + 400] = value * 100
-            name, new, accept = f"numbers-{value.hex()}-{at}", with_header(entries, bytes(bad)), "a weight may be any number"
+            name, new, accept = (
+                f"numbers-{value.hex()}-{at}",
+                with_header(entries, bytes(bad)),
+                "a weight may be any number",
+            )
             new = content[: len(content) - len(data)] + bytes(bad)
         elif roll < 0.9:
             name, new = "cut", content[: rng.randrange(len(content))]
         else:
-            name, new = rng.choice([("length-max", b"\xff" * 8 + content[8:]), ("length-0", b"\0" * 8 + content[8:]), ("empty", b""), ("short", b"\0" * 7),
-                                    ("deep", with_header(str(deep(100_000)).encode(), data)), ("longer", content + b"\0" * 8)])
+            name, new = rng.choice(
+                [
+                    ("length-max", b"\xff" * 8 + content[8:]),
+                    ("length-0", b"\0" * 8 + content[8:]),
+                    ("empty", b""),
+                    ("short", b"\0" * 7),
+                    ("deep", with_header(str(deep(100_000)).encode(), data)),
+                    ("longer", content + b"\0" * 8),
+                ]
+            )
             accept = "bytes after the last weight are nobody's" if name == "longer" else ""
 
         def change(fixtures, folder, source=source, file=file, new=new):
@@ -300,23 +449,48 @@ def stored(rng, fixtures):
 
         commands = [GENERATED] if rng.random() < 0.7 or source == "q" else [rng.choice(READERS)]
         # A model that computes no numbers is said to, without a file to blame.
-        yield bundle("stored", f"{source}-{name}", change, accept, commands, source, names=() if name.startswith("numbers") else ("bundle",))
+        yield bundle(
+            "stored",
+            f"{source}-{name}",
+            change,
+            accept,
+            commands,
+            source,
+            names=() if name.startswith("numbers") else ("bundle",),
+        )
 
 
 def place(rng, fixtures):
     """Something else where a file of a bundle stands."""
     sound = fixtures.manifest()
-    names = ["photon.json", ".", sound["graphs"]["coarse"]["file"], next(iter(sound["weight_files"])), "tokenizer.json",
-             next(iter(next(iter(sound["onnx"].values())).values()))["file"]]
+    names = [
+        "photon.json",
+        ".",
+        sound["graphs"]["coarse"]["file"],
+        next(iter(sound["weight_files"])),
+        "tokenizer.json",
+        next(iter(next(iter(sound["onnx"].values())).values()))["file"],
+    ]
     cases = [(name, what) for name in names for what in files.KINDS]
     while True:
         for name, what in rng.sample(cases, len(cases)):
+
             def make(fixtures, folder, name=name, what=what):
                 copy(fixtures.folder / "b", folder / ("other" if name == "." else "bundle"))
                 files.put(folder / ("bundle" if name == "." else f"bundle/{name}"), what, folder / "other")
 
             accept = "a link to a sound file" if what == "link" else ""
-            command = GENERATED if rng.random() < 0.7 else rng.choice([["inspect", "bundle"], ["verify", "bundle", "-q"], ["bench", "bundle", "--regime", "16/16", "--repetitions", "1", "-q"]])
+            command = (
+                GENERATED
+                if rng.random() < 0.7
+                else rng.choice(
+                    [
+                        ["inspect", "bundle"],
+                        ["verify", "bundle", "-q"],
+                        ["bench", "bundle", "--regime", "16/16", "--repetitions", "1", "-q"],
+                    ]
+                )
+            )
             yield Input("place", f"bundle-{name}-{what}", make, [command], ("bundle",), accept)
 
 
@@ -339,7 +513,11 @@ def generation(rng, fixtures):
         drawn = ["generate", "bundle", "--prompt", "It was a bright day", "-n", "8", "--seed", "1", "-q"]
         chat = [*drawn[:4], "--chat", *drawn[4:]]
         command = rng.choice([drawn, chat])
-        accept = "names of tokens may be any text" if file != "generation_config.json" or _reads(change.document, change) else ""
+        accept = (
+            "names of tokens may be any text"
+            if file != "generation_config.json" or _reads(change.document, change)
+            else ""
+        )
         yield one(f"{file}-{change.name}", file, dump(change.document), accept, command)
 
 
@@ -349,7 +527,12 @@ def _reads(document, change):
         return True
 
     def number(value, fits):
-        return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and not isinstance(value, Raw) and fits(value))
+        return value is None or (
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and not isinstance(value, Raw)
+            and fits(value)
+        )
 
     def whole(value, least):
         return value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**64)
@@ -357,10 +540,16 @@ def _reads(document, change):
     ids = document.get("eos_token_id")
     ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
     sampled = document.get("do_sample")
-    if not (sampled is None or isinstance(sampled, bool)) or not all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 256 for one in ids):
+    if not (sampled is None or isinstance(sampled, bool)) or not all(
+        isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 256 for one in ids
+    ):
         return False
     if not number(document.get("repetition_penalty"), lambda x: 0 < x):
         return False
     if not sampled:
         return True
-    return (number(document.get("temperature"), lambda t: t >= 0) and whole(document.get("top_k"), 0) and number(document.get("top_p"), lambda p: 0 < p <= 1))
+    return (
+        number(document.get("temperature"), lambda t: t >= 0)
+        and whole(document.get("top_k"), 0)
+        and number(document.get("top_p"), lambda p: 0 < p <= 1)
+    )

@@ -3,7 +3,21 @@
 import os
 import socket
 
-KINDS = ("missing", "folder", "pipe", "socket", "dangling", "loop", "zero", "full", "null", "random", "empty", "link", "unreadable-link")
+KINDS = (
+    "missing",
+    "folder",
+    "pipe",
+    "socket",
+    "dangling",
+    "loop",
+    "zero",
+    "full",
+    "null",
+    "random",
+    "empty",
+    "link",
+    "unreadable-link",
+)
 
 
 def put(path, what, sound=None):

@@ -1,5 +1,5 @@
-"""Sound inputs that are changed: checkpoints and bundles, made once by the program itself; copies of them that share what is
-not changed; and hashes that fit what was changed."""
+"""Sound inputs that are changed: checkpoints and bundles, made once by the program itself; copies of them that share
+what is not changed; and hashes that fit what was changed."""
 
 import json
 import os
@@ -21,8 +21,16 @@ TEMPLATE = """{{ bos_token }}{% for message in messages %}<|im_start|>{{ message
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 TOKENIZER_CONFIG = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": False}
-GENERATION = {"eos_token_id": [253, 255], "do_sample": True, "temperature": 0.8, "top_k": 40, "top_p": 0.95,
-              "max_new_tokens": 8, "repetition_penalty": 1.1, "transformers_version": "4.51.0"}
+GENERATION = {
+    "eos_token_id": [253, 255],
+    "do_sample": True,
+    "temperature": 0.8,
+    "top_k": 40,
+    "top_p": 0.95,
+    "max_new_tokens": 8,
+    "repetition_penalty": 1.1,
+    "transformers_version": "4.51.0",
+}
 
 
 def byte_tokenizer():
@@ -33,18 +41,36 @@ def byte_tokenizer():
     specials = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return {
-        "version": "1.0", "truncation": None, "padding": None,
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
         "added_tokens": [
-            {"id": 252 + at, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
-             "normalized": False, "special": True}
+            {
+                "id": 252 + at,
+                "content": text,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
             for at, text in enumerate(specials)
         ],
-        "normalizer": None, "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level,
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
         "model": {
-            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
             # Bytes that UTF-8 has not give way to the special tokens.
-            "vocab": {characters[byte]: byte for byte in range(252)}, "merges": [],
+            "vocab": {characters[byte]: byte for byte in range(252)},
+            "merges": [],
         },
     }
 
@@ -82,8 +108,8 @@ def with_header(header, data):
 
 
 class Fixtures:
-    """Sound folders by name: `m` a checkpoint with text, `b` its bundle, `q` the same with quantized weights, `shards` the
-    checkpoint in two files; the others are goldens."""
+    """Sound folders by name: `m` a checkpoint with text, `b` its bundle, `q` the same with quantized weights, `shards`
+    the checkpoint in two files; the others are goldens."""
 
     def __init__(self, photonc, folder):
         self.photonc, self.folder = photonc, folder
@@ -94,7 +120,9 @@ class Fixtures:
         put(model / "tokenizer_config.json", json.dumps(TOKENIZER_CONFIG))
         put(model / "generation_config.json", json.dumps(GENERATION))
         self._call("export", "m", "-o", "b", "-q")
-        self._call("export", "m", "-o", "q", "-q", "--quant", "level1.decoder=int8,level2.decoder=fp8", "--target", "cuda")
+        self._call(
+            "export", "m", "-o", "q", "-q", "--quant", "level1.decoder=int8,level2.decoder=fp8", "--target", "cuda"
+        )
         for name in ("paper", "photon-experiment", "scala_short", "scala_moe", "scala_moe_fp8", "scala_moe_nvfp4"):
             (folder / name).mkdir()
             for file in ("config.json", "model_config.json", "model.safetensors"):

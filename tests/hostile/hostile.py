@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Meets the program with hostile inputs and judges every end. Needs numpy.
 
-    tests/hostile/hostile.py PHOTONC [--count 5000] [--seed 1] [--jobs 1] [--only PATTERN] [--keep FOLDER] [--list-accepted]
+    tests/hostile/hostile.py PHOTONC [--count 5000] [--seed 1] [--jobs 1] [--only PATTERN] [--keep FOLDER]
 
-Prints how many inputs of each kind ended how. Exit code 1 where one of them did what none may do; then each is named with what it
-did, and `--only NAME --keep FOLDER` leaves it to be looked at."""
+Prints how many inputs of each kind ended how. Exit code 1 where one of them did what none may do; then each is named
+with what it did, and `--only NAME --keep FOLDER` leaves it to be looked at."""
 
 import argparse
 import collections
@@ -22,14 +22,31 @@ import arguments
 import bundles
 import checkpoints
 import outcomes
-import texts
+import prompts
+import templates
+import tokenizers
 from fixtures import GENERATE, Fixtures
 
 # Generators and how many of a hundred inputs come from each.
 KINDS = [
-    ("config", checkpoints.config, 13), ("header", checkpoints.header, 10), ("index", checkpoints.index, 4), ("weights", checkpoints.weights, 3), ("packed", checkpoints.packed, 4),
-    ("weight-map", checkpoints.weight_map, 4), ("place", checkpoints.place, 2), ("manifest", bundles.manifest, 15), ("graph", bundles.graph, 10), ("onnx", bundles.onnx, 4), ("stored", bundles.stored, 4),
-    ("place of bundle", bundles.place, 2), ("generation", bundles.generation, 4), ("tokenizer", texts.tokenizer, 7), ("template", texts.template, 5), ("messages", texts.messages, 3), ("prompts", texts.prompts, 2), ("argument", arguments.argument, 4),
+    ("config", checkpoints.config, 13),
+    ("header", checkpoints.header, 10),
+    ("index", checkpoints.index, 4),
+    ("weights", checkpoints.weights, 3),
+    ("packed", checkpoints.packed, 4),
+    ("weight-map", checkpoints.weight_map, 4),
+    ("place", checkpoints.place, 2),
+    ("manifest", bundles.manifest, 15),
+    ("graph", bundles.graph, 10),
+    ("onnx", bundles.onnx, 4),
+    ("stored", bundles.stored, 4),
+    ("place of bundle", bundles.place, 2),
+    ("generation", bundles.generation, 4),
+    ("tokenizer", tokenizers.tokenizer, 7),
+    ("template", templates.template, 5),
+    ("messages", prompts.messages, 3),
+    ("prompts", prompts.prompts, 2),
+    ("argument", arguments.argument, 4),
 ]
 
 
@@ -39,7 +56,11 @@ def inputs(seed, count, fixtures):
     order = random.Random(f"{seed}:order")
     names = collections.Counter()
     for number in range(count):
-        stream, _, _ = streams[number % len(streams)] if count < 4 * len(streams) else order.choices(streams, [share for _, share, _ in streams])[0]
+        stream, _, _ = (
+            streams[number % len(streams)]
+            if count < 4 * len(streams)
+            else order.choices(streams, [share for _, share, _ in streams])[0]
+        )
         one = next(stream)
         names[one.kind, one.name] += 1
         if names[one.kind, one.name] > 1:
@@ -63,7 +84,10 @@ class Trial:
     def __init__(self, photonc, fixtures, folder, keep):
         self.photonc, self.fixtures, self.folder, self.keep = photonc, fixtures, folder, keep
         self.run = outcomes.Runner()
-        base = [self.run([photonc, *command], fixtures.folder) for command in (["export", "m", "-o", "again", "-q"], ["generate", "b", *GENERATE], ["verify", "b", "-q"])]
+        base = [
+            self.run([photonc, *command], fixtures.folder)
+            for command in (["export", "m", "-o", "again", "-q"], ["generate", "b", *GENERATE], ["verify", "b", "-q"])
+        ]
         if any(done.code for done in base):
             sys.exit("the sound inputs are refused:\n" + "\n".join(done.stderr.decode() for done in base))
         self.limits = outcomes.Limits(max(done.peak_bytes for done in base))
@@ -104,8 +128,14 @@ def _copy(source, target, **options):
 
 def table(counts):
     """Kinds by outcomes as Markdown; outcomes that nothing had are left out."""
-    kinds = [kind for kind in dict.fromkeys(kind for kind, _, _ in KINDS) if any(counted == kind for counted, _ in counts)]
-    columns = [column for column in outcomes.COLUMNS if column in outcomes.COLUMNS[:2] or any(counts[kind, column] for kind in kinds)]
+    kinds = [
+        kind for kind in dict.fromkeys(kind for kind, _, _ in KINDS) if any(counted == kind for counted, _ in counts)
+    ]
+    columns = [
+        column
+        for column in outcomes.COLUMNS
+        if column in outcomes.COLUMNS[:2] or any(counts[kind, column] for kind in kinds)
+    ]
     rows = [["kind", "inputs", *columns], ["---"] + ["---:"] * (len(columns) + 1)]
     for kind in kinds:
         numbers = [counts[kind, column] for column in columns]
@@ -133,8 +163,11 @@ def main():
         runs.mkdir()
         fixtures = Fixtures(photonc, sound)
         trial = Trial(photonc, fixtures, runs, options.keep)
-        chosen = ((number, one) for number, one in inputs(options.seed, options.count, fixtures)
-                  if fnmatch.fnmatchcase(f"{one.kind}/{one.name}", options.only))
+        chosen = (
+            (number, one)
+            for number, one in inputs(options.seed, options.count, fixtures)
+            if fnmatch.fnmatchcase(f"{one.kind}/{one.name}", options.only)
+        )
         ended = map(trial, chosen) if options.jobs == 1 else _in_parallel(trial, chosen, options.jobs)
         for number, kind, name, outcome, shown, last, cpu, peak in ended:
             counts[kind, outcome] += 1
@@ -145,8 +178,9 @@ def main():
             elif options.list_accepted and outcome == outcomes.ACCEPTED:
                 print(f"accepted: {number} {kind}/{name}", flush=True)
     print(table(counts))
-    print(f"\nseed {options.seed}, {sum(counts.values())} inputs in {time.monotonic() - started:.0f} s; the longest run took {slowest:.1f} s of processor time, "
-          f"the largest {largest >> 20} MiB; {len(faults)} faults")
+    seconds = time.monotonic() - started
+    print(f"\nseed {options.seed}, {sum(counts.values())} inputs in {seconds:.0f} s; {len(faults)} faults")
+    print(f"the longest run took {slowest:.1f} s of processor time, the largest {largest >> 20} MiB")
     sys.exit(1 if faults else 0)
 
 

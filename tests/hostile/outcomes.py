@@ -1,6 +1,6 @@
-"""One run of the program under limits, and what to call its end. A fault is everything that a hostile input must not bring about:
-a bug report, a signal, a run that is slow, large or endless, a terminal that is steered, a refusal that names nothing, and
-harm that was let in."""
+"""One run of the program under limits, and what to call its end. A fault is everything that a hostile input must not
+bring about: a bug report, a signal, a run that is slow, large or endless, a terminal that is steered, a refusal that
+names nothing, and harm that was let in."""
 
 import multiprocessing
 import os
@@ -51,7 +51,7 @@ def environment():
 
 
 class Runner:
-    """Starts runs from a process that stays small: the system counts memory of whoever starts a program as the program's."""
+    """Starts runs from a process that stays small: what its starter has counts as memory of a program."""
 
     def __init__(self):
         self.ours, theirs = multiprocessing.Pipe()
@@ -77,8 +77,14 @@ def _run(arguments, folder, stdin):
     with open(output["stdout"], "wb") as stdout, open(output["stderr"], "wb") as stderr:
         started = time.monotonic()
         child = subprocess.Popen(
-            arguments, cwd=folder, stdout=stdout, stderr=stderr, preexec_fn=Limits.set, env=environment(),
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL, start_new_session=True,
+            arguments,
+            cwd=folder,
+            stdout=stdout,
+            stderr=stderr,
+            preexec_fn=Limits.set,
+            env=environment(),
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            start_new_session=True,
         )
         if stdin is not None:
             try:
@@ -110,7 +116,8 @@ def _run(arguments, folder, stdin):
 def steers(text: bytes) -> bool:
     """Whether a text holds what a terminal takes as a command, or what turns the order of characters."""
     return any(
-        (ord(character) < 32 and character not in "\n\t") or 127 <= ord(character) < 160
+        (ord(character) < 32 and character not in "\n\t")
+        or 127 <= ord(character) < 160
         or character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
         for character in text.decode("utf-8", "replace")
     )

@@ -86,5 +86,20 @@ def changed(rng, data, depth=0):
     elif isinstance(value, int):
         fields[at] = (tag, rng.choice([0, 1, 7, 2**31, 2**63, 2**64 - 1, value + 1]))
     else:
-        fields[at] = (tag, rng.choice([b"", b"x", b"\x1b[2J", value + b"x", value[:-1], b"../../x", b"/dev/zero", b"\xff" * len(value), value * 2]))
+        fields[at] = (
+            tag,
+            rng.choice(
+                [
+                    b"",
+                    b"x",
+                    b"\x1b[2J",
+                    value + b"x",
+                    value[:-1],
+                    b"../../x",
+                    b"/dev/zero",
+                    b"\xff" * len(value),
+                    value * 2,
+                ]
+            ),
+        )
     return spell(fields)

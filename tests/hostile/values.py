@@ -1,5 +1,6 @@
-"""JSON that means harm: values of every wrong kind, and changes of one place in a document. Documents are changed as Python
-values and written by `dump`, which also writes what no JSON library would: the same key twice, bare words, any number."""
+"""JSON that means harm: values of every wrong kind, and changes of one place in a document. Documents are changed as
+Python values and written by `dump`, which also writes what no JSON library would: the same key twice, bare words, any
+number."""
 
 import copy
 import json
@@ -98,8 +99,8 @@ def at(document, path):
 
 
 class Change:
-    """One change of a document: what was done where, what stood there and what stands there now; `touched` are the same of
-    every place that reads otherwise."""
+    """One change of a document: what was done where, what stood there and what stands there now; `touched` are the
+    same of every place that reads otherwise."""
 
     def __init__(self, document, what, path, old, new, touched=None):
         self.document, self.what, self.path, self.old, self.new = document, what, path, old, new
@@ -133,7 +134,7 @@ GONE = Raw("")
 
 
 def changed(rng, document, only=None, keep=None):
-    """One change of a copy of `document`, at a path that begins with `only` where that is given and that `keep` takes."""
+    """One change of a copy of `document`, at a path that begins with `only`, if given, and that `keep` takes."""
     found = [path for path in places(document) if only is None or path[: len(only)] == only]
     if keep is not None:
         found = [path for path in found if keep(path)]
