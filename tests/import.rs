@@ -261,6 +261,10 @@ fn unknown_keys_of_a_canonical_configuration_are_notes() -> TestResult {
         open(directory.path())?.notes,
         ["config.json: `levels[1].encoder.dropout` is not read by dialect paper and was ignored"]
     );
+    // No configuration has a key that a terminal takes as a command.
+    edit_config(directory.path(), |json| json["levels"][0]["encoder"]["a\u{1b}[2J"] = json!(1))?;
+    let expected = "levels[0].encoder.a\u{1b}[2J: a key with control characters, expected none";
+    assert!(refusal(directory.path()).ends_with(expected), "{}", refusal(directory.path()));
     Ok(())
 }
 
@@ -306,9 +310,10 @@ fn a_nonfinite_weight_is_named_with_its_place() -> TestResult {
     data[at..at + 4].copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
     fs::write(&path, join(&header, &data))?;
     let error = open(directory.path())?.check_finite().expect_err("an infinite weight");
+    let said = error.to_string().replace(&path.display().to_string(), "FILE");
     assert_eq!(
-        error.to_string(),
-        "`levels.1.chunker.proj.weight`: element 389 at [3, 5] is -inf, expected finite weights; --allow-nonfinite takes them as they are"
+        said,
+        "FILE: `levels.1.chunker.proj.weight`: element 389 at [3, 5] is -inf, expected finite weights; --allow-nonfinite takes them as they are"
     );
     Ok(())
 }

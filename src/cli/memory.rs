@@ -115,11 +115,10 @@ fn can_have(threads: usize) -> bool {
     let tried: Vec<_> =
         (0..threads).map(|_| std::thread::Builder::new().spawn(wait(Arc::clone(&gate)))).collect();
     drop(closed);
-    // What they had is there again once they are gone.
-    tried
-        .into_iter()
-        .map(|thread| thread.is_ok_and(|thread| thread.join().is_ok()))
-        .fold(true, |all, one| all && one)
+    // What they had is there again once all of them are gone.
+    let ended: Vec<bool> =
+        tried.into_iter().map(|thread| thread.is_ok_and(|thread| thread.join().is_ok())).collect();
+    ended.into_iter().all(|ended| ended)
 }
 
 /// Has all threads allocate from one heap: each of their own reserves 64 MiB of the address space that is short.

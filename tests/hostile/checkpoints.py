@@ -95,6 +95,10 @@ class Rules:
             return "a key that no rule reads"
         if path[-1] in ("n_kv_heads", "head_dim") and value_at(sound, path[:-1]).get("kind") == "mla":
             return "heads of latent attention follow from its own sizes"
+        if "moe" in path and not value_at(sound, path[: path.index("moe") + 1]).get("enabled"):
+            return "a stack without experts reads nothing of them"
+        if path[-1] in ("enc_heads", "dec_heads") and same_type(old, new):
+            return "heads of another width, which follows from their number"
         field, replaceable = self.rules.get((inside, key), ("", False))
         if replaceable and (new is None or new is GONE):
             return "what the dialect says is taken in its place"
@@ -400,9 +404,11 @@ def packed(rng, fixtures):
             content = bytearray(data)
             at = rng.randrange(len(content) - 64)
             content[at : at + 64] = rng.choice([b"\xff", b"\x7f", b"\0", b"\x80", rng.randbytes(1)]) * 64
-            yield with_weights(
-                "packed", f"codes-{at}", base, with_header(entries, bytes(content)), "codes may be any numbers", WORK
-            )
+            new = with_header(entries, bytes(content))
+            coded = with_weights("packed", f"codes-{at}", base, new, "codes may be any numbers", WORK)
+            # Logits that are no numbers are said of the model, not of a file.
+            coded.names = ("ckpt", "the logits of token")
+            yield coded
             continue
         change = changed(rng, entries)
         accept = ""

@@ -212,4 +212,16 @@ mod tests {
         assert!(message(twice, 8).contains("`a` stands there twice"));
         assert!(message("[]", 0).contains("an object of tensors"));
     }
+
+    // Nobody reads them here, so that whoever wrote them meant something else.
+    #[test]
+    fn what_the_format_does_not_have_is_refused() {
+        let more = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"scale":2}}"#;
+        assert!(message(more, 4).contains("`a`: unknown field `scale`"), "{}", message(more, 4));
+        for metadata in ["[1]", r#"{"a": [[]]}"#, r#"{"a": 1}"#] {
+            let text = format!(r#"{{"__metadata__":{metadata}}}"#);
+            assert!(message(&text, 0).contains("`__metadata__`: invalid type"), "{}", message(&text, 0));
+        }
+        assert!(parse(br#"{"__metadata__":{"format":"pt"}}"#, 0).is_ok());
+    }
 }
