@@ -155,6 +155,8 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let runner = Runner { backend: &args.backend, bundle: &bundle, rows: &rows, reporter };
     let mut work =
         Requests { profile: reporter.json(), ..Requests::alike(&request, &prompts, args.run.run_ahead) };
+    let count = prompts.len();
+    drop(prompts);
     if let Some(file) = from_file {
         work.rows = Some(match args.batch {
             Batch::Rows(rows) => rows,
@@ -166,7 +168,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         return job.run(file, &args.file, reporter);
     }
     check_batch(&bundle, &work, args.backend.name)?;
-    let streams = prompts.len() * request.samples == 1 && !reporter.json();
+    let streams = count * request.samples == 1 && !reporter.json();
     let cancel = Cancel::default();
     let printed = Mutex::new((printer.stream(), Ok(())));
     let on_burst = |burst: &Burst<'_>| {
@@ -184,7 +186,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     let timing = runner.run(&work, &Listeners { on_burst: &on_burst, on_finished: &on_finished }, &cancel)?;
     printed.into_inner().unwrap_or_else(PoisonError::into_inner).1?;
     let finished = finished.into_inner().unwrap_or_else(PoisonError::into_inner);
-    args.tell(&printer, &request, &Generation::of(finished, prompts.len(), timing)?, streams, reporter)
+    args.tell(&printer, &request, &Generation::of(finished, count, timing)?, streams, reporter)
 }
 
 impl Args {

@@ -16,7 +16,8 @@ pub struct Ids(pub Vec<i64>);
 pub fn ids(text: &str) -> Result<Ids, String> {
     let parts = text.split([',', ' ', '\t']).filter(|part| !part.is_empty());
     let parse = |part: &str| part.parse().map_err(|_| format!("`{part}` is not a token id"));
-    let ids: Vec<i64> = parts.map(parse).collect::<Result<_, String>>()?;
+    let mut ids: Vec<i64> = parts.map(parse).collect::<Result<_, String>>()?;
+    ids.shrink_to_fit();
     if ids.is_empty() { Err("no token ids".to_owned()) } else { Ok(Ids(ids)) }
 }
 

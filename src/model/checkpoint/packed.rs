@@ -6,11 +6,15 @@
 use super::WeightsFile;
 use super::matching::Stored;
 use crate::ir::attr::Scheme;
+use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 
 /// Ends of the names that belong to one packed tensor, beside `.packed` itself.
 const SIDECARS: [&str; 5] = ["scale", "global_scale", "shape", "red_axis", "fmt"];
+
+/// Integers that say how one tensor is packed, at most.
+const MAX_INTEGERS: usize = 64;
 
 /// Elements decoded at a time, about.
 const PART_ELEMENTS: usize = 1 << 18;
@@ -54,6 +58,27 @@ impl PackedFormat {
             PackedFormat::Nvfp4 | PackedFormat::Mxfp4 => codes / 2,
             PackedFormat::Fp8 => codes,
         }
+    }
+
+    /// Types that codes may have in a file.
+    fn code_form(self) -> &'static [Dtype] {
+        match self {
+            PackedFormat::Nvfp4 | PackedFormat::Mxfp4 => &[Dtype::U8],
+            PackedFormat::Fp8 => &[Dtype::F8_E4M3, Dtype::U8],
+        }
+    }
+
+    /// Types that scales may have in a file.
+    fn scale_form(self) -> &'static [Dtype] {
+        match self {
+            PackedFormat::Nvfp4 => &[Dtype::F8_E4M3, Dtype::U8],
+            PackedFormat::Mxfp4 => &[Dtype::U8, Dtype::F8_E8M0],
+            PackedFormat::Fp8 => &[Dtype::F32],
+        }
+    }
+
+    fn scale_sizes(self, rows: usize, columns: usize) -> Vec<usize> {
+        self.block().map_or_else(|| vec![rows], |block| vec![rows, columns / block])
     }
 
     fn scale_bytes(self, rows: usize, columns: usize) -> usize {
@@ -176,6 +201,20 @@ fn packed_tensor(
             format.name()
         ));
     }
+    let parts = [
+        ("codes", part("packed"), format.code_form(), vec![rows, format.code_bytes(columns)]),
+        ("scales", part("scale"), format.scale_form(), format.scale_sizes(rows, columns)),
+    ];
+    for (what, stored, form, sizes) in parts {
+        let info = stored.map(|stored| &stored.info);
+        // Scales of rows may stand in a column.
+        let fits = |shape: &[usize]| shape == sizes || shape.strip_suffix(&[1]) == Some(&sizes[..]);
+        if info.is_none_or(|info| !form.contains(&info.dtype) || !fits(&info.shape)) {
+            let found = info.map_or("none".to_owned(), |info| format!("{:?}{:?}", info.dtype, info.shape));
+            let name = format.name();
+            return Err(format!("{what} are {found}, expected {:?}{sizes:?} for {name} {shape:?}", form[0]));
+        }
+    }
     let global = match (format, part("global_scale")) {
         (PackedFormat::Nvfp4, Some(stored)) => {
             let bytes = Span::of(stored).read(files)?;
@@ -189,14 +228,16 @@ fn packed_tensor(
 }
 
 fn integers(stored: &Stored, files: &[WeightsFile]) -> Result<Vec<i64>, String> {
-    let bytes = Span::of(stored).read(files)?;
+    let span = Span::of(stored);
+    if span.length_bytes > MAX_INTEGERS * 8 {
+        return Err(format!("{} bytes beside packed weights, expected a few integers", span.length_bytes));
+    }
+    let bytes = span.read(files)?;
     match stored.info.dtype {
-        safetensors::Dtype::I32 => {
+        Dtype::I32 => {
             Ok(bytes.as_chunks::<4>().0.iter().map(|four| i64::from(i32::from_le_bytes(*four))).collect())
         }
-        safetensors::Dtype::I64 => {
-            Ok(bytes.as_chunks::<8>().0.iter().map(|all| i64::from_le_bytes(*all)).collect())
-        }
+        Dtype::I64 => Ok(bytes.as_chunks::<8>().0.iter().map(|all| i64::from_le_bytes(*all)).collect()),
         other => Err(format!("{other:?} beside packed weights, expected i32 or i64")),
     }
 }
