@@ -108,6 +108,11 @@ class Rules:
         return ""
 
 
+def names_of(commands):
+    """What a refusal names: the checkpoint, or what of it a later command could not do. Differences are results."""
+    return () if commands[0][0] == "diff" else ("ckpt", "exceed the bundle's")
+
+
 def with_config(kind, name, base, text, accept="", commands=WORK):
     """A checkpoint with this text as configuration."""
     file = "model_config.json" if base.startswith("scala") else "config.json"
@@ -118,7 +123,7 @@ def with_config(kind, name, base, text, accept="", commands=WORK):
         if any("bundle" in command for command in commands):
             copy(fixtures.folder / "b", folder / "bundle")
 
-    return Input(kind, f"{base}-{name}", make, commands, ("ckpt",), accept)
+    return Input(kind, f"{base}-{name}", make, commands, names_of(commands), accept)
 
 
 def config(rng, fixtures):
@@ -208,7 +213,7 @@ def with_weights(kind, name, base, content, accept="", commands=WORK):
         if any("bundle" in command for command in commands):
             copy(fixtures.folder / "b", folder / "bundle")
 
-    return Input(kind, f"{base}-{name}", make, commands, ("ckpt",), accept)
+    return Input(kind, f"{base}-{name}", make, commands, names_of(commands), accept)
 
 
 def header(rng, fixtures):
@@ -431,7 +436,7 @@ def index(rng, fixtures):
             put(folder / "ckpt/model.safetensors.index.json", content)
 
         commands = WORK if rng.random() < 0.6 else [["inspect", "ckpt"]]
-        return Input("index", name, make, commands, ("ckpt",), accept)
+        return Input("index", name, make, commands, names_of(commands), accept)
 
     def mapped(path, share=1.0):
         return dump(
