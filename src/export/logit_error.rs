@@ -51,7 +51,7 @@ pub(super) fn measure(checkpoint: &Checkpoint, score: &Graph) -> Result<Option<L
     let tokens = METAS * config.meta_tokens();
     let ids = random_ids(ROWS * tokens, config.vocab_size);
     let mut inputs = Tensors::new();
-    let lengths = vec![i64::try_from(METAS).unwrap_or_default(); ROWS];
+    let lengths = vec![i64::try_from(METAS).expect("invariant: a small number"); ROWS];
     inputs.extend(Tensor::ints(&[ROWS, tokens], ids).map(|ids| ("ids".to_owned(), ids)));
     inputs.extend(Tensor::ints(&[ROWS], lengths).map(|lengths| ("lengths".to_owned(), lengths)));
     let run = |graph: &Graph| -> Result<Vec<f64>, ExportError> {
@@ -59,7 +59,8 @@ pub(super) fn measure(checkpoint: &Checkpoint, score: &Graph) -> Result<Option<L
         let measured = |error: InterpError| ExportError::Measure(Box::new(error));
         let interpreter = Interpreter::new(verified, &Weights(checkpoint)).map_err(measured)?;
         let outputs = interpreter.run(&inputs).map_err(measured)?;
-        Ok(outputs.get("logits").and_then(Tensor::as_floats).unwrap_or_default().to_vec())
+        let logits = outputs.get("logits").and_then(Tensor::as_floats);
+        Ok(logits.expect("invariant: the score graph has the output `logits`").to_vec())
     };
     Ok(Some(compare(&run(score)?, &run(&exact)?, config.vocab_size)))
 }

@@ -172,7 +172,7 @@ fn place(
             coded.push((*one, shape, key, codes));
         }
         for (one, shape, key, codes) in coded {
-            let sizes = one.scheme.scale_shape(shape).unwrap_or_default();
+            let sizes = one.scheme.scale_shape(shape).expect("invariant: codes have scales");
             let bytes = 4 * sizes.iter().product::<usize>();
             let scales = part(&format!("{key}.scale"), ("F32", sizes.clone()), ("f32", sizes), bytes);
             let (weight, scheme) = (one.name.clone(), one.scheme.name().to_owned());

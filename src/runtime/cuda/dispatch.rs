@@ -35,11 +35,11 @@ pub fn of(call: &Call, dtype: Dtype, device: &Properties) -> Result<Planned, Dev
             }
         }
         Call::Codes(arguments) => {
-            let scheme = usize::try_from(arguments.scheme).unwrap_or_default();
+            let scheme = usize::try_from(arguments.scheme).expect("invariant: schemes count from 0");
             (unit(Source::Codes, scheme), launch_codes::product(arguments, dtype, device))
         }
         Call::Dequantize(arguments) => {
-            let scheme = usize::try_from(arguments.scheme).unwrap_or_default();
+            let scheme = usize::try_from(arguments.scheme).expect("invariant: schemes count from 0");
             (unit(Source::Codes, scheme), launch_codes::dequantize(arguments, device))
         }
         Call::Norm(arguments) => (rows, launch::rms_norm(arguments, device)),

@@ -43,7 +43,7 @@ impl Layout {
         let mut bytes = KvBytes::default();
         let (mut at_top, mut in_prompt) = (0, 0);
         for name in &self.caches {
-            let all = self.state.get(name).copied().unwrap_or(0);
+            let all = *self.state.get(name).expect("invariant: every cache is state");
             let slot = all / self.setup.capacity;
             let axes = self.plans().filter_map(|plan| program.cache_axis(&plan.graph, name).ok().flatten());
             if axes.into_iter().next().is_some_and(|axis| axis.units == 1) {
@@ -69,7 +69,7 @@ fn attended_bytes(plan: &Plan) -> usize {
     let mut scopes: BTreeMap<&str, usize> = BTreeMap::new();
     for step in &plan.steps {
         let (Call::AttendWindow(a, width) | Call::AttendStream(a, width)) = &step.call else { continue };
-        let size = |count: i32| usize::try_from(count).unwrap_or(0);
+        let size = |count: i32| usize::try_from(count).expect("invariant: plans count from 0");
         let keys = size(a.past_base) + size(a.keys);
         let bytes = 2 * size(a.rows) * size(a.kv_heads) * keys * width * plan.dtype.size_bytes();
         let most = scopes.entry(step.scope.as_str()).or_default();

@@ -144,14 +144,14 @@ impl RecordedDecoder<'_> {
             let padding = std::iter::repeat_n(0, tokens - admission.prompt.len());
             ids.extend(admission.prompt.iter().copied().chain(padding).flat_map(i64::to_le_bytes));
             let length = admission.prompt.len() / self.program.meta_tokens;
-            lengths.extend(i64::try_from(length).unwrap_or(i64::MAX).to_le_bytes());
+            lengths.extend(i64::try_from(length).expect("invariant: prompts fit their caches").to_le_bytes());
         }
         // The other stream may still read the results of the prefill before.
         if let Some(scattered) = self.scattered.take() {
             device.wait(self.ahead, scattered)?;
         }
         for (name, bytes) in [("ids", &ids), ("lengths", &lengths)] {
-            let address = prefill.values.get(name).copied().unwrap_or(0);
+            let address = *prefill.values.get(name).expect("invariant: every input of a prefill has a place");
             device.write(self.ahead, address, bytes)?;
         }
         let from = self.times.mark(&*device, self.ahead)?;

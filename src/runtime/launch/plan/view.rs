@@ -105,7 +105,8 @@ impl View {
     /// Symbolic address of the first element.
     #[must_use]
     pub fn address(&self, model: Dtype) -> u64 {
-        let bytes = usize::try_from(self.offset).unwrap_or(0) * self.element.size_bytes(model);
+        let first = usize::try_from(self.offset).expect("invariant: views begin inside their buffer");
+        let bytes = first * self.element.size_bytes(model);
         symbolic(self.buffer, bytes)
     }
 
