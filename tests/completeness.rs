@@ -1,4 +1,5 @@
-//! No operation is left out: each has a text case, an evaluation case and a row in `docs/ir.md`.
+//! No operation is left out: each has a text case, an evaluation case and a row in `docs/ir.md`. The pages on adding things
+//! name every file that has to decide about a new one, and no other.
 
 #[path = "harness/mod.rs"]
 #[allow(dead_code, reason = "each test uses its part of the harness")]
@@ -101,4 +102,45 @@ fn the_page_on_adding_an_operation_is_true() {
     for path in page.split('`').filter(|part| part.contains('/') && !part.contains(' ')) {
         assert!(root().join(path).exists(), "{path} does not exist");
     }
+}
+
+/// Rust files below a folder, as paths from the root.
+fn sources(folder: &str, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(root().join(folder)).expect("lists") {
+        let path = format!("{folder}/{}", entry.expect("entry").file_name().to_string_lossy());
+        if root().join(&path).is_dir() {
+            sources(&path, found);
+        } else if path.ends_with(".rs") {
+            found.insert(path);
+        }
+    }
+}
+
+/// Compares the files that the table of a page names with those below `src` that contain one of `words`; paths that the page
+/// names exist.
+fn the_table_is_whole(page: &str, words: &[&str]) {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap_or_default();
+    let text = read(page);
+    let rows = text.lines().filter_map(|line| line.trim().strip_prefix("| `src/")?.split('`').next());
+    let named: BTreeSet<String> = rows.map(|file| format!("src/{file}")).collect();
+    let mut deciding = BTreeSet::new();
+    sources("src", &mut deciding);
+    deciding.retain(|file| {
+        let text = read(file);
+        words.iter().any(|word| text.contains(word))
+    });
+    assert_eq!(named, deciding, "{page} names the first, the second contain {words:?}");
+    for path in text.split('`').filter(|part| part.contains('/') && !part.contains([' ', '='])) {
+        assert!(root().join(path).exists(), "{page}: {path} does not exist");
+    }
+}
+
+#[test]
+fn the_page_on_adding_a_kernel_names_what_decides_about_one() {
+    the_table_is_whole("docs/adding-a-kernel.md", &["Call::Norm(", "launch::rms_norm(", "pub fn rms_norm(a"]);
+}
+
+#[test]
+fn the_page_on_adding_a_backend_names_what_decides_about_one() {
+    the_table_is_whole("docs/adding-a-backend.md", &["BackendName::Ort", "BackendKind::Ort"]);
 }
