@@ -32,6 +32,7 @@ fn manifest() -> Manifest {
         onnx: BTreeMap::new(),
         weight_files: BTreeMap::new(),
         weights: BTreeMap::new(),
+        widened: BTreeMap::new(),
         quantized: BTreeMap::new(),
         carried: BTreeMap::new(),
     }

@@ -22,8 +22,11 @@ use std::sync::{Arc, Mutex};
 fn bundle(folder: &Path) -> Bundle {
     let out = folder.join("bundle");
     let targets = vec![Target::TensorrtRtx];
-    export(&ExportOptions { targets, ..ExportOptions::new(golden_path("paper"), &out) }, &|_| {})
-        .expect("exports");
+    export(
+        &ExportOptions { targets: Some(targets), ..ExportOptions::new(golden_path("paper"), &out) },
+        &|_| {},
+    )
+    .expect("exports");
     Bundle::open(&out).expect("opens")
 }
 
@@ -208,7 +211,8 @@ fn engines_of_other_weights_are_not_used() {
     fs::write(model.join("model.safetensors"), bytes).expect("writes");
     let out = folder.path().join("other");
     let targets = vec![Target::TensorrtRtx];
-    export(&ExportOptions { targets, ..ExportOptions::new(&model, &out) }, &|_| {}).expect("exports");
+    export(&ExportOptions { targets: Some(targets), ..ExportOptions::new(&model, &out) }, &|_| {})
+        .expect("exports");
     let other = Bundle::open(&out).expect("opens");
     let into = out.join("engines/tensorrt-rtx/sm_89+sm_120");
     fs::create_dir_all(&into).expect("makes");

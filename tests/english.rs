@@ -6,6 +6,7 @@ mod fixture;
 use fixture::model::{PROTOCOLS, run, tokens};
 use fixture::trained::{self, Written};
 use photonc::bundle::Bundle;
+use photonc::export::target::Target;
 use photonc::export::{ExportOptions, export};
 use photonc::runtime::backend::Backend;
 use photonc::runtime::generator::Generator;
@@ -17,7 +18,9 @@ use photonc::runtime::tract::Tract;
 fn exported() -> (tempfile::TempDir, Bundle) {
     let directory = tempfile::tempdir().expect("directory");
     let out = directory.path().join("bundle");
-    export(&ExportOptions::new(trained::folder(), &out), &|_| {}).expect("exports");
+    let targets = Some(vec![Target::Portable]);
+    let options = ExportOptions { targets, ..ExportOptions::new(trained::folder(), &out) };
+    export(&options, &|_| {}).expect("exports");
     let bundle = Bundle::open(&out).expect("opens");
     (directory, bundle)
 }

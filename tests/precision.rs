@@ -48,7 +48,7 @@ impl Narrow {
         let targets = vec![if dtype == Dtype::Bf16 { Target::Tensorrt } else { Target::Portable }];
         let mut options = ExportOptions {
             precision: dtype,
-            targets,
+            targets: Some(targets),
             max_tokens: Some(4096),
             ..ExportOptions::new(golden_path(name), &out)
         };

@@ -43,8 +43,11 @@ struct Exported {
 fn exported(quantized: Vec<Choice>, target: Target) -> Result<Exported, String> {
     let directory = tempfile::tempdir().expect("directory");
     let out = directory.path().join("bundle");
-    let options =
-        ExportOptions { quantized, targets: vec![target], ..ExportOptions::new(golden_path(GOLDEN), &out) };
+    let options = ExportOptions {
+        quantized,
+        targets: Some(vec![target]),
+        ..ExportOptions::new(golden_path(GOLDEN), &out)
+    };
     let report = export(&options, &|_| {}).map_err(|error| error.to_string())?;
     let bundle = Bundle::open(&out).expect("opens");
     bundle.verify_weights().expect("weights are whole");

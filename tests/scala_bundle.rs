@@ -67,7 +67,7 @@ fn packed_weights_are_decoded_with_a_note() {
         let out = directory.path().join("bundle");
         let options = ExportOptions {
             precision: Dtype::Bf16,
-            targets: Vec::new(),
+            targets: Some(Vec::new()),
             ..ExportOptions::new(golden_path(name), &out)
         };
         let report = export(&options, &|_| {}).expect("exports");

@@ -212,6 +212,12 @@ fn page() -> String {
          the same for several targets are one file. Before anything is written, the rules below are asked whether a target \
          refuses the graphs; after it is written, each model is read again: every input must reach an output, every \
          declared type must be what the operators yield, and no operator that a rule forbids may be in it.\n\n\
+         Without `--target`, models are written for `portable`, unless that takes a second copy of the weights: a bundle keeps \
+         them once, as the checkpoint has them. Graphs of f32 read weights of bf16 and f16 exactly, so these stay what they are; \
+         `cpu` widens them in registers, which halves what it reads from memory, `cuda` and `reference` when they load them. \
+         tract reads no bf16, so ONNX models of f32 graphs have a copy in f32 (`onnx/weights/f32-*.safetensors`) where the weights \
+         are narrower; it is written only with a target that needs it. `--dtype bf16` and `f16` make everything narrow, \
+         activations too.\n\n\
          Made from the tables in `src/onnx/target.rs` and `src/onnx/rules.rs`; \
          `PHOTONC_UPDATE=1 cargo test --test targets` writes it anew.\n\n\
          | target | read by | files |\n|---|---|---|\n",

@@ -82,8 +82,11 @@ const OTHERS: &[Trial] = &[
 fn bundle(golden: &str, folder: &Path) -> Bundle {
     let out = folder.join("bundle");
     let targets = vec![Target::TensorrtRtx];
-    export(&ExportOptions { targets, ..ExportOptions::new(golden_path(golden), &out) }, &|_| {})
-        .expect("exports");
+    export(
+        &ExportOptions { targets: Some(targets), ..ExportOptions::new(golden_path(golden), &out) },
+        &|_| {},
+    )
+    .expect("exports");
     Bundle::open(&out).expect("opens")
 }
 
@@ -163,7 +166,7 @@ impl Trial {
         let options = ExportOptions {
             precision: self.dtype,
             quantized: self.quantized.iter().map(choice).collect(),
-            targets: vec![Target::TensorrtRtx],
+            targets: Some(vec![Target::TensorrtRtx]),
             ..ExportOptions::new(model, folder.join("bundle"))
         };
         export(&options, &|_| {}).unwrap_or_else(|error| panic!("{}: {error}", self.name()));

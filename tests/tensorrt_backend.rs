@@ -104,8 +104,11 @@ impl EngineRunner for Runner {
 fn bundle(golden: &str, folder: &Path) -> Bundle {
     let out = folder.join("bundle");
     let targets = vec![Target::TensorrtRtx];
-    export(&ExportOptions { targets, ..ExportOptions::new(golden_path(golden), &out) }, &|_| {})
-        .expect("exports");
+    export(
+        &ExportOptions { targets: Some(targets), ..ExportOptions::new(golden_path(golden), &out) },
+        &|_| {},
+    )
+    .expect("exports");
     let bundle = Bundle::open(&out).expect("opens");
     let profile = |text: &str| Profile::parse(text).expect("a profile");
     let profiles = vec![

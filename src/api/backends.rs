@@ -173,7 +173,7 @@ impl Chosen {
         };
         let graph = graph.graph();
         let graphs = [(graph.name().to_owned(), graph.clone())].into_iter().collect();
-        let dtype = Dtype::from_name(&bundle.manifest().precision).unwrap_or(Dtype::F32);
+        let dtype = bundle.manifest().dtype();
         Ok(Box::new(LaunchBackend::with_weights_of(bundle.clone(), graphs, device, dtype)?))
     }
 
@@ -188,7 +188,7 @@ impl Chosen {
     }
 
     fn cuda(&self, bundle: &Bundle) -> Result<LaunchBackend, BackendError> {
-        LaunchBackend::of_bundle(bundle.clone(), self.gpu()?, stored_dtype(bundle))
+        LaunchBackend::of_bundle(bundle.clone(), self.gpu()?, bundle.manifest().dtype())
     }
 
     fn opened(&self, bundle: &Bundle, setups: &[DecoderSetup]) -> Result<Opened, RuntimeError> {
@@ -238,13 +238,6 @@ impl Backends for Chosen {
     fn open(&self, bundle: &Bundle, _replica: usize, setups: &[DecoderSetup]) -> Result<Opened, String> {
         self.opened(bundle, setups).map_err(|error| error.to_string())
     }
-}
-
-/// The type of a bundle's stored weights, which is what a GPU computes in unless the user says.
-#[must_use]
-pub fn stored_dtype(bundle: &Bundle) -> Dtype {
-    let mut weights = bundle.manifest().weights.values();
-    weights.find_map(|weight| Dtype::from_name(&weight.dtype)).unwrap_or(Dtype::F32)
 }
 
 /// The processor, with so many threads; one per core by default.

@@ -12,7 +12,7 @@ pub fn of_export(report: &ExportReport) -> Value {
     let manifest = &report.manifest;
     json!({
         "notes": report.notes,
-        "weights_bytes": manifest.weight_files.values().map(|file| file.bytes).sum::<u64>(),
+        "weights_bytes": manifest.weight_bytes(),
         "nodes": report.nodes,
         "precision": manifest.precision,
         "max_tokens": manifest.model.max_tokens,

@@ -6,7 +6,6 @@ use super::error::Error;
 use crate::bundle::Bundle;
 use crate::graph::{Graph, Verified, VerifyError};
 use crate::inspect::source::config_of;
-use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::onnx::{self, location, target::Target};
 use crate::passes::compile;
@@ -32,7 +31,7 @@ impl DriftSetup {
     pub fn of(bundle: &Bundle) -> Result<Self, Error> {
         let config = config_of(bundle)?;
         let manifest = bundle.manifest();
-        let precision = Dtype::from_name(&manifest.precision).unwrap_or(Dtype::F32);
+        let precision = manifest.dtype();
         let quantized = match manifest.quantized.is_empty() {
             true => Vec::new(),
             false => choices_of(bundle.parsed(SCORE)?),

@@ -174,6 +174,7 @@ impl From<BundleModelError> for Error {
             BundleModelError::Bundle(error) => error.into(),
             BundleModelError::Verify(error) => Error::new(ErrorKind::Checkpoint, error.to_string()),
             BundleModelError::Export(error) => Error::backend(error.to_string()),
+            narrow @ BundleModelError::Narrow { .. } => Error::backend(narrow.to_string()),
         }
     }
 }

@@ -51,7 +51,7 @@ impl ExportNames {
         }
         if !self.targets.is_empty() {
             let target = |name: &String| one_of("target", name, &Target::ALL, Target::name);
-            options.targets = self.targets.iter().map(target).collect::<Result<_, Error>>()?;
+            options.targets = Some(self.targets.iter().map(target).collect::<Result<_, Error>>()?);
         }
         if !self.protocols.is_empty() {
             let protocols = self.protocols.iter().map(|name| protocol_of(name));

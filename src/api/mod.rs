@@ -32,9 +32,7 @@ pub use backends::WITH_CUDA;
 pub use backends::WITH_ORT;
 #[cfg(not(feature = "tract"))]
 pub use backends::WITH_TRACT;
-pub use backends::{
-    BackendKind, GPU_ROWS, HOST_ROWS, LoadOptions, open_cpu, open_gpu, open_ort, open_tract, stored_dtype,
-};
+pub use backends::{BackendKind, GPU_ROWS, HOST_ROWS, LoadOptions, open_cpu, open_gpu, open_ort, open_tract};
 pub use collect::{Output, Sample};
 pub use drift::{DriftSetup, drift};
 pub use error::{Error, ErrorKind};

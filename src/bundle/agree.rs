@@ -10,6 +10,7 @@ use super::stored::check_weight;
 use super::tensors::{self, Tensors};
 use crate::graph::Graph;
 use crate::ir::attr::Scheme;
+use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::ir::shape::Type;
 use crate::program::{ModelSizes, Plan, Signature, certificate, signature};
@@ -107,7 +108,15 @@ fn read_weights(graph: &Graph, manifest: &Manifest) -> Result<(), String> {
     };
     for id in graph.nodes() {
         match graph.op(id) {
-            Op::Weight { name, ty } => stored(name, manifest.weights.get(&**name), ty)?,
+            Op::Weight { name, ty } => {
+                stored(name, manifest.weights.get(&**name), ty)?;
+                if ty.dtype.name() != manifest.precision {
+                    let (scope, precision) = (graph.name(), &manifest.precision);
+                    return Err(format!(
+                        "`precision` is `{precision}`, graph `{scope}` reads `{name}` as {ty}"
+                    ));
+                }
+            }
             Op::QuantizedWeight { name, ty, scheme } => {
                 let record = manifest.quantized.get(&scheme.key(name));
                 stored(name, record.map(|record| &record.codes), ty)?;
@@ -155,14 +164,23 @@ pub(super) fn weights(
         }
         Ok(())
     };
-    for (name, record) in &manifest.weights {
+    for (name, record) in manifest.weights.iter().chain(&manifest.widened) {
         check_weight(name, record).map_err(wrong)?;
-        if record.dtype != manifest.precision {
+        // Graphs of f32 read narrower weights exactly.
+        if record.dtype != manifest.precision && manifest.precision != Dtype::F32.name() {
             let message =
                 format!("`precision` is `{}`, weight `{name}` {}", manifest.precision, record.dtype);
             return Err(wrong(message));
         }
         compare(name, record, (&record.dtype, &record.shape))?;
+    }
+    for (name, copy) in &manifest.widened {
+        let own = manifest.weights.get(name).filter(|own| own.shape == copy.shape);
+        if own.is_none() || copy.dtype != manifest.precision {
+            return Err(wrong(format!(
+                "the copy of weight `{name}` for ONNX models is not of its shape, or not of the graphs' type"
+            )));
+        }
     }
     for (name, record) in &manifest.quantized {
         let (dtype, sizes) = coded(name, record).map_err(wrong)?;

@@ -3,12 +3,13 @@
 
 use super::hash::Blake3;
 use crate::graph::{NodeId, Verified};
+use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::program::{Plan, Protocol, Remainder};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Version of the bundle format written and read.
 pub const FORMAT: u32 = 2;
@@ -24,7 +25,7 @@ pub struct Manifest {
     pub source: SourceRecord,
     /// The model.
     pub model: ModelRecord,
-    /// Element type of the exported weights and activations.
+    /// Element type of activations, and of weights where they are not stored in a narrower one.
     pub precision: String,
     /// How each protocol generates, with the certificate of its split or the reason there is none.
     pub protocols: IndexMap<Protocol, Plan>,
@@ -36,6 +37,9 @@ pub struct Manifest {
     pub weight_files: BTreeMap<String, FileRecord>,
     /// Where each weight stands, by canonical name.
     pub weights: BTreeMap<String, WeightRecord>,
+    /// Copies, in the type of the graphs, of weights that are stored in a narrower one: what ONNX models read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub widened: BTreeMap<String, WeightRecord>,
     /// Weights in few bits by the name of their codes, `NAME@SCHEME`; beside it some may stand whole in `weights`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quantized: BTreeMap<String, QuantizedRecord>,
@@ -44,23 +48,39 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Where a stored tensor stands: a weight, or by their own names the codes or the scales of one.
+    /// Where ONNX models find a tensor: a weight in the type of the graphs, or by their own names the codes or the scales of
+    /// one.
     #[must_use]
     pub fn stored(&self, name: &str) -> Option<&WeightRecord> {
-        stored(&self.weights, &self.quantized, name)
+        stored(&self.widened, &self.weights, &self.quantized, name)
+    }
+
+    /// Type of the graphs' activations, and of weights where they are not stored in a narrower one.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        Dtype::from_name(&self.precision).unwrap_or(Dtype::F32)
+    }
+
+    /// Size in bytes of the weights files, copies for ONNX models left out.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        let copies: BTreeSet<&str> = self.widened.values().map(|record| record.file.as_str()).collect();
+        let own = self.weight_files.values().filter(|file| !copies.contains(file.file.as_str()));
+        own.map(|file| file.bytes).fold(0, u64::saturating_add)
     }
 }
 
 /// [`Manifest::stored`] of a manifest in the making.
 #[must_use]
 pub fn stored<'m>(
+    widened: &'m BTreeMap<String, WeightRecord>,
     weights: &'m BTreeMap<String, WeightRecord>,
     quantized: &'m BTreeMap<String, QuantizedRecord>,
     name: &str,
 ) -> Option<&'m WeightRecord> {
     let codes = || quantized.get(name).map(|record| &record.codes);
     let scales = || Some(&quantized.get(name.strip_suffix(".scale")?)?.scales);
-    weights.get(name).or_else(codes).or_else(scales)
+    widened.get(name).or_else(|| weights.get(name)).or_else(codes).or_else(scales)
 }
 
 /// What a bundle was made from.

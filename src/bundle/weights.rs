@@ -38,17 +38,17 @@ pub struct Converted {
 }
 
 impl FileWriter {
-    /// Writes the header of a safetensors file of type `dtype` that holds `tensors` in the order given; where each stands.
-    /// Their elements are to be appended.
+    /// Writes the header of a safetensors file that holds `tensors` in the order given, each in the type that `becomes` makes
+    /// of its own; where each stands. Their elements are to be appended.
     ///
     /// # Errors
     /// The device fails.
     pub fn place(
         &mut self,
-        dtype: Dtype,
+        becomes: impl Fn(Dtype) -> Dtype,
         tensors: &[StoredTensor],
     ) -> Result<Vec<StoredTensor>, BundleError> {
-        let (header, placed) = header(dtype, tensors);
+        let (header, placed) = header(becomes, tensors);
         self.write(&header)?;
         Ok(placed)
     }
@@ -63,8 +63,8 @@ impl FileWriter {
         self.write(&made)
     }
 
-    /// Writes `tensors` of a `source` of `size_bytes` bytes, in the order given, as a safetensors file of type `dtype`.
-    /// What lies between them in the source is hashed with the rest of it but not written. Every piece of a tensor as
+    /// Writes `tensors` of a `source` of `size_bytes` bytes, in the order given, as a safetensors file, each in the type that
+    /// `becomes` makes of its own. What lies between them in the source is hashed with the rest of it but not written. Every piece of a tensor as
     /// stored goes through `check` with its offset in the source. In another order than the source's, the source is read
     /// twice.
     ///
@@ -72,14 +72,14 @@ impl FileWriter {
     /// The source is shorter, the device fails, or `check` refuses.
     pub fn convert_to(
         &mut self,
-        dtype: Dtype,
+        becomes: impl Fn(Dtype) -> Dtype + Sync,
         source: &File,
         source_path: &Path,
         size_bytes: u64,
         tensors: &[StoredTensor],
         check: impl Fn(u64, &[u8]) -> Result<(), BundleError> + Sync,
     ) -> Result<Converted, BundleError> {
-        let placed = self.place(dtype, tensors)?;
+        let placed = self.place(&becomes, tensors)?;
         let mut hasher = blake3::Hasher::new();
         let in_order = tensors.is_sorted_by_key(|tensor| tensor.offset_bytes);
         let pieces = if in_order { pieces(size_bytes, tensors) } else { pieces_of(tensors) };
@@ -98,7 +98,7 @@ impl FileWriter {
             let (written, examined) = rayon::join(
                 || match from {
                     Some(from) => {
-                        convert(*from, dtype, &stored, &mut made);
+                        convert(*from, becomes(*from), &stored, &mut made);
                         self.write(&made)
                     }
                     None => Ok(()),
@@ -151,13 +151,14 @@ fn cut(dtype: Option<Dtype>, start: u64, length: u64) -> impl Iterator<Item = (O
     })
 }
 
-/// Header bytes of a file of type `dtype`, padded so that the data starts at a multiple of 8, and where each tensor stands.
-fn header(dtype: Dtype, tensors: &[StoredTensor]) -> (Vec<u8>, Vec<StoredTensor>) {
+/// Header bytes of a file of tensors in the types that theirs become, padded so that the data starts at a multiple of 8, and where each tensor stands.
+fn header(becomes: impl Fn(Dtype) -> Dtype, tensors: &[StoredTensor]) -> (Vec<u8>, Vec<StoredTensor>) {
     let mut entries = Map::new();
     entries.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     let mut placed = Vec::with_capacity(tensors.len());
     let mut end = 0u64;
     for tensor in tensors {
+        let dtype = becomes(tensor.dtype);
         let elements = tensor.length_bytes / tensor.dtype.size_bytes() as u64;
         let (start, length_bytes) = (end, elements * dtype.size_bytes() as u64);
         end += length_bytes;
@@ -272,7 +273,7 @@ mod tests {
             offset_bytes,
             length_bytes,
         };
-        let (mut bytes, placed) = header(Dtype::F32, &[tensor("a", 100, 8), tensor("b", 108, 16)]);
+        let (mut bytes, placed) = header(|_| Dtype::F32, &[tensor("a", 100, 8), tensor("b", 108, 16)]);
         assert_eq!(placed[0].offset_bytes % 8, 0);
         bytes.resize(bytes.len() + 48, 0);
         let file = safetensors::SafeTensors::deserialize(&bytes).expect("reads back");

@@ -4,7 +4,7 @@ use super::memory::check_weights;
 use super::open_args::OpenArgs;
 use super::ort_args::OrtArgs;
 use super::{Failure, Reporter, engine_args};
-use crate::api::{open_cpu, open_gpu, open_tract, stored_dtype};
+use crate::api::{open_cpu, open_gpu, open_tract};
 use crate::bundle::Bundle;
 use crate::engine::{pick, sets, stale};
 use crate::graph::Graph;
@@ -54,7 +54,7 @@ pub struct BackendArgs {
     /// Numbers of the GPUs, for backends that use them; where several prompts are generated from, each GPU takes its part
     #[arg(long, visible_alias = "device", value_name = "N,..", default_value = "0", value_delimiter = ',')]
     devices: Vec<usize>,
-    /// Type of activations and weights, for backends `cuda` and `cpu`; by default the type of the stored weights on a GPU, f32 on
+    /// Type of activations and weights, for backends `cuda` and `cpu`; by default that of the export on a GPU, f32 on
     /// the processor
     #[arg(long, value_name = "TYPE", value_parser = compute_type)]
     compute: Option<Dtype>,
@@ -218,16 +218,15 @@ impl BackendArgs {
         LaunchBackend::of_bundle(bundle.clone(), device, self.compute_type(bundle))
     }
 
-    /// Type of activations and weights on a GPU: the one asked for, or that of the stored weights.
+    /// Type of activations and weights on a GPU: the one asked for, or that of the export.
     pub fn compute_type(&self, bundle: &Bundle) -> Dtype {
-        self.compute.unwrap_or_else(|| stored_dtype(bundle))
+        self.compute.unwrap_or_else(|| bundle.manifest().dtype())
     }
 
     /// The device, with one graph and the weights of a bundle: in the graph's own precision, so that it can be verified.
     pub fn with_graph(&self, bundle: &Bundle, graph: &Graph) -> Result<Box<dyn Backend>, Failure> {
         let graphs = [(graph.name().to_owned(), graph.clone())].into_iter().collect();
-        let own = Dtype::from_name(&bundle.manifest().precision);
-        let dtype = self.compute.or(own).unwrap_or(Dtype::F32);
+        let dtype = self.compute.unwrap_or_else(|| bundle.manifest().dtype());
         let device = if self.name == BackendName::Cpu { self.processor()? } else { self.one_gpu()? };
         let backend = LaunchBackend::with_weights_of(bundle.clone(), graphs, device, dtype);
         Ok(Box::new(backend.map_err(RuntimeError::from)?))

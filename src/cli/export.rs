@@ -27,9 +27,9 @@ pub struct Args {
     /// Directory of the bundle
     #[arg(short, long, value_name = "BUNDLE")]
     out: PathBuf,
-    /// Whom to write ONNX models for, separated by commas: portable, tensorrt-rtx, tensorrt, cuda (none). With compute capabilities, as in `tensorrt-rtx:89,120`, engines are built of them too
-    #[arg(long, default_value = "portable", value_name = "TARGETS", value_parser = targets)]
-    target: Targets,
+    /// Whom to write ONNX models for, separated by commas: portable, tensorrt-rtx, tensorrt, cpu and cuda (none). With compute capabilities, as in `tensorrt-rtx:89,120`, engines are built of them too [default: portable, where the weights are stored as its models read them; else none]
+    #[arg(long, value_name = "TARGETS", value_parser = targets)]
+    target: Option<Targets>,
     /// Type of weights, activations and state; f32 stays where it matters
     #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "TYPE")]
     dtype: Precision,
@@ -109,7 +109,8 @@ fn listed(asked: &[Protocols]) -> Vec<Protocol> {
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
-    args.target.engines.iter().try_for_each(|target| args.engines.check(target))?;
+    let asked = args.target.as_ref().map_or(&[][..], |target| &target.engines);
+    asked.iter().try_for_each(|target| args.engines.check(target))?;
     let options = ExportOptions {
         dialect: args.dialect.choice(),
         unexpected: args.dialect.unexpected(),
@@ -117,7 +118,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
         max_tokens: args.max_tokens,
         precision: args.dtype.dtype(),
         quantized: args.quant.clone(),
-        targets: args.target.written.clone(),
+        targets: args.target.as_ref().map(|target| target.written.clone()),
         allow_nonfinite: args.allow_nonfinite,
         force: args.force,
         ..ExportOptions::new(&args.model, &args.out)
@@ -131,7 +132,7 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     })?;
     drop(shown);
     let mut engines = Vec::new();
-    for target in &args.target.engines {
+    for target in asked {
         // Its weights were written a moment ago.
         let bundle = Bundle::open_unverified(&args.out)?;
         let help = "the bundle is there, without engines; `photonc build` builds them";
@@ -162,10 +163,10 @@ fn tell(
         return reporter.document(&json!({
             "path": path_text(&args.out),
             "notes": report.notes,
-            "weights_bytes": weights_bytes(manifest),
+            "weights_bytes": manifest.weight_bytes(),
             "nodes": report.nodes,
             "precision": manifest.precision,
-            "targets": args.target.written.iter().map(|target| target.name()).collect::<Vec<_>>(),
+            "targets": targets_json(args, manifest),
             "engines": engines.iter().map(engine_args::as_json).collect::<Vec<_>>(),
             "logits": report.logits.as_ref().map(logits_json),
             "quantized": report.quantized.iter().map(quantized_json).collect::<Vec<_>>(),
@@ -179,7 +180,7 @@ fn tell(
         "{}: {} graphs, {} bytes of weights, up to {} tokens\n",
         args.out.display(),
         manifest.graphs.len(),
-        weights_bytes(manifest),
+        manifest.weight_bytes(),
         manifest.model.max_tokens
     );
     for (protocol, plan) in &manifest.protocols {
@@ -224,6 +225,10 @@ fn quantized_json(part: &StackError) -> serde_json::Value {
     })
 }
 
-fn weights_bytes(manifest: &Manifest) -> u64 {
-    manifest.weight_files.values().map(|file| file.bytes).sum()
+/// Names of what was exported for.
+fn targets_json(args: &Args, manifest: &Manifest) -> Vec<String> {
+    match &args.target {
+        Some(target) => target.written.iter().map(|target| target.name().to_owned()).collect(),
+        None => manifest.onnx.keys().cloned().collect(),
+    }
 }

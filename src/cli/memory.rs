@@ -202,7 +202,7 @@ pub fn check_weights(bundle: &Bundle, element_bytes: Option<u64>) -> Result<(), 
             let all = manifest.weights.values().map(|weight| elements(&weight.shape));
             all.fold(0, u64::saturating_add).saturating_mul(element_bytes)
         }
-        None => manifest.weight_files.values().map(|file| file.bytes).fold(0, u64::saturating_add),
+        None => manifest.weight_bytes(),
     };
     check("the weights", bytes)
 }

@@ -164,7 +164,7 @@ impl Args {
             max_tokens: manifest.model.max_tokens,
             protocols: manifest.protocols.keys().map(|protocol| protocol.name()).collect(),
             eos_token_ids: defaults.eos,
-            weight_bytes: manifest.weight_files.values().map(|file| file.bytes).sum(),
+            weight_bytes: manifest.weight_bytes(),
             memory_gib: (2 * wide_bytes).div_ceil(GIB) + 1,
             gpus: self.gpus.unwrap_or(0),
             image: self.image.clone(),

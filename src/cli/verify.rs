@@ -158,7 +158,9 @@ impl From<BundleModelError> for Failure {
         match error {
             BundleModelError::Bundle(error) => error.into(),
             BundleModelError::Verify(_) => unusable(&error),
-            BundleModelError::Export(_) => Failure::input("the backend cannot run this", &error),
+            BundleModelError::Export(_) | BundleModelError::Narrow { .. } => {
+                Failure::input("the backend cannot run this", &error)
+            }
         }
     }
 }

@@ -7,6 +7,8 @@ use super::onnx;
 use super::options::ExportOptions;
 use super::quantize::StackError;
 use super::rules::{self, Refused};
+use super::store;
+use super::target::Target;
 use crate::bundle::{BundleError, BundleWriter, Manifest};
 use crate::graph::VerifyError;
 use crate::graph::interp::InterpError;
@@ -132,6 +134,7 @@ pub fn export_with(
     notes.extend(checkpoint.decoded_note());
     let protocols = protocols(&checkpoint, options, &mut notes)?;
     let max_tokens = max_tokens(&checkpoint, options)?;
+    let targets = targets(&checkpoint, options, &mut notes);
     // Where nothing may be written, nothing should be computed first.
     let writer = BundleWriter::create(&options.out, options.force)?;
     stage("compile");
@@ -143,7 +146,7 @@ pub fn export_with(
     // Nor should weights be written for a target that refuses the graphs.
     for graph in compilation.graphs.values() {
         let verified = graph.verify()?;
-        options.targets.iter().try_for_each(|target| rules::check(verified, *target))?;
+        targets.iter().try_for_each(|target| rules::check(verified, *target))?;
     }
     let narrowed = options.precision != Dtype::F32 || !options.quantized.is_empty();
     let logits = match compilation.graphs.get("score").filter(|_| narrowed) {
@@ -165,7 +168,7 @@ pub fn export_with(
         graphs: &compilation.graphs,
         plans: &compilation.plans,
         precision: options.precision,
-        targets: &options.targets,
+        targets: &targets,
         max_tokens,
         allow_nonfinite: options.allow_nonfinite,
         models: None,
@@ -198,6 +201,26 @@ fn protocols(
             // A model of the paper's wiring has RecGen unless its widths forbid it.
             notes.extend(check(Protocol::Recgen).err().map(|error| error.to_string()));
             Ok(protocols::defined(config))
+        }
+    }
+}
+
+/// Whom models are written for.
+fn targets(checkpoint: &Checkpoint, options: &ExportOptions, notes: &mut Vec<String>) -> Vec<Target> {
+    if let Some(targets) = &options.targets {
+        return targets.clone();
+    }
+    let own = checkpoint.tensors.values().filter(|entry| entry.packing.is_none()).map(|entry| entry.dtype);
+    let narrow =
+        own.map(|own| store::stored_as(options.precision, own)).find(|own| *own != options.precision);
+    match narrow {
+        None => vec![Target::Portable],
+        Some(narrow) => {
+            notes.push(format!(
+                "weights stay {narrow}, as the checkpoint has them; no ONNX models are written, which would read a copy of them in {}: ask with --target portable",
+                options.precision
+            ));
+            Vec::new()
         }
     }
 }

@@ -54,8 +54,13 @@ pub(super) fn fill(
     let graphs: &IndexMap<String, Graph> = &contents.graphs.iter().map(reread_text).collect();
     let joined = arrange::joined(graphs.values(), None);
     let left_out = quantize::left_out(graphs.values());
-    let source =
-        store::Source { checkpoint, dtype: contents.precision, left_out: &left_out, joined: &joined };
+    let source = store::Source {
+        checkpoint,
+        dtype: contents.precision,
+        widens: contents.targets.iter().any(|target| target.reads_onnx()),
+        left_out: &left_out,
+        joined: &joined,
+    };
     let mut store = store::write(writer, source, allow_nonfinite, &told)?;
     stage("quantise weights");
     let quantized = quantize::write(writer, checkpoint, graphs.values(), allow_nonfinite)?;
@@ -68,7 +73,8 @@ pub(super) fn fill(
         let old = bundle.manifest();
         // Another version may have written the same graph otherwise.
         old.photonc == env!("CARGO_PKG_VERSION")
-            && (&old.weights, &old.quantized) == (&store.weights, &store.quantized)
+            && (&old.weights, &old.widened) == (&store.weights, &store.widened)
+            && old.quantized == store.quantized
     };
     let models = match contents.models.filter(stands) {
         Some(bundle) => keep_models(writer, bundle)?,
@@ -93,6 +99,7 @@ pub(super) fn fill(
         onnx: models,
         weight_files: store.files,
         weights: store.weights,
+        widened: store.widened,
         quantized: store.quantized,
         carried,
     };

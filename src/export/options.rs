@@ -30,8 +30,9 @@ pub struct ExportOptions {
     pub precision: Dtype,
     /// Stacks whose weights are kept in few bits.
     pub quantized: Vec<Choice>,
-    /// Whom ONNX models are written for.
-    pub targets: Vec<Target>,
+    /// Whom ONNX models are written for; by default every ONNX runtime, but nobody where that takes a copy of the weights in a
+    /// wider type.
+    pub targets: Option<Vec<Target>>,
     /// Takes NaN and infinite weights as they are.
     pub allow_nonfinite: bool,
     /// Replaces a bundle that stands at `out`.
@@ -52,7 +53,7 @@ impl ExportOptions {
             opt_level: OptLevel::default(),
             precision: Dtype::F32,
             quantized: Vec::new(),
-            targets: vec![Target::Portable],
+            targets: None,
             allow_nonfinite: false,
             force: false,
         }

@@ -1,6 +1,6 @@
-//! The weights of a bundle, once for all its graphs. Owns the names of the files and where each tensor ends up; files
-//! whose tensors are all of the bundle's type, and whose order suits the graphs, are copied as they are, others are written
-//! in a stream.
+//! The weights of a bundle, once for all its graphs, in the checkpoint's own types where these widen exactly. Owns the names
+//! of the files and where each tensor ends up; files whose tensors keep their types, and whose order suits the graphs, are
+//! copied as they are, others are written in a stream.
 
 use super::ExportError;
 use super::arrange::arrange;
@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Store {
     pub files: BTreeMap<String, FileRecord>,
     pub weights: BTreeMap<String, WeightRecord>,
+    /// Copies for ONNX models of those that are narrower than graphs read them.
+    pub widened: BTreeMap<String, WeightRecord>,
     pub quantized: BTreeMap<String, QuantizedRecord>,
     pub sources: BTreeMap<String, Blake3>,
 }
@@ -27,12 +29,26 @@ pub(super) struct Store {
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub checkpoint: &'a Checkpoint,
-    /// Type of every tensor written.
+    /// Type in which graphs read every tensor.
     pub dtype: Dtype,
+    /// Whether a copy in that type is written of weights that are stored in a narrower one.
+    pub widens: bool,
     /// Canonical names of those that graphs read in few bits alone.
     pub left_out: &'a BTreeSet<String>,
     /// Weights that graphs read as one, in order.
     pub joined: &'a [Vec<String>],
+}
+
+impl Source<'_> {
+    /// Type in which a tensor of type `dtype` is stored: its own where that widens to what graphs read.
+    fn stored_as(&self, dtype: Dtype) -> Dtype {
+        stored_as(self.dtype, dtype)
+    }
+}
+
+/// Type in which a weight of type `own` is stored for graphs that read `read`: its own where that widens exactly.
+pub(super) fn stored_as(read: Dtype, own: Dtype) -> Dtype {
+    if read == Dtype::F32 && own.is_float() { own } else { read }
 }
 
 /// Writes every weights file, checking each element that a graph may read.
@@ -48,6 +64,7 @@ pub(super) fn write(
     let mut store = Store {
         files: BTreeMap::new(),
         weights: BTreeMap::new(),
+        widened: BTreeMap::new(),
         quantized: BTreeMap::new(),
         sources: BTreeMap::new(),
     };
@@ -76,13 +93,16 @@ pub(super) fn write(
         written?;
     }
     store.decoded(writer, source, allow_nonfinite)?;
+    if source.widens {
+        store.widen(writer, source)?;
+    }
     Ok(store)
 }
 
 impl Store {
     /// Where a weight stands, as an ONNX model of the bundle names it.
     pub(super) fn locate(&self, weight: &str) -> Option<WeightLocation> {
-        bundle::stored(&self.weights, &self.quantized, weight).map(|at| WeightLocation {
+        bundle::stored(&self.widened, &self.weights, &self.quantized, weight).map(|at| WeightLocation {
             file: Layout::beside_onnx(&at.file),
             offset_bytes: at.offset_bytes,
             length_bytes: at.length_bytes,
@@ -103,7 +123,7 @@ impl Store {
             from.checkpoint.tensors.values().all(|entry| entry.file != index || entry.packing.is_none());
         let mut entries = arrange(&in_file_order, from.joined).concat();
         entries.retain(|(name, _)| !from.left_out.contains(*name));
-        let is_typed = entries.iter().all(|(_, entry)| entry.dtype == from.dtype);
+        let is_typed = entries.iter().all(|(_, entry)| from.stored_as(entry.dtype) == entry.dtype);
         let relative = Layout::weights(&file_name(index, from.checkpoint.files.len()));
         let mut out = writer.file(&relative)?;
         let tensors: Vec<StoredTensor> = entries.iter().map(|(_, entry)| stored(entry)).collect();
@@ -112,15 +132,48 @@ impl Store {
             (None, tensors)
         } else {
             let handle = source.handle();
-            let made =
-                out.convert_to(from.dtype, handle, &source.path, source.size_bytes, &tensors, check)?;
+            let becomes = |dtype| from.stored_as(dtype);
+            let made = out.convert_to(becomes, handle, &source.path, source.size_bytes, &tensors, check)?;
             (Some(made.source), made.tensors)
         };
         let record = out.finish()?;
         let name =
             source.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         self.sources.insert(name, source_hash.unwrap_or_else(|| record.blake3.clone()));
-        self.record(&relative, record, &entries, tensors);
+        self.weights.extend(records(&relative, &entries, tensors));
+        self.files.insert(relative, record);
+        Ok(())
+    }
+
+    /// Writes copies of the weights that are narrower than graphs read them, a file for each that has some.
+    fn widen(&mut self, writer: &BundleWriter, from: Source<'_>) -> Result<(), ExportError> {
+        let files = &from.checkpoint.files;
+        for (index, source) in files.iter().enumerate() {
+            let is_narrow =
+                |name: &str| self.weights.get(name).is_some_and(|record| record.dtype != from.dtype.name());
+            let in_file_order =
+                entries_of(from.checkpoint, |entry| entry.file == index && entry.packing.is_none());
+            let mut entries = arrange(&in_file_order, from.joined).concat();
+            entries.retain(|(name, _)| !from.left_out.contains(*name));
+            if !entries.iter().any(|(name, _)| is_narrow(name)) {
+                continue;
+            }
+            let relative =
+                Layout::weights(&format!("{}-{}", from.dtype.name(), file_name(index, files.len())));
+            let mut out = writer.file(&relative)?;
+            let tensors: Vec<StoredTensor> = entries.iter().map(|(_, entry)| stored(entry)).collect();
+            let becomes = |_| from.dtype;
+            let made = out.convert_to(
+                becomes,
+                source.handle(),
+                &source.path,
+                source.size_bytes,
+                &tensors,
+                |_, _| Ok(()),
+            )?;
+            self.widened.extend(records(&relative, &entries, made.tensors));
+            self.files.insert(relative, out.finish()?);
+        }
         Ok(())
     }
 
@@ -144,7 +197,7 @@ impl Store {
             ..stored(entry)
         };
         let tensors: Vec<StoredTensor> = entries.iter().map(|(_, entry)| elements(entry)).collect();
-        let tensors = out.place(from.dtype, &tensors)?;
+        let tensors = out.place(|_| from.dtype, &tensors)?;
         for (name, entry) in &entries {
             let mut before = 0;
             from.checkpoint.for_each_piece(name, PIECE_BYTES, |bytes| -> Result<(), ExportError> {
@@ -155,32 +208,28 @@ impl Store {
                 Ok(out.append(entry.dtype, from.dtype, bytes)?)
             })?;
         }
-        let record = out.finish()?;
-        self.record(&relative, record, &entries, tensors);
+        self.weights.extend(records(&relative, &entries, tensors));
+        self.files.insert(relative, out.finish()?);
         Ok(())
     }
+}
 
-    /// Notes a file and where its tensors stand in it.
-    fn record(
-        &mut self,
-        relative: &str,
-        record: FileRecord,
-        entries: &[(&str, &TensorEntry)],
-        tensors: Vec<StoredTensor>,
-    ) {
-        for ((name, _), tensor) in entries.iter().zip(tensors) {
-            let at = WeightRecord {
-                file: relative.to_owned(),
-                tensor: tensor.name,
-                dtype: tensor.dtype.name().to_owned(),
-                shape: tensor.shape,
-                offset_bytes: tensor.offset_bytes,
-                length_bytes: tensor.length_bytes,
-            };
-            self.weights.insert((*name).to_owned(), at);
-        }
-        self.files.insert(relative.to_owned(), record);
-    }
+/// Where the tensors of a file stand, by canonical name.
+fn records(
+    relative: &str,
+    entries: &[(&str, &TensorEntry)],
+    tensors: Vec<StoredTensor>,
+) -> BTreeMap<String, WeightRecord> {
+    let record = |tensor: StoredTensor| WeightRecord {
+        file: relative.to_owned(),
+        tensor: tensor.name,
+        dtype: tensor.dtype.name().to_owned(),
+        shape: tensor.shape,
+        offset_bytes: tensor.offset_bytes,
+        length_bytes: tensor.length_bytes,
+    };
+    let names = entries.iter().map(|(name, _)| (*name).to_owned());
+    names.zip(tensors.into_iter().map(record)).collect()
 }
 
 /// Tensors that `is_one` says, in file order, by canonical name.

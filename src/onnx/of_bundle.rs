@@ -16,6 +16,18 @@ pub enum BundleModelError {
     /// The graph is not valid.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// Weights are stored in a narrower type than that of the graphs, and there is no copy for models.
+    #[error(
+        "weight `{weight}` is stored in {stored}, ONNX models of the bundle read {read}: export with --target portable, which writes a copy, or run on backend cpu or cuda"
+    )]
+    Narrow {
+        /// Canonical name of the first.
+        weight: String,
+        /// Its type.
+        stored: String,
+        /// The graphs' type.
+        read: String,
+    },
     /// The graph has no ONNX form for the target.
     #[error(transparent)]
     Export(#[from] ExportError),
@@ -47,6 +59,16 @@ pub fn compare(bundle: &Bundle, target: Target, graph: &str) -> Result<(), Bundl
 }
 
 fn made(bundle: &Bundle, target: Target, graph: &str) -> Result<Vec<u8>, BundleModelError> {
+    let manifest = bundle.manifest();
+    let narrow = |name: &&String| manifest.stored(name).is_some_and(|at| at.dtype != manifest.precision);
+    if let Some(weight) = manifest.weights.keys().find(narrow) {
+        let stored = manifest.weights[weight].dtype.clone();
+        return Err(BundleModelError::Narrow {
+            weight: weight.clone(),
+            stored,
+            read: manifest.precision.clone(),
+        });
+    }
     let verified = bundle.parsed(graph)?.verify()?;
     let doc = describe(graph, &bundle.manifest().protocols);
     Ok(to_bytes(&export(verified, target, &doc, &|weight| location(bundle, weight))?))

@@ -11,13 +11,16 @@ pub enum Target {
     TensorrtRtx,
     /// TensorRT.
     Tensorrt,
-    /// CUDA kernels of our own, which read the graph text: no ONNX models are written.
+    /// Kernels of our own on the processor, which read the graph text: no ONNX models are written.
+    Cpu,
+    /// The same on GPUs.
     Cuda,
 }
 
 impl Target {
     /// Every target, in declaration order.
-    pub const ALL: [Target; 4] = [Target::Portable, Target::TensorrtRtx, Target::Tensorrt, Target::Cuda];
+    pub const ALL: [Target; 5] =
+        [Target::Portable, Target::TensorrtRtx, Target::Tensorrt, Target::Cpu, Target::Cuda];
 
     /// Name in options, manifests and file names.
     #[must_use]
@@ -26,6 +29,7 @@ impl Target {
             Target::Portable => "portable",
             Target::TensorrtRtx => "tensorrt-rtx",
             Target::Tensorrt => "tensorrt",
+            Target::Cpu => "cpu",
             Target::Cuda => "cuda",
         }
     }
@@ -43,6 +47,7 @@ impl Target {
             Target::Portable => "ONNX Runtime (CPU, CUDA), tract, and what reads their common subset",
             Target::TensorrtRtx => "TensorRT-RTX",
             Target::Tensorrt => "TensorRT",
+            Target::Cpu => "kernels of our own on the processor, from the graph text",
             Target::Cuda => "CUDA kernels of our own, from the graph text",
         }
     }
@@ -56,7 +61,7 @@ impl Target {
     /// Whether its files are ONNX models.
     #[must_use]
     pub fn reads_onnx(self) -> bool {
-        self != Target::Cuda
+        !matches!(self, Target::Cpu | Target::Cuda)
     }
 }
 

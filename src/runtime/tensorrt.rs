@@ -34,7 +34,7 @@ impl Tensorrt {
         device: Arc<dyn Device>,
         runner: Box<dyn EngineRunner>,
     ) -> Result<Self, BackendError> {
-        let dtype = Dtype::from_name(&bundle.manifest().precision).unwrap_or(Dtype::F32);
+        let dtype = bundle.manifest().dtype();
         let memory = LaunchBackend::of_bundle(bundle.clone(), device, dtype)?;
         Ok(Tensorrt { bundle, memory, runner, loaded: HashMap::new() })
     }

@@ -1,6 +1,6 @@
 //! The `cpu` backend: the goldens, the trained example, low precision, weights in few bits, forced tokens and any prompt
 //! through the tests that the other devices of the launch-plan runtime pass; bit-equality over threads, instructions and
-//! batches; products against plain sums. Fresh memory is full of NaN.
+//! batches; products against plain sums; weights as they are stored. Fresh memory is full of NaN.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a failed test panics")]
 #![allow(clippy::print_stdout, reason = "what was measured is shown with --nocapture")]
 #![allow(dead_code, reason = "the other devices' tests use all of it")]
@@ -20,6 +20,7 @@ mod precision;
 mod products;
 #[path = "../cuda/scala.rs"]
 mod scala;
+mod stored;
 
 use emulated::Order;
 use fixture::model::Model;

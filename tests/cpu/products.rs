@@ -6,7 +6,7 @@ use photonc::ir::dtype::Dtype;
 use photonc::runtime::cpu::device::{Cpu, CpuOptions};
 use photonc::runtime::cpu::lanes::Form;
 use photonc::runtime::launch::arguments::{CodesArguments, LinearArguments, Rows};
-use photonc::runtime::launch::device::{Device, Stream};
+use photonc::runtime::launch::device::{CallTypes, Device, Stream};
 use photonc::runtime::launch::plan::Call;
 use photonc::runtime::random::uniform;
 
@@ -46,6 +46,8 @@ fn held(values: &[f32], dtype: Dtype) -> (Vec<f32>, Vec<u8>) {
 /// A product of one shape on one device.
 struct Case {
     dtype: Dtype,
+    /// Type of whole weights.
+    matrices: Dtype,
     rows: usize,
     k: usize,
     n: usize,
@@ -73,7 +75,7 @@ impl Case {
         let groups = if self.scheme == Some(1) { elements / 32 } else { weight_rows };
         let scales: Vec<f32> = numbers(groups, 5).into_iter().map(|scale| scale / 64.0).collect();
         let weight = match self.scheme {
-            None => held(&numbers(elements, 2), self.dtype),
+            None => held(&numbers(elements, 2), self.matrices),
             Some(scheme) => coded(scheme, elements, self.k, &scales),
         };
         Operands {
@@ -130,7 +132,8 @@ impl Case {
             None => Call::Linear(linear),
             Some(scheme) => Call::Codes(CodesArguments { linear, scales: at(&scales), scheme, unused: 0 }),
         };
-        device.start(STREAM, &device.prepare(&call, self.dtype).expect("a kernel")).expect("starts");
+        let types = CallTypes { activations: self.dtype, matrices: self.matrices };
+        device.start(STREAM, &device.prepare(&call, types).expect("a kernel")).expect("starts");
         let mut found = vec![0; count * self.n * size];
         device.read(STREAM, at(&out), &mut found).expect("reads");
         found
@@ -187,16 +190,27 @@ fn coded(scheme: i32, elements: usize, k: usize, scales: &[f32]) -> (Vec<f32>, V
 
 fn cases() -> Vec<Case> {
     let mut all = Vec::new();
-    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+    let own = [Dtype::F32, Dtype::Bf16, Dtype::F16].map(|dtype| (dtype, dtype));
+    for (dtype, matrices) in own.into_iter().chain([(Dtype::F32, Dtype::Bf16), (Dtype::F32, Dtype::F16)]) {
         for (rows, k, n) in [(1, 1, 1), (3, 15, 5), (7, 17, 33), (13, 64, 31), (140, 33, 9), (2, 100, 70)] {
             let kinds = [(false, false, true), (true, true, false), (false, true, true)];
             for (swiglu, norm, residual) in kinds {
-                all.push(Case { dtype, rows, k, n, swiglu, norm, residual, scheme: None });
+                all.push(Case { dtype, matrices, rows, k, n, swiglu, norm, residual, scheme: None });
             }
             for scheme in 0..3 {
                 let k = if scheme == 1 { k.next_multiple_of(32) } else { k };
                 let scheme = Some(scheme);
-                all.push(Case { dtype, rows, k, n, swiglu: n > 8, norm: n > 5, residual: false, scheme });
+                all.push(Case {
+                    dtype,
+                    matrices,
+                    rows,
+                    k,
+                    n,
+                    swiglu: n > 8,
+                    norm: n > 5,
+                    residual: false,
+                    scheme,
+                });
             }
         }
     }

@@ -9,7 +9,7 @@ use super::scalar::{Codes, Floats, Scalar, Weights};
 use super::{element, experts, general, sample};
 use crate::ir::dtype::Dtype;
 use crate::runtime::launch::arguments::{CodesArguments, DequantizeArguments, LinearArguments};
-use crate::runtime::launch::device::{DeviceError, MatMul};
+use crate::runtime::launch::device::{CallTypes, DeviceError, MatMul};
 use crate::runtime::launch::plan::Call;
 use half::{bf16, f16};
 
@@ -69,26 +69,26 @@ pub fn check(call: &Call, dtype: Dtype) -> Result<(), DeviceError> {
     }
 }
 
-/// Does a call that `check` accepts, activations of type `dtype` and whole weights of type `weights`.
+/// Does a call that `check` accepts.
 ///
 /// # Safety
 /// Every address is valid for the call's sizes.
-pub unsafe fn run(on: &Processor, call: &Call, dtype: Dtype, weights: Dtype) {
+pub unsafe fn run(on: &Processor, call: &Call, types: CallTypes) {
     // SAFETY: that of the caller.
-    with_float!(dtype, T, unsafe { run_in::<T>(on, call, weights) });
+    with_float!(types.activations, T, unsafe { run_in::<T>(on, call, types.matrices) });
 }
 
-unsafe fn run_in<T: Scalar>(on: &Processor, call: &Call, weights: Dtype) {
+unsafe fn run_in<T: Scalar>(on: &Processor, call: &Call, matrices: Dtype) {
     let (form, pool) = (on.form, &on.pool);
     // SAFETY: that of the caller.
     unsafe {
         match call {
-            Call::Linear(a) => with_float!(weights, W, {
+            Call::Linear(a) => with_float!(matrices, W, {
                 let weights = Floats { base: a.weight as *const W, columns: size(a.k) };
                 multiply(form, pool, &product_of::<T, _>(a, weights));
             }),
             Call::Codes(a) => codes::<T>(on, a),
-            Call::MatMul(a) => with_float!(weights, W, {
+            Call::MatMul(a) => with_float!(matrices, W, {
                 let weights = Floats { base: a.weight as *const W, columns: a.k };
                 multiply(form, pool, &matrix_product::<T, _>(a, weights));
             }),
@@ -99,7 +99,7 @@ unsafe fn run_in<T: Scalar>(on: &Processor, call: &Call, weights: Dtype) {
             },
             Call::Norm(a) => rows::norm::<T>(form, pool, a),
             Call::Swiglu(a) => rows::swiglu::<T>(form, pool, a),
-            Call::Embed(a) => with_float!(weights, W, rows::embed::<T, W>(a)),
+            Call::Embed(a) => with_float!(matrices, W, rows::embed::<T, W>(a)),
             Call::AttendWindow(arguments, width)
             | Call::AttendCache(arguments, width)
             | Call::AttendStream(arguments, width) => {
@@ -115,11 +115,11 @@ unsafe fn run_in<T: Scalar>(on: &Processor, call: &Call, weights: Dtype) {
             Call::Uniforms(a) => sample::uniforms(a),
             Call::Read(a) => rows::read(form, pool, a),
             Call::Rope(a) => general::rope::<T>(pool, a),
-            Call::AttendGeneral(a) => with_float!(weights, W, general::attend::<T, W>(form, pool, a)),
+            Call::AttendGeneral(a) => general::attend::<T>(form, pool, a),
             Call::Append(a) => general::append::<T>(a),
-            Call::Route(a) => with_float!(weights, W, experts::route::<T, W>(pool, a)),
-            Call::ExpertsUp(a) => with_float!(weights, W, experts::up::<T, W>(form, pool, a)),
-            Call::ExpertsDown(a) => with_float!(weights, W, experts::down::<T, W>(form, pool, a)),
+            Call::Route(a) => experts::route::<T>(pool, a),
+            Call::ExpertsUp(a) => with_float!(matrices, W, experts::up::<T, W>(form, pool, a)),
+            Call::ExpertsDown(a) => with_float!(matrices, W, experts::down::<T, W>(form, pool, a)),
         }
     }
 }

@@ -6,8 +6,8 @@ use super::lanes::Form;
 use super::pool::Pool;
 use crate::ir::dtype::Dtype;
 use crate::runtime::launch::device::{
-    Allocation, Device, DeviceError, Event, HostMemory, Kernels, Prepared, Properties, Recording, STREAMS,
-    Stream,
+    Allocation, CallTypes, Device, DeviceError, Event, HostMemory, Kernels, Prepared, Properties, Recording,
+    STREAMS, Stream,
 };
 use crate::runtime::launch::plan::{Call, Tuning};
 use std::collections::HashMap;
@@ -58,9 +58,7 @@ enum Work {
 /// A call with its types.
 struct Ready {
     call: Call,
-    dtype: Dtype,
-    /// Type of whole weights.
-    weights: Dtype,
+    types: CallTypes,
 }
 
 fn failed(call: &'static str, message: impl Into<String>) -> DeviceError {
@@ -129,7 +127,7 @@ impl Cpu {
         // SAFETY: the trait asks callers for addresses in allocations of this device that outlive the work.
         unsafe {
             match work {
-                Work::Call(ready) => call::run(&self.processor, &ready.call, ready.dtype, ready.weights),
+                Work::Call(ready) => call::run(&self.processor, &ready.call, ready.types),
                 Work::Copy { from, to, bytes } => {
                     std::ptr::copy(*from as *const u8, *to as *mut u8, *bytes);
                 }
@@ -190,6 +188,10 @@ impl Device for Cpu {
     }
 
     fn reads_codes_as_stored(&self) -> bool {
+        true
+    }
+
+    fn reads_matrices_as_stored(&self) -> bool {
         true
     }
 
@@ -260,9 +262,10 @@ impl Device for Cpu {
         Ok(())
     }
 
-    fn prepare(&self, call: &Call, dtype: Dtype) -> Result<Prepared, DeviceError> {
-        call::check(call, dtype)?;
-        Ok(Prepared(Box::new(Arc::new(Ready { call: call.clone(), dtype, weights: dtype }))))
+    fn prepare(&self, call: &Call, types: CallTypes) -> Result<Prepared, DeviceError> {
+        call::check(call, types.activations)?;
+        call::check(call, types.matrices)?;
+        Ok(Prepared(Box::new(Arc::new(Ready { call: call.clone(), types }))))
     }
 
     fn start(&self, stream: Stream, prepared: &Prepared) -> Result<(), DeviceError> {

@@ -15,7 +15,7 @@ const PIECE: usize = SUMMED * LANES;
 ///
 /// # Safety
 /// The addresses are valid.
-pub unsafe fn route<T: Scalar, W: Scalar>(pool: &Pool, a: &RouteArguments) {
+pub unsafe fn route<T: Scalar>(pool: &Pool, a: &RouteArguments) {
     let (logits, out, experts) = (Place::<T>::of(&a.logits), Place::<T>::of(&a.out), size(a.experts));
     pool.share(size(a.rows), size(a.rows) * experts * 20, &|r| {
         // SAFETY: that of the caller.
@@ -25,7 +25,7 @@ pub unsafe fn route<T: Scalar, W: Scalar>(pool: &Pool, a: &RouteArguments) {
             let scores = scores(a.softmax != 0, logits);
             let bias = |e: usize| match a.bias {
                 0 => 0.0,
-                bias => f64::from((bias as *const W).add(e).read_unaligned().wide()),
+                bias => f64::from((bias as *const T).add(e).read_unaligned().wide()),
             };
             let biased: Vec<f64> = scores.iter().enumerate().map(|(e, score)| score + bias(e)).collect();
             let chosen = chosen(&biased, [size(a.top_k), size(a.groups), size(a.kept_groups)]);

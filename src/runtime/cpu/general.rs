@@ -49,27 +49,27 @@ pub unsafe fn rope<T: Scalar>(pool: &Pool, a: &RopeArguments) {
 ///
 /// # Safety
 /// The addresses are valid.
-pub unsafe fn attend<T: Scalar, W: Scalar>(form: Form, pool: &Pool, a: &GeneralArguments) {
+pub unsafe fn attend<T: Scalar>(form: Form, pool: &Pool, a: &GeneralArguments) {
     let (rows, heads, queries) = (size(a.rows), size(a.heads), size(a.queries));
     let blocks = queries.div_ceil(QUERIES);
     let work_ns = rows * heads * (queries + size(a.keys)) * size(a.width) * 4;
     pool.share(rows * heads * blocks, work_ns, &|piece| {
         let (row, head, block) = (piece / blocks / heads, piece / blocks % heads, piece % blocks);
-        let types = std::marker::PhantomData::<(T, W)>;
+        let types = std::marker::PhantomData::<T>;
         with(form, Part { arguments: a, row, head, block, types });
     });
 }
 
 /// A block of the queries of one head of a row.
-struct Part<'a, T, W> {
+struct Part<'a, T> {
     arguments: &'a GeneralArguments,
     row: usize,
     head: usize,
     block: usize,
-    types: std::marker::PhantomData<(T, W)>,
+    types: std::marker::PhantomData<T>,
 }
 
-impl<T: Scalar, W: Scalar> Work for Part<'_, T, W> {
+impl<T: Scalar> Work for Part<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -88,7 +88,7 @@ impl<T: Scalar, W: Scalar> Work for Part<'_, T, W> {
     }
 }
 
-impl<T: Scalar, W: Scalar> Part<'_, T, W> {
+impl<T: Scalar> Part<'_, T> {
     #[inline(always)]
     unsafe fn queries<L: Lanes>(&self, past: usize, key_head: usize) {
         let a = self.arguments;
@@ -109,7 +109,7 @@ impl<T: Scalar, W: Scalar> Part<'_, T, W> {
             }
             let sink = match a.sinks {
                 0 => f32::NEG_INFINITY,
-                sinks => (sinks as *const W).add(self.head).read_unaligned().wide(),
+                sinks => (sinks as *const T).add(self.head).read_unaligned().wide(),
             };
             for query in first..last {
                 let position = past + own(query);

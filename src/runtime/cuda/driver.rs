@@ -12,8 +12,8 @@ use super::launcher::{self, Function, Unit};
 use super::nvrtc::{Compiler, named_sources, shown};
 use crate::ir::dtype::Dtype;
 use crate::runtime::launch::device::{
-    Allocation, Device, DeviceError, Event, HostMemory, Kernels, Prepared, Properties, Recording, STREAMS,
-    Stream,
+    Allocation, CallTypes, Device, DeviceError, Event, HostMemory, Kernels, Prepared, Properties, Recording,
+    STREAMS, Stream,
 };
 use crate::runtime::launch::plan::Call;
 use context::{Context, call, check};
@@ -266,8 +266,8 @@ impl Device for Driver {
         launcher::load(self, kernels)
     }
 
-    fn prepare(&self, call: &Call, dtype: Dtype) -> Result<Prepared, DeviceError> {
-        launcher::prepare(self, call, dtype)
+    fn prepare(&self, call: &Call, types: CallTypes) -> Result<Prepared, DeviceError> {
+        launcher::prepare(self, call, types)
     }
 
     fn start(&self, stream: Stream, prepared: &Prepared) -> Result<(), DeviceError> {

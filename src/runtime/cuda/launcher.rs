@@ -4,7 +4,9 @@
 use super::dispatch::{self, Planned};
 use super::launch::Shape;
 use crate::ir::dtype::Dtype;
-use crate::runtime::launch::device::{Device, DeviceError, Kernels, MatMul, Prepared, Properties, Stream};
+use crate::runtime::launch::device::{
+    CallTypes, Device, DeviceError, Kernels, MatMul, Prepared, Properties, Stream,
+};
 use crate::runtime::launch::plan::Call;
 use std::collections::BTreeSet;
 
@@ -127,7 +129,12 @@ pub fn load(launcher: &dyn Launcher, kernels: &Kernels) -> Result<(), DeviceErro
 ///
 /// # Errors
 /// As `kernels` and `load`.
-pub fn prepare(launcher: &dyn Launcher, call: &Call, dtype: Dtype) -> Result<Prepared, DeviceError> {
+pub fn prepare(launcher: &dyn Launcher, call: &Call, types: CallTypes) -> Result<Prepared, DeviceError> {
+    let CallTypes { activations: dtype, matrices } = types;
+    if matrices != dtype {
+        let message = format!("no kernel computes in {dtype} with weights of {matrices}");
+        return Err(DeviceError::Call { call: "preparing a call", message });
+    }
     if let Call::MatMul(matmul) = call {
         return Ok(Prepared(Box::new(Ready::MatMul(*matmul))));
     }

@@ -1,7 +1,7 @@
 //! A plan with addresses: what a device runs. Owns the substitution of symbolic addresses, and calls outside plans.
 
 use super::arguments::ElementArguments;
-use super::device::{Device, DeviceError, MatMul, Prepared, Stream};
+use super::device::{CallTypes, Device, DeviceError, MatMul, Prepared, Stream};
 use super::plan::view::{View, located};
 use super::plan::{Call, Plan};
 use crate::graph::Scope;
@@ -46,7 +46,9 @@ impl BoundPlan {
                 let message = format!("buffer {buffer} has no address");
                 return Err(failed(DeviceError::Call { call: "binding", message }));
             }
-            let prepared = device.prepare(&call, plan.dtype).map_err(failed)?;
+            let prepared = device
+                .prepare(&call, CallTypes { activations: plan.dtype, matrices: step.matrices })
+                .map_err(failed)?;
             let product = match call {
                 Call::MatMul(product) => Some(product),
                 _ => None,
@@ -83,7 +85,7 @@ impl BoundPlan {
 /// # Errors
 /// The device failed.
 pub fn start(device: &dyn Device, stream: Stream, dtype: Dtype, call: &Call) -> Result<(), DeviceError> {
-    device.start(stream, &device.prepare(call, dtype)?)
+    device.start(stream, &device.prepare(call, dtype.into())?)
 }
 
 /// Copies a box of elements, converting between element types; views without a buffer, at their own addresses.

@@ -102,6 +102,10 @@ impl WeightBytes for DerivedWeights {
         piece(Dtype::F32, &bytes_of(Dtype::F32, &values))
     }
 
+    fn dtype(&self, name: &str) -> Option<Dtype> {
+        if self.graphs.contains_key(name) { None } else { self.stored.dtype(name) }
+    }
+
     fn codes(&self, name: &str, scheme: Scheme, piece: &mut CodePiece<'_>) -> Result<(), String> {
         self.stored.codes(name, scheme, piece)
     }

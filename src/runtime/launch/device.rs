@@ -146,6 +146,21 @@ pub enum DeviceError {
     },
 }
 
+/// Types of what a call computes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallTypes {
+    /// Activations, norms, biases.
+    pub activations: Dtype,
+    /// Whole matrices of weights and tables: that of activations, or a narrower one in which they are stored.
+    pub matrices: Dtype,
+}
+
+impl From<Dtype> for CallTypes {
+    fn from(dtype: Dtype) -> Self {
+        CallTypes { activations: dtype, matrices: dtype }
+    }
+}
+
 /// A device. Calls return before the work is done unless they say that they wait; work on one stream runs in order.
 ///
 /// Addresses given to `write`, `read`, `copy`, `fill` and `prepare` lie in allocations of this device that
@@ -171,6 +186,11 @@ pub trait Device: Send + Sync {
 
     /// Whether its kernels read codes of weights in few bits in the order in which files have them.
     fn reads_codes_as_stored(&self) -> bool {
+        false
+    }
+
+    /// Whether its kernels read whole matrices in a narrower type than that of activations, and widen what they read.
+    fn reads_matrices_as_stored(&self) -> bool {
         false
     }
 
@@ -248,11 +268,11 @@ pub trait Device: Send + Sync {
     /// A source does not compile or the result does not load.
     fn load(&self, kernels: &Kernels) -> Result<(), DeviceError>;
 
-    /// Makes a call ready whose addresses are those of this device, activations and weights of type `dtype`.
+    /// Makes a call ready whose addresses are those of this device.
     ///
     /// # Errors
-    /// As `kernels` and `load`.
-    fn prepare(&self, call: &Call, dtype: Dtype) -> Result<Prepared, DeviceError>;
+    /// As `kernels` and `load`, or matrices of a type that the device does not widen.
+    fn prepare(&self, call: &Call, types: CallTypes) -> Result<Prepared, DeviceError>;
 
     /// Starts a call. A library may load what a matrix product needs at the first one of a kind, which cannot be recorded:
     /// a product that is recorded is of a kind that was started before outside recordings.

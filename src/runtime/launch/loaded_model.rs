@@ -75,7 +75,14 @@ impl LoadedModel {
         dtype: Dtype,
     ) -> Result<Self, BrokenGraph> {
         let source = Box::new(DerivedWeights::separate(graphs.values_mut(), source)?);
-        let layout = WeightLayout::of(&graphs.values().collect::<Vec<_>>());
+        // A narrower type is widened as kernels read it, exactly: the same results of fewer bytes.
+        let narrow = |name: &str| {
+            let stored = source
+                .dtype(name)
+                .filter(|stored| stored.is_float() && stored.size_bytes() < dtype.size_bytes());
+            stored.filter(|_| device.reads_matrices_as_stored())
+        };
+        let layout = WeightLayout::with_stored(&graphs.values().collect::<Vec<_>>(), &narrow);
         let layout = if device.reads_codes_as_stored() { layout.as_stored() } else { layout };
         Ok(LoadedModel {
             tuning: device.tuning(),

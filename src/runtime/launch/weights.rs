@@ -25,6 +25,11 @@ pub trait WeightBytes {
     /// No such weight, or it cannot be read.
     fn read(&self, name: &str, piece: &mut Piece<'_>) -> Result<(), String>;
 
+    /// Type in which a weight is stored; `None` where it is computed or not there.
+    fn dtype(&self, _name: &str) -> Option<Dtype> {
+        None
+    }
+
     /// Hands the codes of a matrix to `piece`, whole rows at a time and in order, each time with the scales of those rows:
     /// as they are stored.
     ///
@@ -36,6 +41,10 @@ pub trait WeightBytes {
 impl WeightBytes for Arc<Bundle> {
     fn read(&self, name: &str, piece: &mut Piece<'_>) -> Result<(), String> {
         self.weight_pieces(name, PIECE_BYTES, piece).map(|_| ()).map_err(|source| source.to_string())
+    }
+
+    fn dtype(&self, name: &str) -> Option<Dtype> {
+        Dtype::from_name(&self.manifest().weights.get(name)?.dtype)
     }
 
     fn codes(&self, name: &str, scheme: Scheme, piece: &mut CodePiece<'_>) -> Result<(), String> {
@@ -126,13 +135,14 @@ impl DeviceWeights {
     }
 
     fn load_whole(&self, device: &dyn Device, pack: &Pack, address: u64) -> Result<(), String> {
-        let size = self.dtype.size_bytes();
+        let own = pack.dtype.unwrap_or(self.dtype);
+        let size = own.size_bytes();
         let mut at = address;
         for (name, elements) in pack.names.iter().zip(&pack.elements) {
             let end = at + (elements * size) as u64;
             let mut converted = Vec::new();
             let mut piece = |dtype: Dtype, bytes: &[u8]| -> Result<(), String> {
-                let bytes = convert(dtype, self.dtype, bytes, &mut converted);
+                let bytes = convert(dtype, own, bytes, &mut converted);
                 if at + bytes.len() as u64 > end {
                     return Err(format!("weight `{name}` has more than {elements} elements"));
                 }

@@ -14,8 +14,8 @@ use photonc::ir::dtype::Dtype;
 use photonc::runtime::cuda::kernels::HEADERS;
 use photonc::runtime::cuda::launcher::{self, Function, Launch, Launcher, Unit};
 use photonc::runtime::launch::device::{
-    Allocation, Device, DeviceError, Event, HostMemory, Kernels, MatMul, Prepared, ProductKind, Properties,
-    Recording, STREAMS, Stream,
+    Allocation, CallTypes, Device, DeviceError, Event, HostMemory, Kernels, MatMul, Prepared, ProductKind,
+    Properties, Recording, STREAMS, Stream,
 };
 use photonc::runtime::launch::plan::Call;
 use queue::{Capture, Entered, Mark, Queues, Running, Sequence, Work};
@@ -412,8 +412,8 @@ impl Device for Emulated {
         launcher::load(self, kernels)
     }
 
-    fn prepare(&self, call: &Call, dtype: Dtype) -> Result<Prepared, DeviceError> {
-        launcher::prepare(self, call, dtype)
+    fn prepare(&self, call: &Call, types: CallTypes) -> Result<Prepared, DeviceError> {
+        launcher::prepare(self, call, types)
     }
 
     fn start(&self, stream: Stream, prepared: &Prepared) -> Result<(), DeviceError> {

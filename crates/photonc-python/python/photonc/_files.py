@@ -21,7 +21,7 @@ def export(
     *,
     dtype: str = "f32",
     quant: Mapping[str, str] | None = None,
-    target: str | Sequence[str] = "portable",
+    target: str | Sequence[str] | None = None,
     protocol: str | Sequence[str] | None = None,
     max_tokens: int | None = None,
     dialect: str | None = None,
@@ -35,7 +35,8 @@ def export(
     ``photonc export --json`` says it.
 
     ``dtype`` is ``f32``, ``f16`` or ``bf16``; ``target`` whom ONNX models are written for: ``portable``, ``tensorrt-rtx``,
-    ``tensorrt`` or ``cuda``, which is none. ``quant`` keeps the weights of stacks in few bits, ``int8``, ``int4`` or ``fp8``: ``{"level1.decoder": "int8"}``. ``protocol`` is every one that the model
+    ``tensorrt``, or ``cpu`` and ``cuda``, which is none; by default ``portable``, unless that takes a second copy of the weights.
+    ``quant`` keeps the weights of stacks in few bits, ``int8``, ``int4`` or ``fp8``: ``{"level1.decoder": "int8"}``. ``protocol`` is every one that the model
     defines; ``weight_map`` the data file of a checkpoint's own layout. ``progress`` is called with a stage, the bytes done and
     the bytes in all, 0 where bytes do not measure it, perhaps on another thread; what it raises is raised at the end.
     """
@@ -45,7 +46,7 @@ def export(
     keywords = {
         "dtype": dtype,
         "quant": list((quant or {}).items()),
-        "targets": [target] if isinstance(target, str) else list(target),
+        "targets": [] if target is None else [target] if isinstance(target, str) else list(target),
         "protocols": [] if protocol is None else [protocol] if isinstance(protocol, str) else list(protocol),
         "max_tokens": max_tokens,
         "dialect": dialect,

@@ -154,9 +154,9 @@ impl Emitter<'_> {
     /// A weight read as a value, such as a start latent.
     pub(super) fn weight_value(&mut self, id: NodeId) -> Result<(), PlanError> {
         let address = self.weight(id, id)?;
-        let (buffer, bytes) = located(address).unwrap_or_default();
+        let (buffer, bytes) = located(address).expect("invariant: weights have symbolic addresses");
         let size = Element::Model.size_bytes(self.dtype) as u64;
-        let offset = i64::try_from(bytes / size).unwrap_or_default();
+        let offset = int(usize::try_from(bytes / size).expect("invariant: buffers are smaller than memory"));
         let whole = View::whole(buffer, Element::Model, self.demand.dims(id));
         self.values.insert(id, View { offset, ..whole });
         Ok(())
@@ -221,16 +221,17 @@ impl Emitter<'_> {
         let Some(rows) = out.rows(self.dtype) else {
             return Err(self.demand.error(id, "the result's rows are scattered"));
         };
+        let table_of = self.whole(id, operands[0])?;
         let arguments = EmbedArguments {
             ids: ids.address(self.dtype),
-            table: self.weight(id, operands[0])?,
+            table: table_of.address,
             out: rows,
             rows: self.count(id, ids.elements())?,
             width: self.count(id, table[1])?,
             vocabulary: self.count(id, table[0])?,
             unused: 0,
         };
-        self.step(id, Call::Embed(arguments));
+        self.step_with(id, Call::Embed(arguments), table_of.dtype);
         self.values.insert(id, out);
         Ok(())
     }

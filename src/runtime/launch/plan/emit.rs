@@ -3,7 +3,7 @@
 
 use super::attend::Window;
 use super::demand::{Demand, Fusion};
-use super::view::{Element, View, int};
+use super::view::{Element, View};
 use super::weights::WeightLayout;
 use super::{Buffer, Call, Contents, Plan, PlanError, PlanOptions, Step};
 use crate::graph::{Graph, NodeId};
@@ -11,20 +11,10 @@ use crate::ir::dim::Bindings;
 use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::runtime::launch::arguments::{Heads, Rows};
-use crate::runtime::launch::codes::scheme_number;
 use std::collections::{HashMap, HashSet};
 
 /// Prefix of outputs that are the next value of an input.
 const NEXT: &str = "next.";
-
-/// Symbolic addresses of the weight of a product.
-#[derive(Clone, Copy)]
-pub(super) enum Matrix {
-    /// In the type of the model.
-    Whole(u64),
-    /// In few bits.
-    Coded { codes: u64, scales: u64, scheme: i32 },
-}
 
 pub(super) struct Emitter<'d> {
     pub demand: &'d Demand<'d>,
@@ -42,7 +32,8 @@ pub(super) struct Emitter<'d> {
     pub wide: HashSet<NodeId>,
     /// Numbers of filled slots, by the cache that an attention in its general form reads.
     pub lengths_of: HashMap<NodeId, NodeId>,
-    weights: HashMap<usize, usize>,
+    /// Buffers of packs of weights.
+    pub weights: HashMap<usize, usize>,
     rotations: HashMap<(u64, usize), usize>,
     /// Buffer and node of every input.
     inputs: HashMap<String, (usize, NodeId)>,
@@ -105,7 +96,12 @@ impl Emitter<'_> {
     }
 
     pub(super) fn step(&mut self, id: NodeId, call: Call) {
-        self.steps.push(Step { scope: self.graph().scope(id).clone(), call });
+        self.step_with(id, call, self.dtype);
+    }
+
+    /// A step that reads a matrix of a type.
+    pub(super) fn step_with(&mut self, id: NodeId, call: Call, matrices: Dtype) {
+        self.steps.push(Step { scope: self.graph().scope(id).clone(), call, matrices });
     }
 
     pub(super) fn count(&self, id: NodeId, size: usize) -> Result<i32, PlanError> {
@@ -163,48 +159,6 @@ impl Emitter<'_> {
             Dtype::F32 | Dtype::F16 | Dtype::Bf16 if self.wide.contains(&id) => Element::Float,
             Dtype::F32 | Dtype::F16 | Dtype::Bf16 => Element::Model,
         }
-    }
-
-    /// Symbolic address of a stored weight.
-    pub(super) fn weight(&mut self, id: NodeId, weight: NodeId) -> Result<u64, PlanError> {
-        let missing = || {
-            self.demand.error(id, "needs stored weights that lie side by side; computed ones have no kernel")
-        };
-        let place = self.demand.layout.place_of(self.graph(), weight).ok_or_else(missing)?;
-        if self.demand.layout.codes(place.pack).is_some() {
-            return Err(self.demand.error(id, "reads a weight in few bits, which only products do"));
-        }
-        let buffer = self.pack(place.pack);
-        let whole =
-            View { offset: int(place.offset), ..View::whole(buffer, Element::Model, &[place.elements]) };
-        Ok(whole.address(self.dtype))
-    }
-
-    /// The weight of a product.
-    pub(super) fn matrix_of(&mut self, linear: NodeId) -> Result<Matrix, PlanError> {
-        let weight = self.graph().operands(linear)[1];
-        let layout = self.demand.layout;
-        let coded = layout.place_of(self.graph(), weight).and_then(|place| {
-            let pack = &layout.packs()[place.pack];
-            Some((place, pack, pack.codes?))
-        });
-        let Some((place, pack, rows)) = coded else { return self.weight(linear, weight).map(Matrix::Whole) };
-        let buffer = self.pack(place.pack);
-        let at = |byte| super::view::symbolic(buffer, byte);
-        let (codes, scales) = (at(pack.codes_byte(place.offset)), at(pack.scales_byte(place.offset)));
-        Ok(Matrix::Coded { codes, scales, scheme: i32::from(scheme_number(rows.scheme)) })
-    }
-
-    /// The buffer of a pack of weights.
-    fn pack(&mut self, index: usize) -> usize {
-        if let Some(buffer) = self.weights.get(&index) {
-            return *buffer;
-        }
-        let bytes = self.demand.layout.packs()[index].bytes(self.dtype);
-        let contents = Contents::Weights { pack: index };
-        self.buffers.push(Buffer { contents, element: Element::Model, bytes });
-        self.weights.insert(index, self.buffers.len() - 1);
-        self.buffers.len() - 1
     }
 
     /// Symbolic address of cosines and sines up to `positions`.

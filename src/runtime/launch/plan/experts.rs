@@ -51,11 +51,12 @@ impl Emitter<'_> {
         let (out, rows) = (self.target(id), self.demand.rows(id));
         if rows > 0 {
             let hidden = self.fresh(Element::Float, &[rows, top_k, inner]);
+            let (of_up, of_down) = (self.whole(id, operands[2])?, self.whole(id, operands[3])?);
             let up = ExpertsArguments {
                 x: self.rows(id, &x)?,
                 gates: self.rows(id, &gates)?,
                 out: self.own_rows(id, &hidden)?,
-                weight: self.weight(id, operands[2])?,
+                weight: of_up.address,
                 rows: self.count(id, rows)?,
                 experts: self.count(id, experts)?,
                 top_k: self.count(id, top_k)?,
@@ -63,14 +64,10 @@ impl Emitter<'_> {
                 width: self.count(id, width)?,
                 unused: 0,
             };
-            let down = ExpertsArguments {
-                x: up.out,
-                out: self.own_rows(id, &out)?,
-                weight: self.weight(id, operands[3])?,
-                ..up
-            };
-            self.step(id, Call::ExpertsUp(up));
-            self.step(id, Call::ExpertsDown(down));
+            let down =
+                ExpertsArguments { x: up.out, out: self.own_rows(id, &out)?, weight: of_down.address, ..up };
+            self.step_with(id, Call::ExpertsUp(up), of_up.dtype);
+            self.step_with(id, Call::ExpertsDown(down), of_down.dtype);
         }
         self.values.insert(id, out);
         Ok(())

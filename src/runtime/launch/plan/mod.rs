@@ -12,6 +12,7 @@ mod general;
 mod place;
 mod print;
 mod products;
+mod stored;
 pub mod view;
 pub mod weights;
 
@@ -115,6 +116,8 @@ pub struct Step {
     pub scope: Scope,
     /// What is called.
     pub call: Call,
+    /// Type of the whole matrix of weights that it reads; that of activations where it reads none.
+    pub matrices: Dtype,
 }
 
 /// A launch plan.

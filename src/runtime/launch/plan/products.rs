@@ -1,6 +1,7 @@
 //! Linear maps, norms and SwiGLU. Owns which products become one, which run in our kernels and which in cuBLASLt.
 
-use super::emit::{Emitter, Matrix};
+use super::emit::Emitter;
+use super::stored::{Matrix, Whole};
 use super::view::{Element, View};
 use super::weights::unsliced;
 use super::{Call, PlanError};
@@ -186,7 +187,8 @@ impl Emitter<'_> {
             let weight = match product.weight {
                 Matrix::Whole(weight) => weight,
                 Matrix::Coded { codes, scales, scheme } => {
-                    self.dequantized(id, [codes, scales], scheme, [width, k])?
+                    let address = self.dequantized(id, [codes, scales], scheme, [width, k])?;
+                    Whole { address, dtype: self.dtype }
                 }
             };
             return self.wide_product(id, &product, weight, [rows, width, k]);
@@ -200,7 +202,7 @@ impl Emitter<'_> {
             out: self.out_rows(id, &product.out)?,
             norm: product.norm.map_or(0, |(weight, _)| weight),
             weight: match product.weight {
-                Matrix::Whole(weight) | Matrix::Coded { codes: weight, .. } => weight,
+                Matrix::Whole(Whole { address, .. }) | Matrix::Coded { codes: address, .. } => address,
             },
             bias: product.bias,
             rows: self.count(id, rows)?,
@@ -210,13 +212,13 @@ impl Emitter<'_> {
             wide: i32::from(product.out.element == Element::Float),
             eps: product.norm.map_or(0.0, |(_, eps)| narrow(eps)),
         };
-        let call = match product.weight {
-            Matrix::Whole(_) => Call::Linear(arguments),
+        match product.weight {
+            Matrix::Whole(weight) => self.step_with(id, Call::Linear(arguments), weight.dtype),
             Matrix::Coded { scales, scheme, .. } => {
-                Call::Codes(CodesArguments { linear: arguments, scales, scheme, unused: 0 })
+                let codes = CodesArguments { linear: arguments, scales, scheme, unused: 0 };
+                self.step(id, Call::Codes(codes));
             }
-        };
-        self.step(id, call);
+        }
         Ok(())
     }
 
@@ -244,7 +246,7 @@ impl Emitter<'_> {
         &mut self,
         id: NodeId,
         product: &Product,
-        weight: u64,
+        weight: Whole,
         [m, n, k]: [usize; 3],
     ) -> Result<(), PlanError> {
         let x = self.matrix(id, &product.x)?;
@@ -263,14 +265,14 @@ impl Emitter<'_> {
             out_dtype: if out.element == Element::Float { Dtype::F32 } else { self.dtype },
             x: x.address(self.dtype),
             x_stride: matrix_stride(&x).unwrap_or(k),
-            weight,
+            weight: weight.address,
             bias: product.bias,
             residual: residual.as_ref().map_or(0, |view| view.address(self.dtype)),
             residual_stride: residual.as_ref().and_then(matrix_stride).unwrap_or(0),
             out: out.address(self.dtype),
             out_stride: matrix_stride(&out).unwrap_or(n),
         };
-        self.step(id, Call::MatMul(call));
+        self.step_with(id, Call::MatMul(call), weight.dtype);
         if !direct {
             self.copy(id, &out, &product.out)?;
         }

@@ -6,7 +6,7 @@ use crate::ir::dtype::Dtype;
 use crate::ir::op::Op;
 use crate::ir::shape::Type;
 use crate::runtime::launch::codes::CodeRows;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Alignment of the scales of a pack in bytes.
 const ALIGN_BYTES: usize = 256;
@@ -31,6 +31,8 @@ pub struct Pack {
     pub elements: Vec<usize>,
     /// The rows of all of them, if they are kept in few bits: all codes, then all scales.
     pub codes: Option<CodeRows>,
+    /// Type of whole weights where it is not the model's.
+    pub dtype: Option<Dtype>,
 }
 
 /// Where a weight lies.
@@ -52,12 +54,12 @@ impl Stored {
 }
 
 impl Pack {
-    /// Bytes of the pack where whole weights are of type `model`.
+    /// Bytes of the pack in a model of type `model`.
     #[must_use]
     pub fn bytes(&self, model: Dtype) -> usize {
         let elements: usize = self.elements.iter().sum();
         match self.codes {
-            None => elements * model.size_bytes(),
+            None => elements * self.dtype.unwrap_or(model).size_bytes(),
             Some(_) => self.scales_byte(elements),
         }
     }
@@ -91,19 +93,28 @@ impl WeightLayout {
     /// The packs for `graphs`; weights that only some of them use are there once.
     #[must_use]
     pub fn of(graphs: &[&Graph]) -> Self {
+        Self::with_stored(graphs, &|_| None)
+    }
+
+    /// The same where matrices that only products and tables read lie in the type that `stored` says; `None` is the
+    /// model's.
+    #[must_use]
+    pub fn with_stored(graphs: &[&Graph], stored_as: &dyn Fn(&str) -> Option<Dtype>) -> Self {
         let mut layout = WeightLayout::default();
+        let others = read_otherwise(graphs);
+        let dtype = |name: &str| stored_as(name).filter(|_| !others.contains(name));
         // The longest joins first: shorter ones are usually part of them.
         let mut joins: Vec<_> = graphs.iter().flat_map(|graph| joins(graph)).collect();
         joins.sort_by_key(|join| std::cmp::Reverse(join.len()));
-        joins.iter().for_each(|join| layout.add(join));
+        joins.iter().for_each(|join| layout.add(join, &dtype));
         for graph in graphs {
             for group in gates(graph).into_iter().chain(groups(graph)) {
-                layout.add(&group);
+                layout.add(&group, &dtype);
             }
         }
         for graph in graphs {
             for id in graph.order() {
-                layout.add(stored(graph, id).as_slice());
+                layout.add(stored(graph, id).as_slice(), &dtype);
             }
         }
         layout
@@ -152,11 +163,14 @@ impl WeightLayout {
     }
 
     /// Adds the new ones of weights that are kept in one way.
-    fn add(&mut self, group: &[Stored]) {
+    fn add(&mut self, group: &[Stored], dtype: &dyn Fn(&str) -> Option<Dtype>) {
         let new: Vec<&Stored> =
             group.iter().filter(|stored| !self.places.contains_key(&stored.key())).collect();
         let Some(first) = new.first() else { return };
-        let mut pack = Pack { names: Vec::new(), elements: Vec::new(), codes: first.codes };
+        // What lies side by side is read as one.
+        let stored_as = dtype(&first.name).filter(|_| first.codes.is_none());
+        let dtype = stored_as.filter(|_| new.iter().all(|stored| dtype(&stored.name) == stored_as));
+        let mut pack = Pack { names: Vec::new(), elements: Vec::new(), codes: first.codes, dtype };
         let mut offset = 0;
         for stored in new {
             let place = Place { pack: self.packs.len(), offset, elements: stored.elements };
@@ -167,6 +181,28 @@ impl WeightLayout {
         }
         self.packs.push(pack);
     }
+}
+
+/// Names of weights that something else than a product, a table or an expert reads whole.
+fn read_otherwise(graphs: &[&Graph]) -> HashSet<String> {
+    fn is_matrix(graph: &Graph, id: NodeId) -> bool {
+        graph.users(id).iter().all(|(user, operand)| match (graph.op(*user), operand) {
+            (Op::Linear, 1) | (Op::Gather, 0) | (Op::Experts { .. }, 2 | 3) => true,
+            (Op::Concat { axis: 0 }, _) => is_matrix(graph, *user),
+            _ => false,
+        }) && graph.outputs().iter().all(|output| output.node != id)
+    }
+    let mut names = HashSet::new();
+    for graph in graphs {
+        for id in graph.order() {
+            if let Op::Weight { name, .. } = graph.op(id)
+                && !is_matrix(graph, id)
+            {
+                names.insert(name.to_string());
+            }
+        }
+    }
+    names
 }
 
 /// The weight that a node is; `None` for any other node.
