@@ -80,7 +80,8 @@ class Rules:
 
     def _place(self, sound, path, old, new):
         keys = [key for key in path if isinstance(key, str)]
-        if any(map(steering, keys)) or (isinstance(new, Raw) and new not in ("", "NaN", "-Infinity")):
+        # Deeper ones are no JSON, whoever reads the key.
+        if any(map(steering, keys)) or (isinstance(new, Raw) and new not in ("", "NaN", "-Infinity", deep(100))):
             return ""
         if same(old, new):
             return "nothing is changed"

@@ -49,7 +49,7 @@ def messages(rng, fixtures):
         ("blank", "\n\n", "no prompts, no results"),
         ("list", "[]", ""),
         ("half", sound[:40], ""),
-        ("deep", '{"id": ' + str(deep(100_000)) + ', "prompt": "x"}', ""),
+        ("deep", '{"id": ' + str(deep(100_000)) + ', "prompt": "x"}', "an id comes back as it is"),
         ("deep-content", '{"messages": [{"role": "user", "content": ' + str(deep(100_000)) + "}]}", ""),
         ("not-utf-8", sound.encode()[:60] + b"\xff" + sound.encode()[60:], ""),
         ("long-line", lambda: dump({"prompt": "x" * (50 << 20)}), ""),
