@@ -14,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(numpy==2.4.6 onnx==1.23.2 onnxruntime==1.32.0 safetensors==0.8.0
-    jinja2==3.1.6 nvidia-cuda-nvrtc==13.0.88)
+    jinja2==3.1.6 blake3==1.0.8 nvidia-cuda-nvrtc==13.0.88)
 if [[ "${1:-}" == --tensorrt ]]; then
     packages+=(tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116)
 fi

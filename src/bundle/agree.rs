@@ -59,6 +59,9 @@ pub(super) fn manifest(
     graphs: &IndexMap<String, ParsedGraph>,
 ) -> Result<(), BundleError> {
     let differs = |message: String| BundleError::Differs { path: path.to_owned(), message };
+    if !Dtype::from_name(&manifest.precision).is_some_and(Dtype::is_float) {
+        return Err(differs(format!("`precision` is `{}`, expected f32, f16 or bf16", manifest.precision)));
+    }
     let signatures: IndexMap<&str, Signature> =
         graphs.iter().map(|(name, parsed)| (name.as_str(), signature(&parsed.graph))).collect();
     let sizes = ModelSizes::of(signatures.iter().map(|(name, signature)| (*name, signature)));
@@ -165,9 +168,8 @@ pub(super) fn weights(
         Ok(())
     };
     for (name, record) in manifest.weights.iter().chain(&manifest.widened) {
-        check_weight(name, record).map_err(wrong)?;
-        // Graphs of f32 read narrower weights exactly.
-        if record.dtype != manifest.precision && manifest.precision != Dtype::F32.name() {
+        let dtype = check_weight(name, record).map_err(wrong)?;
+        if !dtype.widens_to(manifest.dtype()) {
             let message =
                 format!("`precision` is `{}`, weight `{name}` {}", manifest.precision, record.dtype);
             return Err(wrong(message));
@@ -176,7 +178,7 @@ pub(super) fn weights(
     }
     for (name, copy) in &manifest.widened {
         let own = manifest.weights.get(name).filter(|own| own.shape == copy.shape);
-        if own.is_none() || copy.dtype != manifest.precision {
+        if own.is_none() || copy.dtype != manifest.dtype().name() {
             return Err(wrong(format!(
                 "the copy of weight `{name}` for ONNX models is not of its shape, or not of the graphs' type"
             )));

@@ -58,7 +58,7 @@ impl Manifest {
     /// Type of the graphs' activations, and of weights where they are not stored in a narrower one.
     #[must_use]
     pub fn dtype(&self) -> Dtype {
-        Dtype::from_name(&self.precision).unwrap_or(Dtype::F32)
+        Dtype::from_name(&self.precision).expect("invariant: compared when a bundle is opened")
     }
 
     /// Size in bytes of the weights files, copies for ONNX models left out.

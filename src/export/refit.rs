@@ -7,7 +7,6 @@ use super::target::Target;
 use crate::bundle::{Bundle, BundleError, BundleWriter, Manifest};
 use crate::engine::{EngineSet, Sets, sets};
 use crate::graph::Graph;
-use crate::ir::dtype::Dtype;
 use crate::model::checkpoint::{Checkpoint, CheckpointError, Unexpected};
 use crate::model::config_json::config_json;
 use crate::model::dialect::DialectChoice;
@@ -115,8 +114,6 @@ pub fn refit(
     let graphs = graphs(&bundle)?;
     let unknown =
         |what: &str| RefitError::Unknown(format!("the bundle has {what}, which this photonc does not know"));
-    let precision = Dtype::from_name(&old.precision)
-        .ok_or_else(|| unknown(&format!("weights of type `{}`", old.precision)))?;
     let named =
         |name: &String| Target::from_name(name).ok_or_else(|| unknown(&format!("models for `{name}`")));
     let targets: Vec<Target> = old.onnx.keys().map(named).collect::<Result<_, _>>()?;
@@ -125,7 +122,7 @@ pub fn refit(
         checkpoint: &checkpoint,
         graphs: &graphs,
         plans: &old.protocols,
-        precision,
+        precision: old.dtype(),
         targets: &targets,
         max_tokens: old.model.max_tokens,
         allow_nonfinite: options.allow_nonfinite,

@@ -48,7 +48,7 @@ impl Source<'_> {
 
 /// Type in which a weight of type `own` is stored for graphs that read `read`: its own where that widens exactly.
 pub(super) fn stored_as(read: Dtype, own: Dtype) -> Dtype {
-    if read == Dtype::F32 && own.is_float() { own } else { read }
+    if own.widens_to(read) { own } else { read }
 }
 
 /// Writes every weights file, checking each element that a graph may read.

@@ -52,6 +52,12 @@ impl Dtype {
         }
     }
 
+    /// Whether every number of this type is one of `to`: floats as themselves, and any as f32.
+    #[must_use]
+    pub fn widens_to(self, to: Dtype) -> bool {
+        self.is_float() && (self == to || to == Dtype::F32)
+    }
+
     /// Whether elements are floating-point numbers.
     #[must_use]
     pub fn is_float(self) -> bool {

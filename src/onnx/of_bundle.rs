@@ -70,7 +70,7 @@ fn made(bundle: &Bundle, target: Target, graph: &str) -> Result<Vec<u8>, BundleM
         });
     }
     let verified = bundle.parsed(graph)?.verify()?;
-    let doc = describe(graph, &bundle.manifest().protocols);
+    let doc = describe(graph, &manifest.protocols);
     Ok(to_bytes(&export(verified, target, &doc, &|weight| location(bundle, weight))?))
 }
 

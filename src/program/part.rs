@@ -111,8 +111,7 @@ impl Plan {
         protocol: Protocol,
         signature: impl Fn(&str) -> Option<&'s Signature>,
     ) -> Result<(), String> {
-        // The others read what was sampled, so that nothing of them runs ahead.
-        if matches!(self, Plan::Distributed { .. }) && protocol != Protocol::Recgen {
+        if matches!(self, Plan::Distributed { .. }) && !protocol.may_run_ahead() {
             return Err("is split, which no model is under it".to_owned());
         }
         for (part, found) in self.parts() {

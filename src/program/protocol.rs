@@ -41,6 +41,16 @@ impl Protocol {
         Protocol::ALL.into_iter().find(|protocol| protocol.name() == name)
     }
 
+    /// Whether finished units are summarised by what was reconstructed of them, so that the next ones need no sampled token:
+    /// the others are never split.
+    #[must_use]
+    pub fn may_run_ahead(self) -> bool {
+        match self {
+            Protocol::Recgen => true,
+            Protocol::Hiergen | Protocol::Windowed | Protocol::Chunkgen => false,
+        }
+    }
+
     /// Name of the graph that prefills for it: one for all but those whose caches the prompt fills otherwise.
     #[must_use]
     pub fn encode(self) -> &'static str {

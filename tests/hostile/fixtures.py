@@ -170,7 +170,7 @@ def sealed(manifest):
     """The text of a manifest with its own hash."""
     body = dump(manifest)
     body = body[:-1] + ",\n" if body.endswith("}") else body
-    return body + f'  "blake3": "{blake3(body.encode("utf-8", "surrogatepass"))}"\n}}\n'
+    return body + f'  "blake3": "{blake3(body.encode("utf-8", "surrogatepass")).hexdigest()}"\n}}\n'
 
 
 def records(value):
@@ -191,5 +191,5 @@ def rehashed(bundle, manifest, changes):
         put(bundle / name, content)
         for record in records(manifest):
             if record["file"] == name:
-                record["bytes"], record["blake3"] = len(content), blake3(content)
+                record["bytes"], record["blake3"] = len(content), blake3(content).hexdigest()
     put(bundle / "photon.json", sealed(manifest))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Meets the program with hostile inputs and judges every end. Needs numpy.
+"""Meets the program with hostile inputs and judges every end. Needs the package blake3.
 
     tests/hostile/hostile.py PHOTONC [--count 5000] [--seed 1] [--jobs 1] [--only PATTERN] [--keep FOLDER]
 

@@ -84,7 +84,8 @@ typedef struct photonc_export_options {
   uint32_t force;
   // `f32`, `f16` or `bf16`; null is `f32`.
   const char *dtype;
-  // Whom ONNX models are written for: `portable`, `tensorrt-rtx`, `tensorrt`, `cpu` or `cuda` (none); null is `portable`, unless that takes a second copy of the weights.
+  // Whom ONNX models are written for: `portable`, `tensorrt-rtx`, `tensorrt`, `cpu` or `cuda` (none);
+  // null is `portable`, unless that takes a second copy of the weights.
   const char *target;
   // One protocol to compile for; null is every one that the model defines.
   const char *protocol;

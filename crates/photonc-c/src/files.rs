@@ -35,7 +35,8 @@ pub struct photonc_export_options {
     pub force: u32,
     /// `f32`, `f16` or `bf16`; null is `f32`.
     pub dtype: *const c_char,
-    /// Whom ONNX models are written for: `portable`, `tensorrt-rtx`, `tensorrt`, `cpu` or `cuda` (none); null is `portable`, unless that takes a second copy of the weights.
+    /// Whom ONNX models are written for: `portable`, `tensorrt-rtx`, `tensorrt`, `cpu` or `cuda` (none);
+    /// null is `portable`, unless that takes a second copy of the weights.
     pub target: *const c_char,
     /// One protocol to compile for; null is every one that the model defines.
     pub protocol: *const c_char,

@@ -77,9 +77,7 @@ impl LoadedModel {
         let source = Box::new(DerivedWeights::separate(graphs.values_mut(), source)?);
         // A narrower type is widened as kernels read it, exactly: the same results of fewer bytes.
         let narrow = |name: &str| {
-            let stored = source
-                .dtype(name)
-                .filter(|stored| stored.is_float() && stored.size_bytes() < dtype.size_bytes());
+            let stored = source.dtype(name).filter(|stored| *stored != dtype && stored.widens_to(dtype));
             stored.filter(|_| device.reads_matrices_as_stored())
         };
         let layout = WeightLayout::with_stored(&graphs.values().collect::<Vec<_>>(), &narrow);
