@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
 """Tokens a second of `photonc serve` with so many streams at once: what HTTP costs beside `photonc bench`.
 
-usage: scripts/bench_streams.py URL [--streams 64] [--prompt-tokens 128] [--new-tokens 512] [--rounds 4] [--processes 4]
-                                    [--protocol recgen] [--top-k 0] [--against TOKENS_PER_SECOND]
+usage: scripts/bench_streams.py URL.. [--streams 64] [--prompt-tokens 128] [--new-tokens 512] [--rounds 4]
+                                      [--processes 4] [--seconds S] [--warm-up 5] [--text MODEL] [--protocol recgen]
+                                      [--top-k 0] [--against TOKENS_PER_SECOND]
 
 Needs nothing but Python. Every stream asks for token ids (`POST /v1/generate`), ignores ends of sequences, and begins
-another request when one is done. Clients read on the same machine, in `--processes` processes. The rate is that of all
-tokens over all the time, prompts included, as in the line `tokens/s` of `photonc bench`; with more rounds the beginning
-and the end weigh less. With `--against`, the part of that rate.
+another request on the same connection when one is done; several URLs have the streams in turn. Clients read on the
+same machine, in `--processes` processes. The rate is that of all tokens over all the time, prompts included, as in
+the line `tokens/s` of `photonc bench`; with more rounds the beginning and the end weigh less. With `--seconds`,
+streams go on without an end, and the rate is that of so many seconds behind the warm-up. With `--text`, prompts are
+texts of the words that scripts/bench_fleet.py gives a model (`POST /v1/completions`), for gateways that pass no ids.
+With `--against`, the part of that rate.
 """
 
 import argparse
@@ -18,59 +22,131 @@ import time
 import urllib.parse
 
 
-async def stream(url, body, came):
+class Connection:
+    """One to a server, kept for the next request: HTTP/1.1 with chunked answers."""
+
+    def __init__(self, url):
+        self.url, self.reader, self.writer = urllib.parse.urlsplit(url), None, None
+
+    async def lines(self, path, body):
+        """The lines of an answer, as they come."""
+        if self.writer is None:
+            self.reader, self.writer = await asyncio.open_connection(self.url.hostname, self.url.port, limit=1 << 20)
+        text = json.dumps(body).encode()
+        head = f"POST {self.url.path}{path} HTTP/1.1\r\nhost: {self.url.hostname}\r\ncontent-type: application/json\r\n"
+        self.writer.write(head.encode() + f"content-length: {len(text)}\r\n\r\n".encode() + text)
+        status, keep = await self.reader.readline(), True
+        while (header := (await self.reader.readline()).lower()) not in (b"\r\n", b""):
+            keep &= header != b"connection: close\r\n"
+        if b" 200 " not in status:
+            raise SystemExit(f"{status.decode()}{(await self.reader.read(4096)).decode()}")
+        rest = b""
+        while size := int(await self.reader.readline(), 16):
+            # A gateway may end a piece in the middle of a line.
+            *whole, rest = (rest + (await self.reader.readexactly(size + 2))[:-2]).split(b"\n")
+            for line in whole:
+                yield line
+        await self.reader.readline()
+        if not keep:
+            self.writer.close()
+            self.writer = None
+
+
+async def stream(connection, path, body, came):
     """One request; `came` is told when tokens came, and how many."""
-    reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    text = json.dumps(body).encode()
-    head = f"POST {url.path}/v1/generate HTTP/1.1\r\nhost: {url.hostname}\r\nconnection: close\r\n"
-    head += "content-type: application/json\r\n"
-    writer.write(head.encode() + f"content-length: {len(text)}\r\n\r\n".encode() + text)
-    status = await reader.readline()
-    if b" 200 " not in status:
-        raise SystemExit(f"{status.decode()}{(await reader.read()).decode()}")
     whole = False
-    async for line in reader:
-        whole |= line.startswith(b"data: [DONE]")
-        if line.startswith(b'data: {"index"'):
-            came.append((time.time(), len(json.loads(line[6:])["token_ids"])))
-    writer.close()
+    async for line in connection.lines(path, body):
+        if line.startswith(b"data: [DONE]"):
+            whole = True
+        elif line.startswith(b"data: {"):
+            event = json.loads(line[6:])
+            if event.get("error"):
+                raise SystemExit(line.decode())
+            # Completions have choices, `/v1/generate` says it at the top.
+            for told in event.get("choices", [event]):
+                if count := len(told.get("token_ids") or ()):
+                    came.append((time.time(), count))
     if not whole:
         raise SystemExit("a stream broke off")
 
 
-async def client(url, arguments, number):
-    """One stream after the other; the times and counts of its tokens."""
-    came = []
-    for turn in range(arguments.rounds):
-        seed = number * arguments.rounds + turn
-        prompt = [(seed * 7919 + place * 31) % arguments.vocab for place in range(arguments.prompt_tokens)]
-        await stream(
-            url,
-            {
-                "token_ids": prompt,
-                "max_tokens": arguments.new_tokens,
-                "ignore_eos": True,
-                "stream": True,
-                "seed": seed,
-                "protocol": arguments.protocol,
-                "top_k": arguments.top_k,
-            },
-            came,
-        )
-    return came
+def request(arguments, seed):
+    """The path and the body of a request."""
+    prompt = [(seed * 7919 + place * 31) % arguments.vocab for place in range(arguments.prompt_tokens)]
+    body = {
+        "max_tokens": arguments.new_tokens,
+        "ignore_eos": True,
+        "stream": True,
+        "seed": seed,
+        "protocol": arguments.protocol,
+    }
+    # Gateways refuse 0, which is what nothing means.
+    if arguments.top_k:
+        body["top_k"] = arguments.top_k
+    if not arguments.text:
+        return "/v1/generate", body | {"token_ids": prompt}
+    words = " ".join(f"w{token:x}" for token in prompt)
+    return "/v1/completions", body | {"model": arguments.text, "prompt": words, "return_token_ids": True}
 
 
-def process(arguments, numbers, told):
+async def client(arguments, number, came):
+    """One stream after the other."""
+    connection, turn = Connection(arguments.urls[number % len(arguments.urls)]), 0
+    while arguments.seconds or turn < arguments.rounds:
+        await stream(connection, *request(arguments, number + turn * arguments.streams), came)
+        turn += 1
+
+
+def process(arguments, numbers, until, told):
+    """The times and counts of the tokens of some streams."""
+
     async def run():
-        url = urllib.parse.urlsplit(arguments.url)
-        told.put(await asyncio.gather(*(client(url, arguments, number) for number in numbers)))
+        came = [[] for _ in numbers]
+        clients = [asyncio.ensure_future(client(arguments, *one)) for one in zip(numbers, came)]
+        done, _ = await asyncio.wait(clients, timeout=until and until - time.time())
+        for one in done:
+            one.result()
+        return came
 
-    asyncio.run(run())
+    try:
+        told.put(asyncio.run(run()))
+    except (SystemExit, OSError, ValueError, asyncio.IncompleteReadError) as error:
+        told.put(str(error) or repr(error))
 
 
-def main():
+def measured(arguments):
+    """Tokens/s of streams, and how many there were."""
+    told, begin = multiprocessing.Queue(), time.time()
+    until = begin + arguments.warm_up + arguments.seconds if arguments.seconds else None
+    shares = [
+        range(first, arguments.streams, arguments.processes)
+        for first in range(min(arguments.processes, arguments.streams))
+    ]
+    workers = [multiprocessing.Process(target=process, args=(arguments, share, until, told)) for share in shares]
+    for worker in workers:
+        worker.start()
+    answers = [told.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    for answer in answers:
+        if isinstance(answer, str):
+            raise SystemExit(answer)
+    events = [event for came in answers for stream in came for event in stream]
+    if until:
+        begin = until - arguments.seconds
+        events = [event for event in events if begin <= event[0] < until]
+    seconds = arguments.seconds or max(at for at, _ in events) - begin
+    return {
+        "streams": arguments.streams,
+        "tokens_per_s": round(sum(count for _, count in events) / seconds, 1),
+        "seconds": round(seconds, 2),
+        "events": len(events),
+    }
+
+
+def parsed(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("url")
+    parser.add_argument("urls", nargs="+")
     for name, default in [
         ("streams", 64),
         ("prompt-tokens", 128),
@@ -82,31 +158,18 @@ def main():
     ]:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--protocol", default="recgen")
+    parser.add_argument("--text", metavar="MODEL")
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--warm-up", type=float, default=5)
     parser.add_argument("--against", type=float)
-    arguments = parser.parse_args()
-    told = multiprocessing.Queue()
-    shares = [
-        range(first, arguments.streams, arguments.processes)
-        for first in range(min(arguments.processes, arguments.streams))
-    ]
-    workers = [multiprocessing.Process(target=process, args=(arguments, share, told)) for share in shares]
-    begin = time.time()
-    for worker in workers:
-        worker.start()
-    streams = [came for _ in workers for came in told.get()]
-    for worker in workers:
-        worker.join()
-    end = max(came[-1][0] for came in streams)
-    tokens = sum(count for came in streams for _, count in came)
-    rate = tokens / (end - begin)
-    found = {
-        "streams": arguments.streams,
-        "tokens_per_s": round(rate, 1),
-        "seconds": round(end - begin, 2),
-        "events": sum(map(len, streams)),
-    }
+    return parser.parse_args(words)
+
+
+def main():
+    arguments = parsed()
+    found = measured(arguments)
     if arguments.against:
-        found["part"] = round(rate / arguments.against, 3)
+        found["part"] = round(found["tokens_per_s"] / arguments.against, 3)
     print(json.dumps(found))
 
 

@@ -10,6 +10,11 @@
 #       ort          ONNX Runtime on CUDA, its library named by PHOTONC_ORT_LIB: goldens in f32 and f16, paper-600m beside `cuda`;
 #                    without the library it says so and is skipped
 #       first        first token of paper-600m in bf16: without and with compiled kernels
+#       prompts      4 096 prompts of a file, 16 to 900 tokens each, 128 new ones: tokens/s on one GPU and, where there are two, on both
+#       workers      where there are two GPUs, tokens/s of one server and of two, by themselves and behind Shepherd Model Gateway
+#                    (packed by `pack-gpu.sh --gateway`), and of one server with both GPUs
+#       invariant    what --batch-invariant costs, and whether 64 prompts have the same texts together and alone with it
+#       lengths      first token behind prompts of 2 047, 2 048 and 2 049 tokens, the first and last of which end in a meta-context
 #       peer         photonc, twice, against peer_bench.py in this run: batch 1 (k 1, 8), 8 (k 8), 64 (k 4), 2048 (k 1)
 #       steps        a coarse step of one row by itself and the prefill of 32 prompts of 2048 tokens, twice
 #       codes        weights in int8, fp8 and int4 beside bf16: tokens/s of batch 1 (k 1, 8) and 8 (k 8), a coarse step by itself;
@@ -44,7 +49,7 @@ while (($#)); do
     esac
     shift
 done
-every=(doctor kernels goldens memcheck racecheck ort first peer steps codes profile paper curve stress)
+every=(doctor kernels goldens memcheck racecheck ort first prompts workers invariant lengths peer steps codes profile paper curve stress)
 if ((${#parts[@]} == 0)); then
     echo "name parts: ${every[*]} all" >&2
     exit 2
@@ -111,9 +116,14 @@ unpack() {
     mkdir -p "$out" "$work/bin"
     local packed name
     for packed in "$pack"/bin/*.gz; do
+        [[ -f "$packed" ]] || continue
         name="$work/bin/$(basename "$packed" .gz)"
         gzip -dc "$packed" >"$name" && chmod +x "$name" || exit 1
     done
+    if [[ -f "$pack/gateway.tar.xz" ]]; then
+        python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter="data")' "$pack/gateway.tar.xz" "$work" &&
+            mv -f "$work/gateway/photonc" "$photonc" || exit 1
+    fi
 }
 
 # A bundle of a preset with random weights in bf16, made once: bundle NAME.
@@ -196,7 +206,7 @@ doctor() { step doctor 30 "$photonc" doctor; }
 kernels() { step kernels 300 python3 "$root/tests/gpu/kernels.py"; }
 
 goldens() {
-    step goldens 300 env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$root" "$tests" codes:: forced:: goldens:: english:: precision:: scala:: serving:: --test-threads 1
+    step goldens 300 env PHOTONC_GPU="$gpu" CARGO_MANIFEST_DIR="$root" "$tests" codes:: forced:: goldens:: english:: older:: precision:: scala:: serving:: --test-threads 1
 }
 
 sanitizer() {
@@ -221,6 +231,101 @@ first() {
             --devices "$gpu" --prompt-ids "$prompt" --max-new-tokens 16 --run-ahead 1 --greedy --json
         told "whole process is above" "$out/first-$run.log" \
             "'first token %.3f s after the graphs were loaded' % d[0]['timing']['first_token_seconds']"
+    done
+}
+
+prompts() {
+    bundle 600m || return
+    local file="$work/prompts.jsonl" devices run name
+    [[ -n "$dry" ]] || python3 -c '
+import json, random
+draw = random.Random(1)
+for _ in range(4096):
+    print(json.dumps({"prompt_ids": [draw.randrange(1, 32000) for _ in range(draw.randint(16, 900))]}))' >"$file"
+    local sets=("$gpu")
+    if [[ -n "$dry" || "$(nvidia-smi --list-gpus 2>/dev/null | wc -l)" -ge 2 ]]; then sets+=("0,1"); fi
+    for devices in "${sets[@]}"; do
+        for run in 1 2; do
+            name="prompts-${devices/,/+}-$run"
+            step "$name" 150 "$photonc" generate "$work/paper-600m" --backend cuda --devices "$devices" --prompts-file "$file" \
+                --max-new-tokens 128 --greedy --ignore-eos --out "$work/$name.jsonl" --json
+            told "GPU $devices, run $run" "$out/$name.log" \
+                "(lambda x: f'{x[\"tokens\"]:,} tokens in {x[\"seconds\"]:.2f} s: {x[\"tokens_per_second\"]:,.0f} tokens/s, {x[\"failed\"]} failed')(d[-1])"
+            [[ -n "$dry" ]] || rm -f "$work/$name.jsonl"
+        done
+    done
+}
+
+workers() {
+    if [[ -z "$dry" && "$(nvidia-smi --list-gpus 2>/dev/null | wc -l)" -lt 2 ]]; then
+        table+=("SKIPPED workers: needs two GPUs")
+        echo "${table[-1]}"
+        return
+    fi
+    local model="$work/workers-model" bundle="$work/workers" gateway=()
+    if [[ -n "$dry" || -d "$work/gateway/smg" ]]; then gateway=(--smg "$work/gateway"); fi
+    # A checkpoint with a tokenizer is more than `synth` replaces.
+    [[ -n "$dry" ]] || rm -rf "$model"
+    step workers-synth 60 "$photonc" synth --preset paper-600m --dtype bf16 --out "$model" --force &&
+        step workers-words 10 python3 "$root/scripts/bench_fleet.py" --words "$model" &&
+        step workers-export 90 "$photonc" export "$model" --out "$bundle" --dtype bf16 --target cuda --max-tokens 2048 --force || return
+    step workers 210 python3 "$root/scripts/bench_fleet.py" "$photonc" "$bundle" "${gateway[@]}" --logs "$out/workers-logs"
+    local name
+    for name in "one worker" "two workers" "one worker behind smg" "two workers behind smg" "one process with both"; do
+        told "$name" "$out/workers.log" "'%s tokens/s' % format(round(next(x for x in d if x['set_up'] == '$name')['tokens_per_s']), ',')"
+    done
+    told "ratios" "$out/workers.log" "', '.join(f'{name}: {times:.2f}x' for name, times in d[-1].items() if name != 'set_up')"
+}
+
+# Texts are compared as a program would: by their tokens, line by line.
+invariant() {
+    bundle 600m || return
+    local setting batch ahead mode name
+    for setting in "1 8" "8 8" "64 4" "512 1" "2048 1"; do
+        read -r batch ahead <<<"$setting"
+        for mode in usual invariant; do
+            name="invariant-$mode-$batch-k$ahead"
+            local extra=()
+            if [[ "$mode" == invariant ]]; then extra=(--batch-invariant); fi
+            bench "$name" 60 "$work/paper-600m" --protocol recgen --regime 1152/256 --batch "$batch" --run-ahead "$ahead" "${extra[@]}"
+            told "$mode, batch $batch, k $ahead" "$out/$name.log" "'%s tokens/s' % format(round(d[-1]['tokens_per_second']), ',')"
+        done
+    done
+    local file="$work/invariant.jsonl"
+    [[ -n "$dry" ]] || python3 -c '
+import json, random
+draw = random.Random(2)
+for _ in range(64):
+    print(json.dumps({"prompt_ids": [draw.randrange(1, 32000) for _ in range(draw.randint(0, 900))]}))' >"$file"
+    local beside written
+    for mode in usual invariant; do
+        local extra=()
+        if [[ "$mode" == invariant ]]; then extra=(--batch-invariant); fi
+        for beside in together alone; do
+            written="$work/invariant-$mode-$beside.jsonl" batch=64
+            if [[ "$beside" == alone ]]; then batch=1; fi
+            # What a file has is not generated again.
+            [[ -n "$dry" ]] || rm -f "$written"
+            step "invariant-$mode-$beside" 120 "$photonc" generate "$work/paper-600m" --prompts-file "$file" --batch "$batch" \
+                --backend cuda --devices "$gpu" --max-new-tokens 256 --greedy --ignore-eos "${extra[@]}" --out "$written"
+        done
+        [[ -n "$dry" ]] || table+=("$(printf '  %-26s %s' "$mode, texts alike" "$(python3 -c '
+import json, sys
+together, alone = (sorted(map(json.loads, open(name)), key=lambda line: line["index"]) for name in sys.argv[1:])
+print(sum(a["tokens"] == b["tokens"] for a, b in zip(together, alone, strict=True)), "of", len(alone))' \
+            "$work/invariant-$mode-together.jsonl" "$work/invariant-$mode-alone.jsonl" 2>&1 | tail -n 1)")")
+    done
+}
+
+lengths() {
+    bundle 600m || return
+    local run length
+    for run in 1 2; do
+        for length in 2047 2048 2049; do
+            bench "lengths-$length-$run" 60 "$work/paper-600m" --protocol recgen --regime "$length/64" --batch 1 --run-ahead 1 --repetitions 10
+            told "prompt of $length, run $run" "$out/lengths-$length-$run.log" \
+                "'first token after %.2f ms' % (1e3 * d[-1]['first_token_seconds'])"
+        done
     done
 }
 
@@ -371,7 +476,7 @@ stress() {
 [[ -n "$dry" ]] || unpack
 for part in "${parts[@]}"; do
     case "$part" in
-    doctor | kernels | goldens | memcheck | racecheck | ort | first | peer | steps | codes | curve) "$part" ;;
+    doctor | kernels | goldens | memcheck | racecheck | ort | first | prompts | workers | invariant | lengths | peer | steps | codes | curve) "$part" ;;
     stress | stress:f32 | stress:bf16) stress "$(cut -s -d: -f2 <<<"$part")" ;;
     profile | profile:*) profile "$(cut -s -d: -f2 <<<"$part")" ;;
     paper | paper:*)

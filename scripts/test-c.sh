@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the C library, compares its header with the committed one, and runs the examples of C and C++: compiled with warnings as
+# Builds the C library, compares its header with the committed one and both with the interface of the last release, and runs the examples of C and C++: compiled with warnings as
 # errors, against the shared and the static library, under AddressSanitizer and under valgrind where they are installed.
 #   scripts/test-c.sh
 set -euo pipefail
@@ -7,8 +7,13 @@ cd "$(dirname "$0")/.."
 
 crate="$PWD/crates/photonc-c"
 target="${CARGO_TARGET_DIR:-$PWD/target}"
-cargo test --quiet --locked -p photonc-header
-cargo build --quiet --locked -p photonc-c
+# As scripts/test.sh builds, so that nothing is compiled again.
+features="$(scripts/features.sh)"
+cargo test --quiet --locked --workspace --features "$features" --test header
+cargo build --quiet --locked --workspace --features "$features"
+interface=(python3 tests/c/interface.py "$crate/include/photonc.h" "$crate/released.txt")
+"${interface[@]}" --self-test
+"${interface[@]}" --library "$target/debug/libphotonc.so"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 
@@ -30,8 +35,8 @@ flags() {
 }
 
 echo "a bundle of random weights"
-cargo run --quiet --locked --features cuda,ort -- synth --preset tiny -q -o "$work/checkpoint"
-cargo run --quiet --locked --features cuda,ort -- export "$work/checkpoint" -q -o "$work/bundle" >/dev/null
+"$target/debug/photonc" synth --preset tiny -q -o "$work/checkpoint"
+"$target/debug/photonc" export "$work/checkpoint" -q -o "$work/bundle" >/dev/null
 
 # build OUT FLAGS..: the example of C and that of C++.
 build() {
@@ -51,8 +56,9 @@ build "$work/shared"
 run "$work/shared-c" "$work/bundle" cpu
 run "$work/shared-cpp" "$work/bundle" cpu
 
+# The features of the tests hold C++, which the library's own do not.
 cc -std=c11 -Wall -Wextra -Werror -I"$prefix/include" "$crate/examples/generate.c" "$prefix/lib/libphotonc.a" \
-    -lgcc_s -lutil -lrt -lpthread -lm -ldl -o "$work/static-c"
+    -lgcc_s -lutil -lrt -lpthread -lm -ldl -lstdc++ -o "$work/static-c"
 run "$work/static-c" "$work/bundle" reference
 
 if build "$work/asan" -fsanitize=address -fno-omit-frame-pointer 2>"$work/asan.log"; then
@@ -67,6 +73,7 @@ if command -v valgrind >/dev/null; then
     for language in c cpp; do
         run valgrind --quiet --error-exitcode=9 --leak-check=full \
             --errors-for-leak-kinds=definite --show-leak-kinds=definite \
+            --suppressions="$crate/examples/valgrind.supp" \
             "$work/shared-$language" "$work/bundle" reference
     done
 else

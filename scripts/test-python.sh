@@ -10,9 +10,9 @@ deps="$(realpath "${PHOTONC_DEPS:-.deps}")"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 wheels="$CARGO_TARGET_DIR/wheels"
 rm -rf "$wheels"
-# The development profile shares its dependencies with the tests.
+# The development profile and the features of the tests: everything but the package itself is built already.
 "$deps/wheel/bin/maturin" build --quiet --locked --profile dev --manifest-path crates/photonc-python/Cargo.toml \
-    --interpreter "$deps/wheel/bin/python" --out "$wheels"
+    --interpreter "$deps/wheel/bin/python" --out "$wheels" --features "$(scripts/features.sh)"
 
 # Clean: nothing of an earlier wheel is left, and nothing of the repository is on the path.
 rm -rf "$deps/installed"

@@ -21,16 +21,16 @@ features="$(scripts/features.sh)"
 export INSTA_UPDATE=no
 references="$(mktemp)"
 trap 'rm -f "$references"' EXIT
-INSTA_SNAPSHOT_REFERENCES_FILE="$references" cargo test --locked --no-fail-fast --features "$features"
+INSTA_SNAPSHOT_REFERENCES_FILE="$references" cargo test --locked --no-fail-fast --workspace --features "$features"
 unreferenced="$(comm -23 \
-    <(find src tests -name '*.snap' -exec realpath {} + | sort -u) \
+    <(find src crates tests -name '*.snap' -exec realpath {} + | sort -u) \
     <(xargs -r realpath <"$references" | sort -u))"
 if [[ -n "$unreferenced" ]]; then
     echo "snapshots that no test compares; remove them:" >&2
     echo "$unreferenced" >&2
     exit 1
 fi
-if [[ -n "$(find src tests -name '*.snap.new')" ]]; then
+if [[ -n "$(find src crates tests -name '*.snap.new')" ]]; then
     echo "pending snapshots (*.snap.new): accept or remove them" >&2
     exit 1
 fi

@@ -35,26 +35,27 @@
 //! [`export::export`] writes a [`bundle`], and a [`runtime`] generator runs it.
 
 pub mod api;
-pub mod bundle;
-pub mod cache;
 pub mod cli;
-pub mod engine;
 pub mod export;
-pub mod graph;
-pub mod inspect;
-pub mod ir;
-mod json;
-pub mod model;
-pub mod onnx;
-pub mod passes;
-pub mod places;
-pub mod program;
-pub mod runtime;
+#[doc(hidden)]
+pub mod fuzzing;
+
+use photonc_bundle::json;
+pub use photonc_bundle::{bundle, cache, places, program, staging};
+pub use photonc_compiler::{inspect, model, passes};
+pub use photonc_graph::{graph, ir};
+pub use photonc_onnx as onnx;
 #[cfg(feature = "serve")]
-pub mod server;
-pub mod staging;
-pub mod text;
+pub use photonc_server as server;
+pub use photonc_tensorrt as engine;
+pub use photonc_text as text;
+
+/// From a bundle to tokens: backends that run graphs, and the generator that drives them.
+pub mod runtime {
+    pub use photonc_launch::{cpu, cuda, launch, tensorrt};
+    pub use photonc_runtime::*;
+}
 
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/rust.md")]
+struct RustPage;

@@ -103,6 +103,19 @@ fn a_bundle_is_read_back_and_equal_input_gives_equal_bytes() {
     assert_eq!(text(&a), text(&b));
 }
 
+/// Nobody waits for a pipe or reads a device to its end to learn whether a bundle is there.
+#[test]
+fn what_is_no_file_is_no_manifest() {
+    let Place { parent, target: _, _directory } = place();
+    for device in ["/dev/zero", "/dev/tty"] {
+        let other = parent.join(device.replace('/', "-"));
+        fs::create_dir(&other).expect("creates");
+        std::os::unix::fs::symlink(device, other.join(Layout::MANIFEST)).expect("links");
+        let error = BundleWriter::create(&other, true).expect_err("is no bundle");
+        assert!(error.to_string().contains("not a manifest"), "{error}");
+    }
+}
+
 #[test]
 fn only_a_bundle_given_up_is_replaced() {
     let Place { parent, target, _directory } = place();
@@ -288,6 +301,9 @@ fn damaged_bundles_are_refused_with_the_file_and_the_reason() {
     fresh();
     edit(&target, "\"max_tokens\": 64", "\"max_tokens\": 3");
     assert!(message(&target).contains("`max_tokens` is 3, a meta-context alone has 4"));
+    fresh();
+    edit(&target, "\"config\": {}", "\"config\": \"none\"");
+    assert!(message(&target).contains("`model.config` is no object"));
     fresh();
     let manifest = target.join(Layout::MANIFEST);
     let text = fs::read_to_string(&manifest).expect("reads");

@@ -254,9 +254,21 @@ fn bench_reports_speed_memory_and_graphs() -> TestResult {
     assert!(report["tokens_per_second"].as_f64().is_some_and(|rate| rate > 0.0));
     assert!(report["first_token_seconds"].as_f64().is_some_and(|time| time > 0.0));
     assert_eq!(report["total_seconds"].as_array().map(Vec::len), Some(2));
-    for graph in ["encode", "coarse", "expand"] {
-        assert!(report["median"]["graphs"][graph]["seconds"].is_f64(), "{graph}");
+    assert!(report["peak_memory_bytes"].as_u64().is_some_and(|bytes| bytes > 0));
+    for ceiling in ["read_bytes_per_second", "product_flops"] {
+        assert!(report["ceilings"][ceiling].as_f64().is_some_and(|rate| rate > 0.0), "{ceiling}");
     }
+    for graph in ["encode", "coarse", "expand"] {
+        let timed = &report["graphs"][graph];
+        assert!(timed["device_seconds"].is_f64(), "{graph}");
+        let share = |name: &str| timed[name].as_f64().ok_or_else(|| format!("{graph}: {name}"));
+        assert_eq!(share("floor")?, share("mbu")? + share("mfu")?, "{graph}");
+    }
+    // Prompts that fill no meta-context are forced, as in every generation; other backends time graph by graph.
+    let short = ["bench", "bundle", "--regime", "3/5", "--repetitions", "1", "--json"];
+    assert!(document(folder.path(), &short)?["tokens_per_second"].is_f64());
+    let report = document(folder.path(), &[&arguments[..], &["--backend", "reference"]].concat())?;
+    assert!(report["median"]["graphs"]["coarse"]["seconds"].is_f64());
     Ok(())
 }
 
@@ -344,6 +356,9 @@ fn usage_errors_say_what_would_do() -> TestResult {
         &["generate", "bundle", "--prompt-ids", "1", "--greedy", "--temperature", "2"],
         &["bench", "bundle", "--regime", "fast"],
         &["generate", "bundle", "--prompt-ids", "1", "--run-ahead", "0"],
+        &["generate", "bundle", "--prompt-ids", "1", "--backend", "tract", "--batch-invariant"],
+        &["verify", "model", "--against", "theirs.safetensors", "--graph", "step"],
+        &["verify", "model", "--against", "theirs.safetensors", "--backend", "reference"],
         &["--json", "doctor", "--frobnicate"],
     ] {
         text.push_str(&transcript(folder.path(), arguments)?);
@@ -473,22 +488,30 @@ fn words(command: &str) -> Vec<&str> {
         .collect()
 }
 
-/// What README.md shows is what users get: every `$ photonc` line of its console blocks is run, in order, in one folder
-/// with the examples, and its standard output compared.
+/// What README.md and docs/start.md show is what users get: every `$ photonc` line of a page's console blocks is run, in
+/// order, in one folder with the examples, and its standard output compared.
 #[test]
-fn the_readme_shows_real_output() -> TestResult {
+fn pages_show_real_output() -> TestResult {
+    ["README.md", "docs/start.md"].into_iter().try_for_each(shows_real_output)
+}
+
+fn shows_real_output(page: &str) -> TestResult {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(root.join("README.md"))?;
+    let text = fs::read_to_string(root.join(page))?;
     let folder = tempfile::tempdir()?;
     std::os::unix::fs::symlink(root.join("examples"), folder.path().join("examples"))?;
     let mut shown = String::new();
     let mut found = String::new();
-    for block in readme.split("```console\n").skip(1) {
+    for block in text.split("```console\n").skip(1) {
         let block = block.split("```").next().unwrap_or_default();
         for step in block.split("$ photonc ").skip(1) {
             let (command, _) = step.split_once('\n').ok_or("a command without its line")?;
             let output = photonc(folder.path(), &words(command))?;
-            assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{page}: {command}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             shown.push_str(&format!("$ photonc {step}"));
             found.push_str(&format!("$ photonc {command}\n{}\n", String::from_utf8_lossy(&output.stdout)));
         }
@@ -496,7 +519,7 @@ fn the_readme_shows_real_output() -> TestResult {
     let lines = |text: &str| -> Vec<String> {
         text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
     };
-    assert!(lines(&shown).len() > 4, "README.md shows no commands");
-    assert_eq!(lines(&shown), lines(&found));
+    assert!(lines(&shown).len() > 4, "{page} shows no commands");
+    assert_eq!(lines(&shown), lines(&found), "{page}");
     Ok(())
 }

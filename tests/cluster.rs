@@ -1,12 +1,12 @@
 //! The server behind other people's fleets: NVIDIA Dynamo, Shepherd Model Gateway and Triton's Python backend, each driven by a
-//! script of `tests/cluster` on what `photonc package` wrote. They are installed by `scripts/setup-test-deps.sh --cluster`; what
-//! is not there is skipped by name.
+//! script of `tests/cluster` on what `photonc package` wrote; and the manifests of Kubernetes. What they need is installed by
+//! `scripts/setup-test-deps.sh --cluster`; what is not there is skipped by name.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod clients;
 
-use clients::{MODEL, bundle, python, root, skipped};
+use clients::{MODEL, bundle, deps, python, root, skipped};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,6 +60,16 @@ fn fleets_keep_every_text_whole() {
     );
 }
 
+/// The manifests are Kubernetes', and say of the server what it does.
+#[test]
+fn manifests_of_kubernetes_fit_the_server() {
+    run(
+        "manifests_of_kubernetes_fit_the_server",
+        ["kubernetes", "kubernetes_validate", "kubernetes_check.py"],
+        &[photonc(), &bundle("cluster").0, &deps().join("kubernetes-node")],
+    );
+}
+
 /// What a package says is what the manifest says, once.
 #[test]
 fn packages_state_the_manifest() {
@@ -86,6 +96,10 @@ fn packages_state_the_manifest() {
     let on_gpus = read(
         &package("kserve", &["--gpus", "2", "--served-model-name", "My_Model"]),
         "inferenceservice.yaml",
+    );
+    assert!(
+        on_host.contains("/v2/models/english/infer") && on_host.contains("{name: PROTOCOL, value: v2}"),
+        "{on_host}"
     );
     assert!(on_host.contains("name: english\n") && !on_host.contains("gpu"), "{on_host}");
     assert!(on_gpus.contains("name: my-model\n") && on_gpus.contains("nvidia.com/gpu: \"2\"\n"), "{on_gpus}");

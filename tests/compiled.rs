@@ -7,7 +7,7 @@ use photonc::export::target::Target;
 use photonc::graph::{Graph, text};
 use photonc::model::build;
 use photonc::model::config::{
-    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig, StackOptions,
+    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, Slot, StackConfig, StackOptions,
     Wiring,
 };
 use photonc::model::parameters::parameters;
@@ -34,6 +34,8 @@ fn small() -> ModelConfig {
         converter: Converter { layout: ConverterLayout::Linear, bias: true },
         decoder: stack,
         decoder_dim: 8,
+        slot: Slot::None,
+        projection: false,
         feedback,
         stream: None,
         encoder_window: None,

@@ -49,8 +49,9 @@ fn every_operation_has_an_evaluation_case() {
 fn page() -> String {
     let mut page = String::from(
         "# Operations\n\n\
-         Made from the operation table in `src/ir/op.rs`; `PHOTONC_UPDATE=1 cargo test --test completeness` writes it \
-         anew.\nThe text form of graphs is described in `src/graph/text/mod.rs`.\n\n\
+         Made from the operation table in `crates/photonc-graph/src/ir/op.rs`;\n\
+         `PHOTONC_UPDATE=1 cargo test --test completeness` writes it anew.\n\
+         The text form of graphs is described in `crates/photonc-graph/src/graph/text/mod.rs`.\n\n\
          | operation | operands | attributes | meaning | ONNX |\n|---|---|---|---|---|\n",
     );
     for kind in OpKind::ALL {
@@ -86,22 +87,27 @@ fn the_page_on_adding_an_operation_is_true() {
     let page = read("docs/adding-an-op.md");
     let quoted =
         page.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a quoted row");
-    let table = read("src/ir/op.rs");
+    let table = read("crates/photonc-graph/src/ir/op.rs");
     for line in quoted.lines() {
-        assert!(table.contains(&format!("    {line}\n")), "src/ir/op.rs has no line `{line}`");
+        assert!(
+            table.contains(&format!("    {line}\n")),
+            "crates/photonc-graph/src/ir/op.rs has no line `{line}`"
+        );
     }
-    let rows = page.lines().filter_map(|line| line.trim().strip_prefix("| `src/")?.split('`').next());
-    let files: Vec<&str> = rows.collect();
+    let files = table_of(&page);
     assert!(files.len() > 5, "{files:?}");
     for file in files {
-        assert!(
-            read(&format!("src/{file}")).contains("Op::Shift"),
-            "src/{file} does not decide about `shift`"
-        );
+        assert!(read(&file).contains("Op::Shift"), "{file} does not decide about `shift`");
     }
     for path in page.split('`').filter(|part| part.contains('/') && !part.contains(' ')) {
         assert!(root().join(path).exists(), "{path} does not exist");
     }
+}
+
+/// Source files that the rows of a page's table begin with.
+fn table_of(page: &str) -> BTreeSet<String> {
+    let rows = page.lines().filter_map(|line| line.trim().strip_prefix("| `")?.split('`').next());
+    rows.filter(|file| file.ends_with(".rs")).map(str::to_owned).collect()
 }
 
 /// Rust files below a folder, as paths from the root.
@@ -116,15 +122,15 @@ fn sources(folder: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Compares the files that the table of a page names with those below `src` that contain one of `words`; paths that the page
-/// names exist.
+/// Compares the files that the table of a page names with those of the program that contain one of `words`; paths that the
+/// page names exist.
 fn the_table_is_whole(page: &str, words: &[&str]) {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap_or_default();
     let text = read(page);
-    let rows = text.lines().filter_map(|line| line.trim().strip_prefix("| `src/")?.split('`').next());
-    let named: BTreeSet<String> = rows.map(|file| format!("src/{file}")).collect();
+    let named = table_of(&text);
     let mut deciding = BTreeSet::new();
     sources("src", &mut deciding);
+    sources("crates", &mut deciding);
     deciding.retain(|file| {
         let text = read(file);
         words.iter().any(|word| text.contains(word))

@@ -11,7 +11,7 @@ use photonc::graph::interp::{Interpreter, WeightSource};
 use photonc::ir::op::Op;
 use photonc::ir::tensor::Tensor;
 use photonc::model::config::{
-    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, StackConfig, StackOptions,
+    Chunker, Converter, ConverterLayout, Feedback, LevelConfig, ModelConfig, Slot, StackConfig, StackOptions,
     Wiring,
 };
 use photonc::passes::choose_protocol::Protocol;
@@ -59,6 +59,8 @@ fn level() -> impl Strategy<Value = LevelConfig> {
                     },
                     decoder,
                     decoder_dim,
+                    slot: Slot::None,
+                    projection: false,
                     feedback: Feedback::Latent,
                     stream: None,
                     encoder_window: None,

@@ -38,6 +38,10 @@ fn every_part_has_commands_with_limits() {
         "racecheck",
         "ort",
         "first",
+        "prompts",
+        "workers",
+        "invariant",
+        "lengths",
         "peer",
         "steps",
         "codes",
@@ -59,8 +63,8 @@ fn every_part_has_commands_with_limits() {
     }
     assert_eq!(
         dry_run(&["all"]).matches("photonc synth").count(),
-        6,
-        "each size is made once, two for the codes and one for ONNX Runtime"
+        7,
+        "each size is made once, two for the codes, one for ONNX Runtime and one that has words"
     );
     let one = dry_run(&["paper:900m:hiergen:de"]);
     assert!(one.contains("--protocol hiergen --regime de") && one.matches(" bench ").count() == 1, "{one}");
@@ -86,7 +90,8 @@ fn unknown_words_are_refused() {
 #[test]
 fn the_commands_are_those_of_photonc() {
     let mut commands = 0;
-    for line in dry_run(&["all"]).lines() {
+    // What Python starts by itself is not here to be read.
+    for line in dry_run(&["all"]).lines().filter(|line| !line.contains("python3")) {
         let words: Vec<&str> = line.split(' ').collect();
         let Some(at) = words.iter().position(|word| word.ends_with("/bin/photonc")) else { continue };
         let mut command = assert_cmd::Command::cargo_bin("photonc").expect("built");
@@ -159,7 +164,19 @@ esac"#,
     let programs = ["photonc", "cuda-tests", "ort-tests"];
     let packed = Command::new("gzip").current_dir(folder.join(".carry/gpu/bin")).args(programs).status();
     assert!(packed.expect("runs").success());
-    program("stubs/nvidia-smi", "echo 'A GPU, 1.2'");
+    program(
+        "stubs/nvidia-smi",
+        r#"if [[ "$1" == --list-gpus ]]; then printf 'a\nb\n'; else echo 'A GPU, 1.2'; fi"#,
+    );
+    write(
+        "scripts/bench_fleet.py",
+        r#"import json, sys
+names = ["one worker", "two workers", "one worker behind smg", "two workers behind smg", "one process with both"]
+if "--words" not in sys.argv:
+    for place, name in enumerate(names):
+        print(json.dumps({"set_up": name, "tokens_per_s": 1000.4 + place}))
+    print(json.dumps({"set_up": "ratios", "two workers / one worker": 1.9}))"#,
+    );
     program("stubs/compute-sanitizer", "exit 3");
     write("tests/gpu/kernels.py", "print('0 wrong')");
     write(
@@ -199,6 +216,7 @@ fn the_table_has_every_part_and_figure() {
         "peer",
         "steps",
         "codes",
+        "workers",
         "paper:900m:recgen:pf",
         "curve",
         "stress",
@@ -218,6 +236,8 @@ fn the_table_has_every_part_and_figure() {
         "6,500 tokens/s, MBU 50%, 1,024 MiB",
         "2,500 tokens/s, MBU 25%, 3,500 tokens/s, MBU 75%",
         "2.50 % at most",
+        "two workers behind smg     1,003 tokens/s",
+        "two workers / one worker: 1.90x",
         "off by 0.25 of 8.5, KL 1.0e-03 nats, same greedy token 98.4%",
         "batch 7: 5.00 K tokens/s, per GiB of KV 3.0 K (top), 2.0 K (all), MBU 50%, MFU 25%",
         "1: 1,234",

@@ -233,7 +233,7 @@ fn one_report_of_every_fault_of_the_configuration() -> TestResult {
 fn third_party_faults_name_their_own_keys() -> TestResult {
     let directory = copy("photon-experiment")?;
     edit_config(directory.path(), |json| {
-        json["variant"] = json!("v1");
+        json["variant"] = json!("v3");
         json["levels"][0]["prefix_len"] = json!(0);
         json["levels"][1]["enc_heads"] = json!(5);
     })?;
@@ -242,7 +242,7 @@ fn third_party_faults_name_their_own_keys() -> TestResult {
     assert_eq!(
         lines,
         [
-            "  variant: found \"v1\", expected \"v2\" (`v2` names latent feedback, the only kind this dialect describes)",
+            "  variant: found \"v3\", expected \"v2\" (`v2` names latent feedback, the only kind this dialect describes)",
             "  levels[1].encoder.head_dim (= dim / encoder.heads): dim 32 is not a multiple of encoder.heads 5",
             "  levels[0].prefix_len: found 0, expected at least 1",
         ]
@@ -432,8 +432,9 @@ fn a_directory_that_is_no_checkpoint_says_what_is_missing() -> TestResult {
 #[test]
 fn a_weight_map_brings_a_new_layout() -> TestResult {
     let directory = copy("paper")?;
-    let text =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/dialects/paper.toml"))?;
+    let text = fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/photonc-compiler/src/model/dialects/paper.toml"),
+    )?;
     let text = text
         .replace("name = \"paper\"", "name = \"mine\"")
         .replace("= \"levels.{i}.encoder.", "= \"enc{i+1}.")

@@ -28,6 +28,7 @@ fn h100() -> Properties {
         memory_bytes: 80 << 30,
         shared_bytes: 232_448,
         allocation_bytes: 256,
+        batch_invariant: false,
     }
 }
 

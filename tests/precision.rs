@@ -7,7 +7,9 @@ mod fixture;
 
 use fixture::model::{greedy, run};
 use fixture::tolerance::Chain;
-use fixture::{Expected, GOLDENS, assert_states, golden_checkpoint, golden_path, largest_difference};
+use fixture::{
+    Expected, GOLDENS, assert_states, exported, golden_checkpoint, golden_path, largest_difference,
+};
 use photonc::bundle::Bundle;
 use photonc::export::target::Target;
 use photonc::export::{ExportOptions, export};
@@ -43,18 +45,12 @@ impl Narrow {
     }
 
     fn with(name: &'static str, dtype: Dtype, change: impl Fn(&mut ExportOptions)) -> Self {
-        let directory = tempfile::tempdir().expect("directory");
-        let out = directory.path().join("bundle");
-        let targets = vec![if dtype == Dtype::Bf16 { Target::Tensorrt } else { Target::Portable }];
-        let mut options = ExportOptions {
-            precision: dtype,
-            targets: Some(targets),
-            max_tokens: Some(4096),
-            ..ExportOptions::new(golden_path(name), &out)
-        };
-        change(&mut options);
-        export(&options, &|_| {}).expect("exports");
-        let bundle = Bundle::open(&out).expect("opens");
+        let target = if dtype == Dtype::Bf16 { Target::Tensorrt } else { Target::Portable };
+        let (directory, bundle) = exported(name, |options| {
+            options.precision = dtype;
+            options.targets = Some(vec![target]);
+            change(options);
+        });
         bundle.verify_weights().expect("weights are whole");
         let config = golden_checkpoint(name).config;
         Narrow {

@@ -116,6 +116,7 @@ fn clients_work_unmodified() {
     let photonc = Path::new(env!("CARGO_BIN_EXE_photonc"));
     python(at, "openai_for_python", ["clients", "openai", "openai_client.py"], &[]);
     python(at, "langchain", ["clients", "langchain_openai", "langchain_client.py"], &[]);
+    python(at, "triton_client_for_kserve", ["clients", "tritonclient", "triton_client.py"], &[]);
     let lm_eval = ["clients", "lm_eval", "lm_eval_client.py"];
     python(at, "lm_eval_finds_what_score_finds", lm_eval, &[photonc, bundle]);
     node(at, "openai_for_node", "openai", "openai_node.mjs");

@@ -208,19 +208,20 @@ fn forbidden_operators_and_damaged_files_are_found() {
 fn page() -> String {
     let mut page = String::from(
         "# Targets\n\n\
-         `photonc export --target NAMES` writes ONNX models for each of the names, which commas separate. Models that are \
-         the same for several targets are one file. Before anything is written, the rules below are asked whether a target \
-         refuses the graphs; after it is written, each model is read again: every input must reach an output, every \
-         declared type must be what the operators yield, and no operator that a rule forbids may be in it.\n\n\
-         Without `--target`, models are written for `portable`, unless that takes a second copy of the weights: a bundle keeps \
-         them once, as the checkpoint has them. Graphs of f32 read weights of bf16 and f16 exactly, so these stay what they are; \
-         `cpu` widens them in registers, which halves what it reads from memory, `cuda` and `reference` when they load them. \
-         tract reads no bf16, so ONNX models of f32 graphs have a copy in f32 (`onnx/weights/f32-*.safetensors`) where the weights \
-         are narrower; it is written only with a target that needs it. `--dtype bf16` and `f16` make everything narrow, \
+         `photonc export --target NAMES` writes ONNX models for each of the names, which commas separate. Models that are the\n\
+         same for several targets are one file. Before anything is written, the rules below are asked whether a target refuses\n\
+         the graphs; after it is written, each model is read again: every input must reach an output, every declared type must be\n\
+         what the operators yield, and no operator that a rule forbids may be in it.\n\n\
+         Without `--target`, models are written for `portable`, unless that takes a second copy of the weights: a bundle keeps\n\
+         them once, as the checkpoint has them. Graphs of f32 read weights of bf16 and f16 exactly, so these stay what they are;\n\
+         `cpu` widens them in registers, which halves what it reads from memory, `cuda` and `reference` when they load them.\n\
+         tract reads no bf16, so ONNX models of f32 graphs have a copy in f32 (`onnx/weights/f32-*.safetensors`) where the\n\
+         weights are narrower; it is written only with a target that needs it. `--dtype bf16` and `f16` make everything narrow,\n\
          activations too.\n\n\
-         Made from the tables in `src/onnx/target.rs` and `src/onnx/rules.rs`; \
+         Made from the tables in `crates/photonc-onnx/src/target.rs` and `crates/photonc-onnx/src/rules.rs`;\n\
          `PHOTONC_UPDATE=1 cargo test --test targets` writes it anew.\n\n\
-         | target | read by | files |\n|---|---|---|\n",
+         | target | read by | files |\n\
+         |---|---|---|\n",
     );
     for target in Target::ALL {
         let files = if target.reads_onnx() {
@@ -250,16 +251,17 @@ fn page() -> String {
         );
     }
     page.push_str(
-        "\n## What was tried\n\n\
-         Every model of the goldens is run in ONNX Runtime 1.32 and tract 0.23, and its engine built (not run) by TensorRT-RTX 1.7.1 \
-         for compute capability 8.9; `tests/python/onnx_check.py` lists what is not built. ONNX Runtime's \
-         CUDA provider ran all of them on an H100, once ([onnxruntime.md](onnxruntime.md)). TensorRT itself was not at hand: its rows \
-         rest on TensorRT-RTX, which fails with an internal error on\n\n\
-         - f16 and bf16 attention over heads of no multiple of 8 components, in models of target `portable` (golden `lopsided` has 10 to 14, \
-         `paper-600m` 52); models of its own targets are padded (`pad-heads`) and build;\n\
-         - int8 codes of several maps of one vector (query, key and value; gate and up) in unrolled windows, and int4 and fp8 codes of them in \
-         an f32 graph. int8 of stacks without windows (`level2.encoder`), of chunkers and converters, and int4 and fp8 in f16 and bf16 \
-         graphs build.\n",
+        "\n\
+         ## What was tried\n\n\
+         Every model of the goldens is run in ONNX Runtime 1.32 and tract 0.23, and its engine built (not run) by TensorRT-RTX\n\
+         1.7.1 for compute capability 8.9; `tests/python/onnx_check.py` lists what is not built. ONNX Runtime's CUDA provider ran\n\
+         all of them on an H100, once ([onnxruntime.md](onnxruntime.md)). TensorRT itself was not at hand: its rows rest on\n\
+         TensorRT-RTX, which fails with an internal error on\n\n\
+         - f16 and bf16 attention over heads of no multiple of 8 components, in models of target `portable` (golden `lopsided`\n  \
+           has 10 to 14, `paper-600m` 52); models of its own targets are padded (`pad-heads`) and build;\n\
+         - int8 codes of several maps of one vector (query, key and value; gate and up) in unrolled windows, and int4 and fp8\n  \
+           codes of them in an f32 graph. int8 of stacks without windows (`level2.encoder`), of chunkers and converters, and int4\n  \
+           and fp8 in f16 and bf16 graphs build.\n",
     );
     page
 }

@@ -143,6 +143,39 @@ fn a_model_of_another_graph_is_refused() {
     assert!(code == 1 && text.contains("is not the ONNX model of graph `coarse`"), "{text}");
 }
 
+/// A manifest is true only with every graph that stands beside it: without its second half a protocol would be another one.
+#[test]
+fn a_manifest_that_leaves_out_a_graph_is_refused() {
+    use photonc::bundle::{Bundle, sealed};
+    use photonc::program::Plan;
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = folder.path().join("bundle");
+    export(&ExportOptions::new(golden_path("paper"), &bundle), &|_| {}).expect("exports");
+    let sound = Bundle::open(&bundle).expect("opens").manifest().clone();
+    let refusal = |change: &dyn Fn(&mut photonc::bundle::Manifest)| {
+        let mut manifest = sound.clone();
+        change(&mut manifest);
+        std::fs::write(bundle.join("photon.json"), sealed(&manifest).expect("JSON")).expect("writes");
+        photonc(folder.path(), &["verify", "bundle"])
+    };
+    let (code, text) = refusal(&|manifest| {
+        let plan = manifest.protocols.get_mut(&Protocol::Hiergen).expect("a protocol");
+        let Plan::Undistributed { reencode, .. } = plan else {
+            unreachable!("invariant: HierGen is one loop")
+        };
+        *reencode = None;
+    });
+    assert!(code == 1 && text.contains("graph `reencode` is used by none of its protocols"), "{text}");
+    let (code, text) = refusal(&|manifest| drop(manifest.protocols.shift_remove(&Protocol::Hiergen)));
+    assert!(code == 1 && text.contains("graph `decode` is used by none of its protocols"), "{text}");
+    let (code, text) = refusal(&|manifest| {
+        manifest.graphs.clear();
+        manifest.protocols.clear();
+        manifest.onnx.clear();
+    });
+    assert!(code == 1 && text.contains("nothing to compare"), "{text}");
+}
+
 fn photonc(folder: &Path, arguments: &[&str]) -> (i32, String) {
     let mut command = assert_cmd::Command::cargo_bin("photonc").expect("built");
     let output = command.current_dir(folder).args(arguments).env("NO_COLOR", "1").output().expect("runs");

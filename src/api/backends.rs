@@ -62,6 +62,9 @@ pub struct LoadOptions {
     pub max_tokens: Option<NonZero<usize>>,
     /// Meta-contexts of a burst at most.
     pub run_ahead: NonZero<usize>,
+    /// The same tokens whatever stands beside a sequence, also where that costs time: on `cuda`. On `cpu` and `reference` it
+    /// is so anyway; other backends refuse it.
+    pub batch_invariant: bool,
 }
 
 impl Default for LoadOptions {
@@ -74,6 +77,7 @@ impl Default for LoadOptions {
             rows: None,
             max_tokens: None,
             run_ahead: NonZero::<usize>::MIN.saturating_add(7),
+            batch_invariant: false,
         }
     }
 }
@@ -121,13 +125,14 @@ pub(super) struct Chosen {
     device: usize,
     threads: Option<NonZero<usize>>,
     rows: Option<NonZero<usize>>,
+    batch_invariant: bool,
 }
 
 impl Chosen {
     /// The backend that is meant.
     pub fn of(options: &LoadOptions) -> Result<Self, Error> {
         let kind = match options.backend {
-            BackendKind::Auto if open_gpu(options.device).is_ok() => BackendKind::Cuda,
+            BackendKind::Auto if open_gpu(options.device, false).is_ok() => BackendKind::Cuda,
             BackendKind::Auto => BackendKind::DEFAULT,
             named => named,
         };
@@ -136,8 +141,15 @@ impl Chosen {
             let found = kind.name();
             return Err(Error::refused(format!("threads are for backends cpu and ort, found {found}")));
         }
-        let LoadOptions { device, threads, rows, .. } = *options;
-        Ok(Chosen { kind, device, threads, rows })
+        let invariant = matches!(kind, BackendKind::Cuda | BackendKind::Cpu | BackendKind::Reference);
+        if options.batch_invariant && !invariant {
+            let found = kind.name();
+            let message =
+                format!("batch_invariant is for backend cuda, and holds on cpu and reference, found {found}");
+            return Err(Error::refused(message));
+        }
+        let LoadOptions { device, threads, rows, batch_invariant, .. } = *options;
+        Ok(Chosen { kind, device, threads, rows, batch_invariant })
     }
 
     /// The backend with the graphs of a bundle.
@@ -184,7 +196,7 @@ impl Chosen {
 
     fn gpu(&self) -> Result<Arc<dyn Device>, BackendError> {
         let unavailable = |message| BackendError::Unavailable { backend: self.kind.name(), message };
-        open_gpu(self.device).map_err(unavailable)
+        open_gpu(self.device, self.batch_invariant).map_err(unavailable)
     }
 
     fn cuda(&self, bundle: &Bundle) -> Result<LaunchBackend, BackendError> {
@@ -250,14 +262,14 @@ pub fn open_cpu(threads: Option<NonZero<usize>>) -> Result<Arc<dyn Device>, Back
     Ok(Arc::new(device))
 }
 
-/// The GPU of a number.
+/// The GPU of a number; with `batch_invariant` its kernels are chosen without regard to the number of rows.
 ///
 /// # Errors
 /// In words: the driver, the GPU or the feature is missing.
 #[cfg(feature = "cuda")]
-pub fn open_gpu(ordinal: usize) -> Result<Arc<dyn Device>, String> {
+pub fn open_gpu(ordinal: usize, batch_invariant: bool) -> Result<Arc<dyn Device>, String> {
     use crate::runtime::cuda::driver::{Driver, DriverOptions};
-    let driver = Driver::open(DriverOptions { ordinal, ..DriverOptions::default() });
+    let driver = Driver::open(DriverOptions { ordinal, batch_invariant, ..DriverOptions::default() });
     driver.map(|driver| Arc::new(driver) as Arc<dyn Device>).map_err(|error| error.to_string())
 }
 
@@ -270,7 +282,7 @@ pub const WITH_CUDA: &str = "cargo install --path . --features cuda";
 /// # Errors
 /// Always.
 #[cfg(not(feature = "cuda"))]
-pub fn open_gpu(_ordinal: usize) -> Result<Arc<dyn Device>, String> {
+pub fn open_gpu(_ordinal: usize, _batch_invariant: bool) -> Result<Arc<dyn Device>, String> {
     Err(format!("this photonc was built without it; install with `{WITH_CUDA}`"))
 }
 
@@ -337,4 +349,22 @@ pub fn open_ort(
 ) -> Result<Box<dyn Backend>, BackendError> {
     let message = format!("this photonc was built without it; install with `{WITH_ORT}`");
     Err(BackendError::Unavailable { backend: BackendKind::Ort.name(), message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BackendKind, Chosen, LoadOptions};
+
+    #[test]
+    fn batch_invariance_is_refused_where_it_is_not_known_to_hold() {
+        let chosen =
+            |backend| Chosen::of(&LoadOptions { backend, batch_invariant: true, ..LoadOptions::default() });
+        for backend in [BackendKind::Ort, BackendKind::Tract] {
+            let error = chosen(backend).expect_err("is refused").to_string();
+            assert!(error.contains("batch_invariant") && error.contains(backend.name()), "{error}");
+        }
+        for backend in [BackendKind::Cpu, BackendKind::Reference, BackendKind::Cuda] {
+            assert!(chosen(backend).is_ok_and(|chosen| chosen.kind == backend));
+        }
+    }
 }

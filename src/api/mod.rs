@@ -12,12 +12,14 @@
 //! # Ok::<(), photonc::api::Error>(())
 //! ```
 
+mod against;
 mod backends;
 mod collect;
 mod desk;
 pub mod documents;
 mod drift;
 mod error;
+mod expected;
 mod export_names;
 mod files;
 mod model;
@@ -26,6 +28,7 @@ mod score;
 mod stream;
 mod trajectory;
 
+pub use against::{Against, AgainstOptions, Difference, Explanation, against};
 #[cfg(not(feature = "cuda"))]
 pub use backends::WITH_CUDA;
 #[cfg(not(feature = "ort"))]
@@ -41,5 +44,5 @@ pub use files::{diff, export, inspect, verify};
 pub use model::{Generate, Model, Prompt};
 pub use sampling::SamplingParams;
 pub use score::Score;
-pub use stream::{Ended, Next, Piece, Stream};
+pub use stream::{Ended, Next, Piece, Stream, StreamCancel};
 pub use trajectory::Trajectory;

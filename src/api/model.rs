@@ -97,8 +97,13 @@ pub(super) struct Running {
 
 impl Running {
     pub fn cancel(&self) {
+        self.cancels().iter().for_each(Cancel::cancel);
+    }
+
+    /// What ends its requests.
+    pub fn cancels(&self) -> Vec<Cancel> {
         let cancels = self.model.0.cancels.lock().unwrap_or_else(PoisonError::into_inner);
-        cancels.get(&self.number).into_iter().flatten().for_each(Cancel::cancel);
+        cancels.get(&self.number).cloned().into_iter().flatten().collect()
     }
 }
 
@@ -132,7 +137,11 @@ impl Model {
         let tokenizer = Tokenizer::of_bundle(&bundle)?;
         let wanted = Wanted { eos: true, ..Wanted::default() };
         let eos = GenerationDefaults::of_bundle(&bundle, tokenizer.as_ref(), wanted)?.eos;
-        let sizes = WorkerOptions { run_ahead: (1, options.run_ahead.get()), waiting: usize::MAX };
+        let sizes = WorkerOptions {
+            run_ahead: (1, options.run_ahead.get()),
+            waiting: usize::MAX,
+            prefill_tokens: usize::MAX,
+        };
         let backends: Arc<dyn Backends> = Arc::new(backend.clone());
         let observer: Arc<dyn Observer> = Arc::new(Unobserved);
         let workers =

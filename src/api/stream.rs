@@ -4,7 +4,7 @@
 use super::error::Error;
 use super::model::Running;
 use crate::runtime::logprobs::TokenLogprobs;
-use crate::runtime::request::{Burst, Finish, StateRecord};
+use crate::runtime::request::{Burst, Cancel, Finish, StateRecord};
 use crate::runtime::schedule::{Completion, Done, Finished, Sink};
 use crate::text::speech::Speech;
 use std::collections::VecDeque;
@@ -108,6 +108,17 @@ impl Shared {
     }
 }
 
+/// What ends the sequences of a stream from any thread, also while another waits for what comes next.
+#[derive(Clone, Debug)]
+pub struct StreamCancel(Vec<Cancel>);
+
+impl StreamCancel {
+    /// As [`Stream::cancel`].
+    pub fn cancel(&self) {
+        self.0.iter().for_each(Cancel::cancel);
+    }
+}
+
 /// Sequences on their way.
 pub struct Stream {
     pub(super) shared: Arc<Shared>,
@@ -169,6 +180,12 @@ impl Stream {
     /// Ends every sequence at the next burst; the stream then says that it was cancelled.
     pub fn cancel(&self) {
         self.running.cancel();
+    }
+
+    /// What cancels it from another thread.
+    #[must_use]
+    pub fn canceller(&self) -> StreamCancel {
+        StreamCancel(self.running.cancels())
     }
 
     /// Has `waker` called, on a thread of the engine that it must not hold up, whenever there is something; and now.

@@ -61,6 +61,10 @@ pub struct BackendArgs {
     /// Threads that compute, for backends `cpu` and `ort`; otherwise one per core
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZeroUsize>,
+    /// The same tokens whatever stands beside a prompt, also on backend `cuda`, whose kernels are otherwise chosen by the
+    /// number of rows; slower there, and so anyway on `cpu` and `reference`
+    #[arg(long)]
+    batch_invariant: bool,
     /// Refuse TensorRT engines that do not fit this machine or the bundle, rather than build them again
     #[arg(long)]
     no_rebuild: bool,
@@ -135,6 +139,11 @@ fn threads(text: &str) -> Result<NonZeroUsize, String> {
 }
 
 impl BackendArgs {
+    /// Threads that were asked for.
+    pub fn threads(&self) -> Option<NonZeroUsize> {
+        self.threads
+    }
+
     /// Refuses options that the backend would not heed.
     pub fn check(&self) -> Result<(), Failure> {
         if self.threads.is_some() && !matches!(self.name, BackendName::Cpu | BackendName::Ort) {
@@ -147,6 +156,13 @@ impl BackendArgs {
             let found = self.name.name();
             return Err(Failure::usage(&format_args!(
                 "--compute is for `--backend cuda` and `--backend cpu`, found `--backend {found}`"
+            )));
+        }
+        let invariant = matches!(self.name, BackendName::Cuda | BackendName::Cpu | BackendName::Reference);
+        if self.batch_invariant && !invariant {
+            let found = self.name.name();
+            return Err(Failure::usage(&format_args!(
+                "--batch-invariant is for `--backend cuda`, and holds on `cpu` and `reference`, found `--backend {found}`"
             )));
         }
         if self.no_rebuild && self.name != BackendName::Tensorrt {
@@ -198,11 +214,14 @@ impl BackendArgs {
         Ok(self.ort.open(bundle, self.one_device()?, self.threads, extra)?)
     }
 
-    /// Own kernels on the processor, activations in f32 unless another type was asked for.
+    /// Own kernels on the processor.
     fn cpu(&self, bundle: &Bundle) -> Result<LaunchBackend, Failure> {
-        let dtype = self.compute.unwrap_or(Dtype::F32);
-        let opened = LaunchBackend::of_bundle(bundle.clone(), self.processor()?, dtype);
-        Ok(opened.map_err(RuntimeError::from)?)
+        Ok(self.load(bundle, self.processor()?).map_err(RuntimeError::from)?)
+    }
+
+    /// The processor or the one GPU, whichever was asked for.
+    pub fn one_device_of_plans(&self) -> Result<Arc<dyn Device>, Failure> {
+        if self.name == BackendName::Cpu { self.processor() } else { self.one_gpu() }
     }
 
     fn processor(&self) -> Result<Arc<dyn Device>, Failure> {
@@ -210,24 +229,25 @@ impl BackendArgs {
     }
 
     fn cuda(&self, bundle: &Bundle) -> Result<Box<dyn Backend>, Failure> {
-        Ok(Box::new(self.load_cuda(bundle, self.one_gpu()?).map_err(RuntimeError::from)?))
+        Ok(Box::new(self.load(bundle, self.one_gpu()?).map_err(RuntimeError::from)?))
     }
 
-    /// Puts the graphs of a bundle on a GPU.
-    pub fn load_cuda(&self, bundle: &Bundle, device: Arc<dyn Device>) -> Result<LaunchBackend, BackendError> {
+    /// Puts the graphs of a bundle on a device.
+    pub fn load(&self, bundle: &Bundle, device: Arc<dyn Device>) -> Result<LaunchBackend, BackendError> {
         LaunchBackend::of_bundle(bundle.clone(), device, self.compute_type(bundle))
     }
 
-    /// Type of activations and weights on a GPU: the one asked for, or that of the export.
+    /// Type of activations: the one asked for, or f32 on the processor and that of the export on a GPU, of its weights too.
     pub fn compute_type(&self, bundle: &Bundle) -> Dtype {
-        self.compute.unwrap_or_else(|| bundle.manifest().dtype())
+        let usual = || if self.name == BackendName::Cpu { Dtype::F32 } else { bundle.manifest().dtype() };
+        self.compute.unwrap_or_else(usual)
     }
 
     /// The device, with one graph and the weights of a bundle: in the graph's own precision, so that it can be verified.
     pub fn with_graph(&self, bundle: &Bundle, graph: &Graph) -> Result<Box<dyn Backend>, Failure> {
         let graphs = [(graph.name().to_owned(), graph.clone())].into_iter().collect();
         let dtype = self.compute.unwrap_or_else(|| bundle.manifest().dtype());
-        let device = if self.name == BackendName::Cpu { self.processor()? } else { self.one_gpu()? };
+        let device = self.one_device_of_plans()?;
         let backend = LaunchBackend::with_weights_of(bundle.clone(), graphs, device, dtype);
         Ok(Box::new(backend.map_err(RuntimeError::from)?))
     }
@@ -307,7 +327,7 @@ impl BackendArgs {
     }
 
     fn open_device(&self, ordinal: usize) -> Result<Arc<dyn Device>, RuntimeError> {
-        open_gpu(ordinal)
+        open_gpu(ordinal, self.batch_invariant)
             .map_err(|message| BackendError::Unavailable { backend: self.name.name(), message }.into())
     }
 

@@ -33,7 +33,7 @@ pub struct Args {
     /// Type of weights, activations and state; f32 stays where it matters
     #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "TYPE")]
     dtype: Precision,
-    /// Stacks whose weights are kept in few bits: `level1.decoder=int8,lm_head=int4` (int8, int4 or fp8)
+    /// Stacks to quantize: `level1.decoder=int8,lm_head=int4` (int8, int4 or fp8)
     #[arg(long, value_name = "STACK=SCHEME", value_delimiter = ',', value_parser = choice)]
     quant: Vec<Choice>,
     /// Protocols to compile for, separated by commas [default: every one that the model defines]

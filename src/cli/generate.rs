@@ -12,14 +12,14 @@ use super::memory::check_batch;
 use super::prompts::{ChatArgs, PromptArgs};
 use super::replicas::{Listeners, Runner};
 use super::rows::{Batch, DEFAULT_RESERVE_MIB};
-use super::{Failure, Reporter};
+use super::{Failure, Global, Reporter};
 use crate::bundle::Bundle;
 use crate::passes::choose_protocol::Protocol;
 use crate::runtime::request::{Align, Batch as Requests, Burst, Cancel, Generation, Request, RunAhead};
 use choices::{EndArgs, SamplingArgs};
 use file::{FileArgs, Job};
 use print::{Form, Printer};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// Prompts of a file that generate side by side unless the user says.
@@ -232,6 +232,17 @@ impl Args {
         };
         Ok((request, prompts))
     }
+}
+
+/// Reads a file of prompts as a run with `bundle` does: the number of its lines.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn read_prompts(bundle: &Bundle, file: &Path) -> Result<usize, String> {
+    let reporter = Reporter::new(Global { json: false, quiet: true, verbose: false });
+    let read = Language::of(bundle, false, &reporter)
+        .and_then(|language| lines::read(file, &ChatArgs::default(), &language));
+    read.map(|lines| lines.len()).map_err(|failure| failure.to_string())
 }
 
 /// What alignment took from a prompt.

@@ -47,6 +47,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use failure::Failure;
+#[doc(hidden)]
+pub use generate::read_prompts;
 pub use memory::ReportingAllocator;
 use report::Reporter;
 

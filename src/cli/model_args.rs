@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 /// How the checkpoint's layout is found.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DialectArgs {
-    /// Layout of the checkpoint by name (`paper`, `photon-experiment`, `scala`) instead of recognising it
+    /// Layout of the checkpoint by name (`paper`, `photon-experiment`, `photon-experiment-v1`, `gvessere`, `scala`) instead of recognising it
     #[arg(long, value_name = "NAME", conflicts_with = "weight_map")]
     dialect: Option<String>,
-    /// Layout of the checkpoint from a data file of the form of src/model/dialects/*.toml
+    /// Layout of the checkpoint from a data file (docs/dialects.md)
     #[arg(long, value_name = "FILE")]
     weight_map: Option<PathBuf>,
     /// Take a checkpoint that stores tensors which the model has not; each is named in a note

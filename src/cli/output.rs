@@ -149,14 +149,9 @@ impl Way {
                 }
                 Ok(Way::Aside(Aside { target, path, file, waits: true, _begun }))
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error),
-            Err(error) => {
-                if there.is_some() {
-                    in_place(&target).map(Way::InPlace)
-                } else {
-                    Err(error)
-                }
-            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock || is_full_or_fails(&error) => Err(error),
+            Err(_) if there.is_some() => in_place(&target).map(Way::InPlace),
+            Err(error) => Err(error),
         }
     }
 
@@ -198,6 +193,15 @@ impl Drop for Aside {
     }
 }
 
+/// Whether a device or the process has no room, or the device fails: what is written over there may be lost.
+fn is_full_or_fails(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::MFILE | Errno::NFILE)
+    )
+}
+
 /// Writes over a file from its beginning.
 fn over(mut file: File, bytes: &[u8], mark: &[u8]) -> io::Result<()> {
     file.set_len(0)?;
@@ -214,8 +218,14 @@ fn aside(target: &Path) -> io::Result<(PathBuf, File)> {
     name.push(".photonc-part");
     let path = target.with_file_name(name);
     let file = locked(&path, OpenOptions::new().write(true).create(true))?;
-    file.set_len(0)?;
-    Ok((path, file))
+    match file.set_len(0) {
+        Ok(()) => Ok((path, file)),
+        Err(error) => {
+            // It is this run's alone, by its lock.
+            let _ = fs::remove_file(&path);
+            Err(error)
+        }
+    }
 }
 
 fn in_place(target: &Path) -> io::Result<File> {

@@ -17,7 +17,9 @@ use crate::text::defaults::{GenerationDefaults, Wanted};
 use crate::text::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::json;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 /// The file without which a package is not whole.
 const SEAL: &str = "photonc-package.json";
@@ -213,6 +215,8 @@ fn write(args: &Args, files: &[PackageFile]) -> Result<Vec<String>, Failure> {
         || failed(&"is there already").help("pass --force to replace a package, or name another directory");
     let staged = |error: StagingError| match error {
         StagingError::Exists { .. } => exists(),
+        StagingError::NotDurable { .. } => Failure::input("the package may not last", &error)
+            .help("look for faults of the device, and run the command again"),
         error => failed(&error).help("make room or name another directory; nothing was left behind"),
     };
     let site = Site::of(&args.out, SEAL).map_err(staged)?;
@@ -225,10 +229,17 @@ fn write(args: &Args, files: &[PackageFile]) -> Result<Vec<String>, Failure> {
     for (name, text) in files {
         let path = staging.directory().join(name);
         let written =
-            path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, text));
+            path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| durable(&path, text));
         written.map_err(|error| {
             failed(&error).help("make room or name another directory; nothing was left behind")
         })?;
     }
     staging.publish().map_err(staged)
+}
+
+/// Writes a file and waits until it is on the device.
+fn durable(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }

@@ -8,6 +8,9 @@ use crate::text::Date;
 use crate::text::chat::{ChatOptions, Message};
 use std::path::{Path, PathBuf};
 
+/// Most prompts of a file of token ids: all of them are requests at once, of about 2 KB each.
+const MOST_PROMPTS: usize = 1 << 16;
+
 /// Token ids of one prompt, as an argument: `1,2,3`.
 #[derive(Clone, Debug)]
 pub struct Ids(pub Vec<i64>);
@@ -41,7 +44,7 @@ pub struct PromptArgs {
 }
 
 /// How a text becomes a prompt.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct ChatArgs {
     /// Take the text as what a user says and put the model's chat template around it
     #[arg(long)]
@@ -147,6 +150,13 @@ pub fn lines(file: &Path) -> Result<Vec<Vec<i64>>, Failure> {
     for (number, line) in
         json::unmarked(&text).lines().enumerate().filter(|(_, line)| !line.trim().is_empty())
     {
+        if prompts.len() == MOST_PROMPTS {
+            return Err(Failure::input(
+                "there are too many prompts",
+                &format_args!("{} has more than {MOST_PROMPTS}, which would run at once", file.display()),
+            )
+            .help("give them as JSON lines with --prompts-file, which takes any number"));
+        }
         let parsed = ids(line.trim()).map_err(|cause| failed(format!("line {}: {cause}", number + 1)))?;
         prompts.push(parsed.0);
     }

@@ -74,7 +74,7 @@ impl Runner<'_> {
             first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| started.elapsed());
             (listeners.on_burst)(burst);
         };
-        let load = |device| self.backend.load_cuda(self.bundle, device);
+        let load = |device| self.backend.load(self.bundle, device);
         let with = |request: &Request| Request { cancel: cancel.clone(), ..request.clone() };
         let requests = batch.requests.iter().map(with).collect();
         let listeners = (&on_burst as _, listeners.on_finished);

@@ -22,6 +22,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Tokens of prompts that are encoded from one burst to the next where `--max-prefill-tokens` does not say: on a GPU as many
+/// as one run of the encoder takes.
+const GPU_PREFILL_TOKENS: usize = 1 << 16;
+/// The same on the host: a fraction of a second for a small model.
+const HOST_PREFILL_TOKENS: usize = 1 << 12;
+
 /// Serve bundles over HTTP, as OpenAI's clients ask
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -40,6 +46,10 @@ pub struct Args {
     /// Meta-contexts of a burst: the fewest while little is to do, the most where requests wait; one number for both
     #[arg(long, value_name = "MIN..MAX", default_value = "1..8", value_parser = run_ahead)]
     run_ahead: (usize, usize),
+    /// Most tokens of prompts that are encoded from one burst to the next, so that streams go on between the prompts of others;
+    /// a longer prompt goes alone [default: 65536 on GPUs, 4096 on the host]
+    #[arg(long, value_name = "N", value_parser = count)]
+    max_prefill_tokens: Option<usize>,
     /// Most tokens of a sequence, prompt included [default: the bundle's longest]
     #[arg(long, value_name = "N", value_parser = count)]
     max_tokens: Option<usize>,
@@ -103,6 +113,7 @@ impl Args {
                 run_ahead: self.run_ahead,
                 max_tokens: self.max_tokens,
                 waiting: limits.max_queue,
+                prefill_tokens: self.prefill_tokens(),
             },
             limits: RequestLimits {
                 body_bytes: limits.max_body,
@@ -119,6 +130,11 @@ impl Args {
             shutdown_timeout: limits.shutdown_timeout,
             chat_template,
         })
+    }
+
+    fn prefill_tokens(&self) -> usize {
+        let default = if self.backend.is_cuda() { GPU_PREFILL_TOKENS } else { HOST_PREFILL_TOKENS };
+        self.max_prefill_tokens.unwrap_or(default)
     }
 
     /// The bundles with their names, each of which is there once.
@@ -183,7 +199,7 @@ impl Loading {
         let program = Program::from_bundle(bundle)?;
         let device = self.backend.gpu(replica)?;
         let failed = crate::runtime::error::RuntimeError::from;
-        let mut cuda = self.backend.load_cuda(bundle, device).map_err(failed)?;
+        let mut cuda = self.backend.load(bundle, device).map_err(failed)?;
         let wanted = self.rows.unwrap_or(Batch::Rows(GPU_ROWS)).rows(self.reserve, usize::from(u16::MAX));
         let mut rows: Option<usize> = None;
         for setup in setups {

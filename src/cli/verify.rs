@@ -1,6 +1,7 @@
 //! `photonc verify`: a bundle against the reference. Exit code 0 where every value is as near as its arithmetic allows, 1
 //! where one is not.
 
+mod against;
 mod drift;
 mod plot;
 
@@ -26,10 +27,10 @@ use std::sync::Arc;
 /// Check a bundle: hashes of the weights, and every graph on a backend against the reference
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Every graph runs on random inputs of small sizes (batch 2, 3 meta-contexts, 4 slots). What a value may be off by follows from its type and the lengths of the sums behind it: docs/numerics.md.\n\nWith --drift: RecGen against HierGen on a text, what the checkpoint itself makes of it (docs/text.md).\n\nExit codes: 0 everything holds, 1 a value diverges, a limit of the drift does not hold, or the bundle cannot be used"
+    after_help = "Every graph runs on random inputs of small sizes (batch 2, 3 meta-contexts, 4 slots). What a value may be off by follows from its type and the lengths of the sums behind it: docs/numerics.md.\n\nWith --drift: RecGen against HierGen on a text, what the checkpoint itself makes of it (docs/text.md).\n\nWith --against: a checkpoint beside the values of the code that it was trained with, the first module that differs, and which choice would explain it (docs/dialects.md).\n\nExit codes: 0 everything holds, 1 a value diverges, a limit of the drift does not hold, or the bundle cannot be used"
 )]
 pub struct Args {
-    /// Directory of the bundle
+    /// Directory of the bundle; with --against that of the checkpoint
     bundle: PathBuf,
     /// What is compared with the reference
     #[command(flatten)]
@@ -45,9 +46,19 @@ pub struct Args {
     seed: u64,
     #[command(flatten)]
     drift: drift::DriftArgs,
+    #[command(flatten)]
+    against: against::AgainstArgs,
 }
 
 pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
+    if let Some(file) = &args.against.against {
+        return against::run(args, file, reporter);
+    }
+    if args.against.is_misplaced() {
+        return Err(Failure::usage(
+            &"--dialect, --weight-map and --ignore-unexpected need --against: a bundle has no layout of its own",
+        ));
+    }
     if args.drift.drift {
         return drift::run(args, reporter);
     }
@@ -63,6 +74,10 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<ExitCode, Failure> {
         }
         None => bundle.manifest().graphs.keys().cloned().collect(),
     };
+    if names.is_empty() {
+        let cause = format!("{}: has no graphs, so there is nothing to compare", args.bundle.display());
+        return Err(Failure::input("the bundle cannot be used", &cause));
+    }
     let weights = WeightCache::new(BundleWeights(Arc::new(bundle.clone())));
     let mut comparisons = Vec::new();
     for name in names {

@@ -3,7 +3,7 @@
 
 use super::ExportError;
 use crate::graph::Graph;
-use crate::graph::interp::{InterpError, Interpreter, Tensors, WeightError, WeightSource};
+use crate::graph::interp::{InterpError, Interpreter, Tensors};
 use crate::ir::tensor::Tensor;
 use crate::model::build;
 use crate::model::checkpoint::Checkpoint;
@@ -29,17 +29,6 @@ pub struct LogitError {
     pub places: usize,
 }
 
-/// Tensors of a checkpoint in binary64.
-struct Weights<'c>(&'c Checkpoint);
-
-impl WeightSource for Weights<'_> {
-    fn weight(&self, name: &str) -> Result<Tensor, WeightError> {
-        let entry = self.0.tensors.get(name).ok_or(WeightError::Missing)?;
-        let values = self.0.read_f64(name).map_err(|error| WeightError::Unreadable(error.to_string()))?;
-        Tensor::floats(&entry.shape, values).ok_or(WeightError::Missing)
-    }
-}
-
 /// Compares `score` as exported with the same equations in f32; `None` for a model that is too large.
 pub(super) fn measure(checkpoint: &Checkpoint, score: &Graph) -> Result<Option<LogitError>, ExportError> {
     let elements: usize = checkpoint.tensors.values().map(|entry| entry.elements()).sum();
@@ -57,7 +46,7 @@ pub(super) fn measure(checkpoint: &Checkpoint, score: &Graph) -> Result<Option<L
     let run = |graph: &Graph| -> Result<Vec<f64>, ExportError> {
         let verified = graph.verify()?;
         let measured = |error: InterpError| ExportError::Measure(Box::new(error));
-        let interpreter = Interpreter::new(verified, &Weights(checkpoint)).map_err(measured)?;
+        let interpreter = Interpreter::new(verified, checkpoint).map_err(measured)?;
         let outputs = interpreter.run(&inputs).map_err(measured)?;
         let logits = outputs.get("logits").and_then(Tensor::as_floats);
         Ok(logits.expect("invariant: the score graph has the output `logits`").to_vec())

@@ -119,8 +119,8 @@ impl Store {
         let source = &from.checkpoint.files[index];
         let in_file_order =
             entries_of(from.checkpoint, |entry| entry.file == index && entry.packing.is_none());
-        let is_whole =
-            from.checkpoint.tensors.values().all(|entry| entry.file != index || entry.packing.is_none());
+        let is_whole = |entry: &TensorEntry| entry.packing.is_none() && entry.part.is_none();
+        let is_whole = from.checkpoint.tensors.values().all(|entry| entry.file != index || is_whole(entry));
         let mut entries = arrange(&in_file_order, from.joined).concat();
         entries.retain(|(name, _)| !from.left_out.contains(*name));
         let is_typed = entries.iter().all(|(_, entry)| from.stored_as(entry.dtype) == entry.dtype);
@@ -242,7 +242,11 @@ fn entries_of(checkpoint: &Checkpoint, is_one: impl Fn(&TensorEntry) -> bool) ->
 
 fn stored(entry: &TensorEntry) -> StoredTensor {
     StoredTensor {
-        name: entry.native.clone(),
+        // Parts of one stored tensor are tensors of their own here.
+        name: match entry.part {
+            Some(part) => format!("{}.{}", entry.native, part.index),
+            None => entry.native.clone(),
+        },
         dtype: entry.dtype,
         shape: entry.shape.clone(),
         offset_bytes: entry.offset_bytes,

@@ -164,10 +164,16 @@ fn every_piece_of_the_language_means_what_it_means_in_python() {
     assert_same("pieces", &cases, cases.len() * 2 / 5);
 }
 
+/// Random cases: more in the long run.
+fn random_cases() -> usize {
+    let given = std::env::var("PHOTONC_CHAT_CASES").ok().and_then(|count| count.parse().ok());
+    given.unwrap_or(if std::env::var_os("PHOTONC_FULL").is_some() { 6000 } else { 1000 })
+}
+
 /// Random templates over random values.
 #[test]
 fn random_templates_render_as_in_python() {
-    let count = std::env::var("PHOTONC_CHAT_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(3000);
+    let count = random_cases();
     let seed = std::env::var("PHOTONC_CHAT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let mut random = random::Random::new(seed);
     let cases: Vec<Case> = (0..count)
@@ -180,7 +186,7 @@ fn random_templates_render_as_in_python() {
 #[test]
 fn names_are_seen_where_python_sees_them() {
     let mut random = random::Random::new(7);
-    let cases: Vec<Case> = (0..3000)
+    let cases: Vec<Case> = (0..random_cases())
         .map(|_| Case { template: random.scopes(3), messages: simple(), tools: Value::Null })
         .collect();
     assert_same("scopes", &cases, cases.len() / 2);

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import itertools
 import os
 import signal
 import sys
@@ -69,6 +70,8 @@ def main():
                 "vllm",
                 "--health-check-interval-secs",
                 "1",
+                "--cb-timeout-duration-secs",
+                "2",
                 "--prometheus-host",
                 "127.0.0.1",
                 "--prometheus-port",
@@ -137,6 +140,14 @@ def main():
 
         servers[1] = server("p1-again", ports[1])
         until("it is back", lambda: status(f"{urls[1]}/ready") == 200)
+        # A server that answers again has no work before the gateway's health checks and circuit breaker have seen it.
+        numbers = itertools.count(100)
+
+        def has_work_again():
+            ask({"prompt": words(next(numbers)), "max_tokens": 1}).end()
+            return made()[1] > 0
+
+        until("the gateway sends it work", has_work_again)
         stream = [ask({"prompt": words(number)}) for number in range(40, 44)]
         until("every stream has begun", lambda: all(one.said.chunks for one in stream))
         servers[0].send_signal(signal.SIGTERM)

@@ -15,6 +15,8 @@ mod fixture;
 mod forced;
 #[path = "../cuda/goldens.rs"]
 mod goldens;
+#[path = "../cuda/older.rs"]
+mod older;
 #[path = "../cuda/precision.rs"]
 mod precision;
 mod products;

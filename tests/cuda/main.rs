@@ -14,6 +14,8 @@ mod decoder;
 mod english;
 mod forced;
 mod goldens;
+mod invariant;
+mod older;
 mod precision;
 mod scala;
 mod serving;
@@ -31,13 +33,21 @@ use std::sync::Arc;
 const TOLERANCE_F32: f64 = 2e-3;
 
 fn device(order: Order) -> Arc<dyn Device> {
+    device_of(order, false)
+}
+
+/// The device; with `batch_invariant`, kernels are chosen without regard to the number of rows.
+fn device_of(order: Order, batch_invariant: bool) -> Arc<dyn Device> {
     #[cfg(feature = "cuda")]
     if let Ok(ordinal) = std::env::var("PHOTONC_GPU") {
         use photonc::runtime::cuda::driver::{Driver, DriverOptions};
         let ordinal = ordinal.parse().expect("a device number");
-        return Arc::new(Driver::open(DriverOptions { ordinal, ..DriverOptions::default() }).expect("a GPU"));
+        let options = DriverOptions { ordinal, batch_invariant, ..DriverOptions::default() };
+        return Arc::new(Driver::open(options).expect("a GPU"));
     }
-    Arc::new(Emulated::new(Options::new(order), Box::new(program_text)))
+    let mut options = Options::new(order);
+    options.properties.batch_invariant = batch_invariant;
+    Arc::new(Emulated::new(options, Box::new(program_text)))
 }
 
 /// Whether the tests run on a GPU.

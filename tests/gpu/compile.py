@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from machine import TYPES, Compiler, macros
 
 ARCHS = ["80", "90", "100", "120"]
-# CHECKED_HEAD_DIMS, SKINNY_ROWS and CODE_SCHEMES of src/runtime/cuda/kernels.rs.
+# CHECKED_HEAD_DIMS, SKINNY_ROWS and CODE_SCHEMES of crates/photonc-launch/src/cuda/kernels.rs.
 SKINNY_ROWS = [8, 16, 32, 64]
 CODE_SCHEMES = [0, 1, 2]
 HEAD_DIMS = [2, 8, 14, 52, 56, 60, 64, 128, 256]

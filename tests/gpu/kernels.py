@@ -27,7 +27,7 @@ SOURCES = {"linear": "linear.cu", "attend": "attention.cu", "append_keys": "atte
            "uniforms": "sample.cu", "rope": "general_attention.cu", "append": "general_attention.cu",
            "attend_general": "general_attention.cu", "route": "experts.cu", "experts_up": "experts.cu",
            "experts_down": "experts.cu"}
-# CODE_SCHEMES of src/runtime/cuda/kernels.rs.
+# CODE_SCHEMES of crates/photonc-launch/src/cuda/kernels.rs.
 SCHEMES = ["int8", "int4", "fp8"]
 
 

@@ -11,7 +11,7 @@ import tempfile
 import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-KERNELS = os.path.join(ROOT, "src", "runtime", "cuda", "kernels")
+KERNELS = os.path.join(ROOT, "crates", "photonc-launch", "src", "cuda", "kernels")
 TYPES = {"f32": 0, "bf16": 1, "f16": 2}
 
 

@@ -15,7 +15,7 @@ from inputs import Input
 from values import at as value_at
 from values import ESCAPE, GONE, Raw, changed, deep, dump, same, same_type
 
-DIALECTS = Path(__file__).resolve().parents[2] / "src/model/dialects"
+DIALECTS = Path(__file__).resolve().parents[2] / "crates/photonc-compiler/src/model/dialects"
 # One protocol: what a changed input needs is to be met, not to be compiled four times.
 EXPORT = ["export", "ckpt", "-o", "out", "-q", "--protocol", "recgen"]
 WORK = [EXPORT, ["generate", "out", *GENERATE]]
@@ -74,7 +74,7 @@ class Rules:
             self.rules[expect.get("level", False), expect["key"]] = ("expected", not expect.get("required"))
 
     def harmless(self, change, sound):
-        """Why a changed configuration may be accepted, or nothing; `sound` is what it was."""
+        """Why a changed configuration may be accepted, or nothing; `sound` is what it was, empty where nobody knows."""
         reasons = [self._place(sound, *touched) for touched in change.touched]
         return reasons[0] if all(reasons) else ""
 
@@ -94,9 +94,10 @@ class Rules:
         ]
         if not near and path != ("levels",) and not (len(path) == 2 and path[0] == "levels"):
             return "a key that no rule reads"
-        if path[-1] in ("n_kv_heads", "head_dim") and value_at(sound, path[:-1]).get("kind") == "mla":
+        latent = sound and path[-1] in ("n_kv_heads", "head_dim") and value_at(sound, path[:-1]).get("kind") == "mla"
+        if latent:
             return "heads of latent attention follow from its own sizes"
-        if "moe" in path and not value_at(sound, path[: path.index("moe") + 1]).get("enabled"):
+        if sound and "moe" in path and not value_at(sound, path[: path.index("moe") + 1]).get("enabled"):
             return "a stack without experts reads nothing of them"
         if path[-1] in ("enc_heads", "dec_heads") and same_type(old, new):
             return "heads of another width, which follows from their number"

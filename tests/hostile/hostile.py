@@ -23,11 +23,14 @@ import bundles
 import checkpoints
 import outcomes
 import prompts
+import requests
+import served
 import templates
 import tokenizers
+import wire
 from fixtures import GENERATE, Fixtures
 
-# Generators and how many of a hundred inputs come from each.
+# Generators and their shares of the inputs.
 KINDS = [
     ("config", checkpoints.config, 13),
     ("header", checkpoints.header, 10),
@@ -47,6 +50,8 @@ KINDS = [
     ("messages", prompts.messages, 3),
     ("prompts", prompts.prompts, 2),
     ("argument", arguments.argument, 4),
+    ("http", requests.http, 12),
+    ("http-raw", wire.http_raw, 4),
 ]
 
 
@@ -93,9 +98,29 @@ class Trial:
         self.limits = outcomes.Limits(max(done.peak_bytes for done in base))
         self.tokens = base[1].stdout
         shutil.rmtree(fixtures.folder / "again")
+        self.server = served.Server(photonc, fixtures.folder, folder / "server.log")
 
     def __call__(self, numbered):
         number, one = numbered
+        return self._served(number, one) if one.run else self._commanded(number, one)
+
+    def _served(self, number, one):
+        end = one.run(self.server)
+        if end.outcome == outcomes.ACCEPTED and not one.accept:
+            end.outcome, end.shown = "let in", "nothing says that this may be"
+        if end.outcome in outcomes.FAULTS and self.keep:
+            target = Path(self.keep) / f"{number}"
+            target.mkdir(parents=True, exist_ok=True)
+            (target / "REQUEST").write_bytes(b"".join(piece for piece in self.server.sent if isinstance(piece, bytes)))
+            (target / "ANSWER").write_bytes(self.server.received)
+        return number, one.kind, one.name, end.outcome, end.shown, end.last, end.cpu_seconds, end.peak_bytes
+
+    def end(self):
+        """Ends the server; where that brings a fault to light, it is the one result."""
+        fault = self.server.stop()
+        return [(-1, "http", "the end of the server", *fault, "", 0.0, 0)] if fault else []
+
+    def _commanded(self, number, one):
         folder = self.folder / f"input{number}"
         folder.mkdir()
         one.make(self.fixtures, folder)
@@ -168,7 +193,7 @@ def main():
             for number, one in inputs(options.seed, options.count, fixtures)
             if fnmatch.fnmatchcase(f"{one.kind}/{one.name}", options.only)
         )
-        ended = map(trial, chosen) if options.jobs == 1 else _in_parallel(trial, chosen, options.jobs)
+        ended = _ended(trial, chosen) if options.jobs == 1 else _in_parallel(trial, chosen, options.jobs)
         for number, kind, name, outcome, shown, last, cpu, peak in ended:
             counts[kind, outcome] += 1
             slowest, largest = max(slowest, cpu), max(largest, peak)
@@ -188,6 +213,15 @@ def visible(text):
     return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
 
 
+def _ended(trial, chosen):
+    """What became of each, and at last of the server that some of them met."""
+    try:
+        yield from map(trial, chosen)
+        yield from trial.end()
+    finally:
+        trial.server.kill()
+
+
 def _in_parallel(trial, chosen, jobs):
     """What makes an input cannot be sent to another process: each goes through all and runs its own."""
     context = multiprocessing.get_context("fork")
@@ -195,10 +229,10 @@ def _in_parallel(trial, chosen, jobs):
 
     def work(own):
         trial.run = outcomes.Runner()
+        trial.server = served.Server(trial.photonc, trial.fixtures.folder, trial.folder / f"server{own}.log")
         try:
-            for at, one in enumerate(chosen):
-                if at % jobs == own:
-                    queue.put(trial(one))
+            for found in _ended(trial, (one for at, one in enumerate(chosen) if at % jobs == own)):
+                queue.put(found)
         finally:
             queue.put(None)
 

@@ -25,3 +25,5 @@ class Input:
     stdin: bytes | None = None
     # Other files that count as size of the input.
     extra_bytes: int = field(default=0)
+    # Meets the job's server instead, and says how it ended (`served.End`); then there is nothing to make or to command.
+    run: Callable | None = None

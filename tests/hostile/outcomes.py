@@ -15,7 +15,12 @@ EXTRA_BYTES = 256 << 20
 MESSAGE_BYTES = 64 << 10
 
 REFUSED, ACCEPTED = "refused", "accepted"
+# Those of a server behind the others: an answer that is an error of its own, that breaks off or has no shape; a server
+# that is another one afterwards, or keeps what it should not.
 FAULTS = ("exit 3", "signal", "slow", "hang", "memory", "escape", "message", "unnamed", "let in", "exit other")
+FAULTS += ("panic", "status", "cut", "shape", "changed", "left over")
+# What a server has come to outweighs what it answered.
+ENDINGS = ("exit 3", "signal", "exit other", "panic", "changed")
 COLUMNS = (REFUSED, ACCEPTED, *FAULTS)
 
 
@@ -31,6 +36,11 @@ class Limits:
     @staticmethod
     def set():
         resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+        Limits.spare()
+
+    @staticmethod
+    def spare():
+        """What spares the machine, whatever the time."""
         resource.setrlimit(resource.RLIMIT_DATA, (6 << 30, 6 << 30))
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

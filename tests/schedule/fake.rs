@@ -51,6 +51,8 @@ pub struct Admitted {
 #[derive(Debug, Default)]
 pub struct Log {
     pub admitted: Vec<Admitted>,
+    /// Admissions made at once, and bursts started before.
+    pub turns: Vec<(usize, usize)>,
     /// Texts scored.
     pub scored: usize,
 }
@@ -241,6 +243,7 @@ impl Decoder for Fake {
 
     fn admit(&mut self, admissions: &[Admission<'_>]) -> Result<(), BackendError> {
         assert!(!admissions.is_empty(), "nobody is admitted");
+        self.log.lock().unwrap().turns.push((admissions.len(), self.started));
         for admission in admissions {
             let Admission { row, sequences, prompt, forced, only_first, meta_contexts, .. } = *admission;
             assert!(self.rows[row].is_none(), "row {row} is taken");

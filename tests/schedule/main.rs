@@ -114,6 +114,7 @@ proptest! {
     #[test]
     fn every_request_gets_the_tokens_of_running_alone(
         all in proptest::collection::vec(asked(), 1..24), (setup, depth, recorded) in shapes(),
+        prefill_tokens in 1usize..80,
     ) {
         let mut all = numbered(all);
         all.iter_mut().for_each(|asked| asked.request.protocol = setup.protocol);
@@ -121,7 +122,7 @@ proptest! {
         let mut fake = Fake::new(setup, depth, recorded);
         let log = Arc::clone(&fake.log);
         let callers = Callers::of(&all);
-        let mut scheduler = Scheduler::new(&mut fake, LIMITS);
+        let mut scheduler = Scheduler::new(&mut fake, LIMITS).with_prefill_tokens(prefill_tokens);
         let mut finished = Vec::new();
         for (number, asked) in all.iter().enumerate() {
             for _ in 0..asked.turns {
@@ -253,6 +254,25 @@ fn priorities_order_what_waits() {
     scheduler.run().unwrap();
     let order: Vec<u64> = log.lock().unwrap().admitted.iter().map(|one| one.first_sample).collect();
     assert_eq!(order, [0, 6, 6, 2, 2, 4, 4, 0, 1, 1, 3, 3, 5, 5]);
+}
+
+// Between the prompts of others, sequences that run go on. Equal prompts count once; a longer one than a turn may encode goes
+// alone, and nothing overtakes it.
+#[test]
+fn a_turn_encodes_no_more_than_it_may() {
+    let mut fake = Fake::of_rows(9);
+    let log = Arc::clone(&fake.log);
+    let mut scheduler = Scheduler::new(&mut fake, LIMITS).with_prefill_tokens(16);
+    for (number, (id, prompt)) in
+        [(1, 8), (2, 8), (1, 8), (2, 8), (3, 4), (4, 40), (4, 40), (5, 4), (6, 16)].into_iter().enumerate()
+    {
+        let request = Request::greedy(Protocol::Recgen, vec![id; prompt], 40);
+        scheduler.submit(number, request, Box::new(|_| {})).unwrap();
+    }
+    assert_eq!(scheduler.run().unwrap().len(), 9);
+    let turns = log.lock().unwrap().turns.clone();
+    // A burst is collected in every turn, and another started in its place.
+    assert_eq!(turns, [(4, 0), (1, 2), (2, 3), (1, 4), (1, 5)]);
 }
 
 // A deadline ends a request that waits and one that runs, which keeps what it has.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 fn limits(capacity: usize, run_ahead: usize) -> QueueLimits {
-    QueueLimits { model: LIMITS, capacity, run_ahead, waiting: usize::MAX }
+    QueueLimits { model: LIMITS, capacity, run_ahead, waiting: usize::MAX, prefill_tokens: usize::MAX }
 }
 
 /// Limits that these requests fit exactly.

@@ -146,7 +146,7 @@ fn options(bundle: PathBuf) -> ServeOptions {
         api_keys: Vec::new(),
         tls: None,
         cors_origins: Vec::new(),
-        engine: EngineOptions { run_ahead: (1, 1), max_tokens: None, waiting: 8 },
+        engine: EngineOptions { run_ahead: (1, 1), max_tokens: None, waiting: 8, prefill_tokens: usize::MAX },
         limits: RequestLimits {
             body_bytes: 1 << 20,
             prompt_tokens: None,

@@ -2,12 +2,16 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a failed test panics")]
 
 mod faults;
+mod hostile;
 mod http;
 mod load;
+mod openapi;
 mod parameters;
+mod prefill;
 mod served;
 #[path = "../speaking/mod.rs"]
 mod speaking;
+mod v2;
 
 use http::{events, head, raw, send};
 use rustix::process::Signal;
@@ -169,7 +173,7 @@ fn what_cannot_be_met_is_refused_by_name() {
         (completion(json!({"prompt": []})), 400, "prompt"),
         (completion(json!({"prompt": {}})), 422, "prompt"),
         (completion(json!({"prompt": many})), 400, "prompt"),
-        (completion(json!({"prompt_length": 999})), 400, "prompt"),
+        (completion(json!({"prompt_length": 999})), 400, "prompt_length"),
         (completion(json!({"protocol": "x"})), 400, "protocol"),
         (completion(json!({"model": "x"})), 404, "model"),
         (completion(json!({"stream_options": {"include_usage": true}})), 400, "stream_options"),

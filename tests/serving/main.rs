@@ -9,6 +9,7 @@ mod fixture;
 
 mod check;
 mod mixture;
+mod prefill;
 mod served;
 
 use check::{agrees, check_alone, check_ended, check_heard, check_scores, check_wishes};
@@ -119,6 +120,7 @@ fn check(served: &Served<'_>, judge: &mut Judge, mut cases: Vec<Case>) {
         assert!(finishes.contains(finish), "{}: none ends by {finish}", served.name);
     }
     check_priorities(&cases, &outcomes);
+    prefill::check_equal_prompts(served);
 }
 
 /// Makes a request of one that goes on from the middle of what it gives alone; the rest of that.

@@ -112,7 +112,10 @@ pub fn together(open: &Open<'_>, cases: &[Case], shapes: &[[usize; 2]], graphs: 
     };
     let end = |number: usize, one| outcomes[number].lock().expect("nobody panicked").ends.push(one);
     let waiting = cases.len();
-    let queue = Queue::new(QueueLimits { model, capacity, run_ahead: RUN_AHEAD, waiting }, shapes.len());
+    // A few prompts a turn, or one that has more.
+    let prefill_tokens = 5 * model.meta_tokens;
+    let limits = QueueLimits { model, capacity, run_ahead: RUN_AHEAD, waiting, prefill_tokens };
+    let queue = Queue::new(limits, shapes.len());
     let (hear, end) = (&hear, &end);
     let submit = |number: usize| {
         let sink = Box::new(move |burst: &Burst<'_>| hear(number, burst));

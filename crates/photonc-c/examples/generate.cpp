@@ -6,6 +6,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -58,6 +59,17 @@ int main(int argc, char **argv) try {
     std::printf("%zu tokens\n", tokens.size());
     // Freed while it runs: its requests end with it.
     const Stream dropped = start(model, {1, 2, 3}, 500);
+    // Cancelled by another thread while this one waits.
+    const Stream cancelled = start(model, {1, 2, 3}, 500);
+    std::thread other([&cancelled] { photonc_stream_cancel(cancelled.get()); });
+    photonc_status status = PHOTONC_OK;
+    for (photonc_next next = PHOTONC_NEXT_WAITING; status == PHOTONC_OK && next != PHOTONC_NEXT_OVER;) {
+        photonc_piece piece{};
+        piece.struct_size = sizeof piece;
+        status = photonc_stream_next(cancelled.get(), 60000, &piece, &next);
+    }
+    other.join();
+    if (status != PHOTONC_CANCELLED) return 1;
     char *document = nullptr;
     check(photonc_inspect(argv[1], &document));
     const Text inspected(document);

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 // Version of this interface: it grows by one when functions or fields are added, and never changes what is there.
-#define PHOTONC_API_VERSION 1
+#define PHOTONC_API_VERSION 2
 
 // What became of a call.
 typedef enum photonc_status {
@@ -62,11 +62,69 @@ typedef struct photonc_model photonc_model;
 // Finished sequences of prompts.
 typedef struct photonc_outputs photonc_outputs;
 
+// Log-probabilities of given tokens, with ranks and the most probable ones.
+typedef struct photonc_scores photonc_scores;
+
 // Sequences on their way. Any thread may cancel one; one thread at a time asks for what comes.
 typedef struct photonc_stream photonc_stream;
 
 // A coarse trajectory: states that no sampled token reaches, from which any range of tokens can be drawn again.
 typedef struct photonc_trajectory photonc_trajectory;
+
+// What is measured of a drift. `photonc_drift_options_init` fills it with the defaults.
+typedef struct photonc_drift_options {
+  // `sizeof(photonc_drift_options)`.
+  uint32_t struct_size;
+  // Whether both protocols also draw greedily, and their tokens are compared: 1, or 0.
+  uint32_t free_running;
+  // Tokens of each prompt, in whole meta-contexts.
+  uint64_t prompt_tokens;
+  // Tokens behind each prompt, in whole meta-contexts.
+  uint64_t new_tokens;
+  // Prompts at most: they follow each other in the text.
+  uint64_t prompts;
+  // Prompts at once.
+  uint64_t batch;
+  // Distances from the prompt, in tokens, between which is measured; null are 16, 64 and 256.
+  const uint64_t *distances;
+  // How many stand there.
+  size_t distances_count;
+} photonc_drift_options;
+
+// A prompt: a text, or token ids where that is null.
+typedef struct photonc_prompt {
+  // UTF-8 that ends with a zero byte; or null.
+  const char *text;
+  // Token ids, oldest first.
+  const int64_t *token_ids;
+  // How many stand there.
+  size_t token_ids_count;
+} photonc_prompt;
+
+// How a bundle is loaded. `photonc_load_options_init` fills it with the defaults.
+typedef struct photonc_load_options {
+  // `sizeof(photonc_load_options)`.
+  uint32_t struct_size;
+  // Number of the GPU, for `cuda`.
+  uint32_t device;
+  // `auto`, `cpu`, `tract`, `reference`, `ort` or `cuda`; null is `auto`: `cuda` where there is a GPU.
+  const char *backend;
+  // Threads that compute, for `cpu` and `ort`; 0 is one per core.
+  uint32_t threads;
+  // Whether the weights are compared with their hashes, which reads all of them: 1, or 0.
+  uint32_t verify;
+  // Sequences side by side; 0 is 16 on the host, and what fits on a GPU.
+  uint32_t rows;
+  // Meta-contexts of a burst at most.
+  uint32_t run_ahead;
+  // Most tokens of a sequence, prompt included; 0 is what the bundle has room for.
+  uint64_t max_tokens;
+  // Whether a sequence has the same tokens whatever stands beside it on `cuda` too, which takes time there: 1, or 0. On `cpu`
+  // and `reference` it has them anyway; other backends refuse it.
+  uint32_t batch_invariant;
+  // Nothing yet: 0.
+  uint32_t reserved;
+} photonc_load_options;
 
 // A stack of the model and how its weights are quantized: `level1.decoder`, `int8`.
 typedef struct photonc_quant {
@@ -109,36 +167,6 @@ typedef void (*photonc_on_progress)(const char *stage,
                                     uint64_t done_bytes,
                                     uint64_t total_bytes,
                                     void *user_data);
-
-// How a bundle is loaded. `photonc_load_options_init` fills it with the defaults.
-typedef struct photonc_load_options {
-  // `sizeof(photonc_load_options)`.
-  uint32_t struct_size;
-  // Number of the GPU, for `cuda`.
-  uint32_t device;
-  // `auto`, `cpu`, `tract`, `reference`, `ort` or `cuda`; null is `auto`: `cuda` where there is a GPU.
-  const char *backend;
-  // Threads that compute, for `cpu` and `ort`; 0 is one per core.
-  uint32_t threads;
-  // Whether the weights are compared with their hashes, which reads all of them: 1, or 0.
-  uint32_t verify;
-  // Sequences side by side; 0 is 16 on the host, and what fits on a GPU.
-  uint32_t rows;
-  // Meta-contexts of a burst at most.
-  uint32_t run_ahead;
-  // Most tokens of a sequence, prompt included; 0 is what the bundle has room for.
-  uint64_t max_tokens;
-} photonc_load_options;
-
-// A prompt: a text, or token ids where that is null.
-typedef struct photonc_prompt {
-  // UTF-8 that ends with a zero byte; or null.
-  const char *text;
-  // Token ids, oldest first.
-  const int64_t *token_ids;
-  // How many stand there.
-  size_t token_ids_count;
-} photonc_prompt;
 
 // A token id and what is added to its logit.
 typedef struct photonc_logit_bias {
@@ -206,10 +234,10 @@ typedef struct photonc_generate_options {
   uint32_t run_ahead;
   // `recgen`, `hiergen`, ...; null is `recgen` where the bundle has it.
   const char *protocol;
-  // Whether logits are kept, which is slower: 1, or 0.
+  // Whether logits are kept, which is slower: 1, or 0. Streams have none.
   uint32_t return_logits;
-  // Nothing yet: 0.
-  uint32_t reserved;
+  // Whether the states that condition each meta-context are kept, which is slower: 1, or 0. Streams have none.
+  uint32_t return_states;
 } photonc_generate_options;
 
 // What a model is.
@@ -270,6 +298,24 @@ typedef struct photonc_sequence {
   size_t logits_count;
 } photonc_sequence;
 
+// A state that conditions a meta-context. Its pointers live as long as the outputs.
+typedef struct photonc_state {
+  // `sizeof(photonc_state)`, set by the caller.
+  uint32_t struct_size;
+  // Nothing yet: 0.
+  uint32_t reserved;
+  // Number of the sequence among those of its prompt; 0 for what all of them share.
+  size_t sequence;
+  // The meta-context, from 0 behind the whole ones of the prompt.
+  size_t meta_context;
+  // Name in the graphs: `top_state`, `carry.1`, ..
+  const char *name;
+  // Elements, row-major.
+  const float *values;
+  // How many there are.
+  size_t values_count;
+} photonc_state;
+
 // New tokens of a sequence.
 typedef struct photonc_piece {
   // `sizeof(photonc_piece)`, set by the caller.
@@ -296,6 +342,18 @@ typedef struct photonc_piece {
 // unwind.
 typedef int32_t (*photonc_on_piece)(const struct photonc_piece *piece, void *user_data);
 
+// How far a trajectory is.
+typedef struct photonc_trajectory_info {
+  // `sizeof(photonc_trajectory_info)`, set by the caller.
+  uint32_t struct_size;
+  // Nothing yet: 0.
+  uint32_t reserved;
+  // Meta-contexts that it has.
+  size_t meta_contexts;
+  // Position of the first token of its first meta-context, prompt included.
+  size_t first_position;
+} photonc_trajectory_info;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -308,6 +366,24 @@ const char *photonc_version(void);
 
 // Why the last call of this thread failed, in UTF-8; empty if none has. It stays until this thread's next call that fails.
 const char *photonc_last_error(void);
+
+// Fills options with the defaults.
+//
+// # Safety
+// `options` is null or can be written.
+void photonc_drift_options_init(struct photonc_drift_options *options);
+
+// How far RecGen drifts from HierGen on a text, given as itself or as tokens: agreement, divergence, perplexities and cosines of
+// states. `load` and `options` may be null. What was found is written to `document` as JSON, to be freed with
+// `photonc_text_free`.
+//
+// # Safety
+// Pointers are null or as the header says.
+enum photonc_status photonc_drift(const char *bundle,
+                                  const struct photonc_prompt *of,
+                                  const struct photonc_load_options *load,
+                                  const struct photonc_drift_options *options,
+                                  char **document);
 
 // Fills options with the defaults.
 //
@@ -425,6 +501,23 @@ enum photonc_status photonc_outputs_prompt_logprobs(const struct photonc_outputs
                                                     const struct photonc_token_logprobs **logprobs,
                                                     size_t *count);
 
+// How many states were kept of a prompt, if `return_states` asked for them.
+//
+// # Safety
+// Pointers are null or as the header says.
+enum photonc_status photonc_outputs_states(const struct photonc_outputs *outputs,
+                                           size_t prompt,
+                                           size_t *count);
+
+// A state of a prompt, by its place among those that were kept; `state->struct_size` is set before.
+//
+// # Safety
+// Pointers are null or as the header says.
+enum photonc_status photonc_outputs_state(const struct photonc_outputs *outputs,
+                                          size_t prompt,
+                                          size_t number,
+                                          struct photonc_state *state);
+
 // Frees outputs. Null is nothing.
 //
 // # Safety
@@ -457,6 +550,31 @@ enum photonc_status photonc_score(const struct photonc_model *model,
                                   const int64_t *token_ids,
                                   size_t count,
                                   double *logprobs);
+
+// The log-probability of each of `count` tokens given those before it, the first included, its rank, and the `top` most probable
+// tokens at its place, 20 at most. The scores are freed with `photonc_scores_free`.
+//
+// # Safety
+// Pointers are null or as the header says.
+enum photonc_status photonc_score_tokens(const struct photonc_model *model,
+                                         const int64_t *token_ids,
+                                         size_t count,
+                                         uint32_t top,
+                                         struct photonc_scores **scores);
+
+// By place; they live as long as the scores.
+//
+// # Safety
+// Pointers are null or as the header says.
+enum photonc_status photonc_scores_get(const struct photonc_scores *scores,
+                                       const struct photonc_token_logprobs **logprobs,
+                                       size_t *count);
+
+// Frees scores. Null is nothing.
+//
+// # Safety
+// `scores` is null or scores that nobody frees again.
+void photonc_scores_free(struct photonc_scores *scores);
 
 // Logits `[count, vocab_size]` of `count` tokens, row-major, each token's from what stands before it. They are computed by a
 // second copy of the model beside the one that generates. `needed` is told how many there are.
@@ -491,8 +609,8 @@ enum photonc_status photonc_stream_next(const struct photonc_stream *stream,
                                         struct photonc_piece *piece,
                                         enum photonc_next *next);
 
-// Ends every sequence of a stream at its next burst; `photonc_stream_next` then says `PHOTONC_CANCELLED`. It waits for a call
-// under way, which is no longer than its time.
+// Ends every sequence of a stream at its next burst, from any thread and without waiting: a call under way in another thread, or
+// else the next one, says `PHOTONC_CANCELLED` behind what had come.
 //
 // # Safety
 // `stream` is null or a stream.
@@ -582,6 +700,35 @@ enum photonc_status photonc_trajectory_expand(const struct photonc_trajectory *t
                                               size_t first,
                                               size_t end,
                                               const uint64_t *seed,
+                                              int64_t *token_ids,
+                                              size_t capacity,
+                                              size_t *count);
+
+// The same, drawn as sequence number `sequence` of a prompt: 0 is what `photonc_trajectory_expand` draws.
+//
+// # Safety
+// As `photonc_trajectory_expand`.
+enum photonc_status photonc_trajectory_expand_sequence(const struct photonc_trajectory *trajectory,
+                                                       size_t first,
+                                                       size_t end,
+                                                       const uint64_t *seed,
+                                                       uint64_t sequence,
+                                                       int64_t *token_ids,
+                                                       size_t capacity,
+                                                       size_t *count);
+
+// How far a trajectory is; `info->struct_size` is set before.
+//
+// # Safety
+// Pointers are null or as the header says.
+enum photonc_status photonc_trajectory_get_info(const struct photonc_trajectory *trajectory,
+                                                struct photonc_trajectory_info *info);
+
+// The tokens behind the prompt that were drawn while it was computed. `count` is told how many there are.
+//
+// # Safety
+// Pointers are null or as the header says: `token_ids` has room for `capacity` ids.
+enum photonc_status photonc_trajectory_tokens(const struct photonc_trajectory *trajectory,
                                               int64_t *token_ids,
                                               size_t capacity,
                                               size_t *count);

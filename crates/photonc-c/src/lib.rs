@@ -4,6 +4,7 @@
 #![allow(non_camel_case_types, reason = "they are named as C names types")]
 
 mod border;
+mod drift;
 mod files;
 mod generate;
 mod model;
@@ -15,7 +16,7 @@ mod text;
 mod trajectory;
 
 /// Version of this interface: it grows by one when functions or fields are added, and never changes what is there.
-pub const PHOTONC_API_VERSION: u32 = 1;
+pub const PHOTONC_API_VERSION: u32 = 2;
 
 /// The version of the interface that the library has, to be compared with `PHOTONC_API_VERSION` of the header.
 #[unsafe(no_mangle)]

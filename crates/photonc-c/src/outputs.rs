@@ -3,7 +3,7 @@
 use crate::border::{Failed, Versioned, c_text, call, free, handle, photonc_status, put, write};
 use photonc_core::api::{Output, Sample};
 use photonc_core::runtime::logprobs::TokenLogprobs;
-use photonc_core::runtime::request::Finish;
+use photonc_core::runtime::request::{Finish, StateRecord};
 use std::ffi::{CString, c_char};
 
 /// Why a sequence ended.
@@ -99,9 +99,22 @@ struct Own {
     finish: photonc_finish,
 }
 
+struct OwnState {
+    sample: usize,
+    meta: usize,
+    name: CString,
+    values: Vec<f32>,
+}
+
 struct OfPrompt {
     prompt_logprobs: Logprobs,
     samples: Vec<Own>,
+    states: Vec<OwnState>,
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the caller reads f32")]
+fn numbers(values: Vec<f64>) -> Vec<f32> {
+    values.into_iter().map(|value| value as f32).collect()
 }
 
 /// Finished sequences of prompts.
@@ -114,13 +127,19 @@ impl photonc_outputs {
             text: sample.text.as_deref().map(c_text),
             logprobs: Logprobs::of(&sample.logprobs),
             tokens: sample.tokens,
-            #[expect(clippy::cast_possible_truncation, reason = "the caller reads f32")]
-            logits: sample.logits.into_iter().map(|logit| logit as f32).collect(),
+            logits: numbers(sample.logits),
             finish: finish_of(sample.finish),
+        };
+        let state = |StateRecord { sample, meta, name, values, .. }| OwnState {
+            sample,
+            meta,
+            name: c_text(&name),
+            values: numbers(values),
         };
         let of_prompt = |output: Output| OfPrompt {
             prompt_logprobs: Logprobs::of(&output.prompt_logprobs.unwrap_or_default()),
             samples: output.samples.into_iter().map(own).collect(),
+            states: output.states.into_iter().map(state).collect(),
         };
         photonc_outputs(outputs.into_iter().map(of_prompt).collect())
     }
@@ -232,6 +251,72 @@ pub unsafe extern "C" fn photonc_outputs_prompt_logprobs(
         let all = handle("outputs", outputs)?.prompt(prompt)?.prompt_logprobs.all();
         put(logprobs, all.as_ptr())?;
         put(count, all.len())
+    })
+}
+
+/// A state that conditions a meta-context. Its pointers live as long as the outputs.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct photonc_state {
+    /// `sizeof(photonc_state)`, set by the caller.
+    pub struct_size: u32,
+    /// Nothing yet: 0.
+    pub reserved: u32,
+    /// Number of the sequence among those of its prompt; 0 for what all of them share.
+    pub sequence: usize,
+    /// The meta-context, from 0 behind the whole ones of the prompt.
+    pub meta_context: usize,
+    /// Name in the graphs: `top_state`, `carry.1`, ..
+    pub name: *const c_char,
+    /// Elements, row-major.
+    pub values: *const f32,
+    /// How many there are.
+    pub values_count: usize,
+}
+
+// SAFETY: it is only ever written to callers, never read from them.
+unsafe impl Versioned for photonc_state {}
+
+/// How many states were kept of a prompt, if `return_states` asked for them.
+///
+/// # Safety
+/// Pointers are null or as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn photonc_outputs_states(
+    outputs: *const photonc_outputs,
+    prompt: usize,
+    count: *mut usize,
+) -> photonc_status {
+    // SAFETY: the caller's promise.
+    call(|| unsafe { put(count, handle("outputs", outputs)?.prompt(prompt)?.states.len()) })
+}
+
+/// A state of a prompt, by its place among those that were kept; `state->struct_size` is set before.
+///
+/// # Safety
+/// Pointers are null or as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn photonc_outputs_state(
+    outputs: *const photonc_outputs,
+    prompt: usize,
+    number: usize,
+    state: *mut photonc_state,
+) -> photonc_status {
+    // SAFETY: the caller's promise.
+    call(|| unsafe {
+        let states = &handle("outputs", outputs)?.prompt(prompt)?.states;
+        let unknown = || Failed::argument(format!("there is no state {number} of {}", states.len()));
+        let own = states.get(number).ok_or_else(unknown)?;
+        let told = photonc_state {
+            struct_size: 0,
+            reserved: 0,
+            sequence: own.sample,
+            meta_context: own.meta,
+            name: own.name.as_ptr(),
+            values: own.values.as_ptr(),
+            values_count: own.values.len(),
+        };
+        write("state", &told, state)
     })
 }
 

@@ -1,7 +1,7 @@
 //! Options of calls: structures that begin with their size, so that programs of an older header go on to work.
 
 use crate::border::{Failed, Versioned, list, put, read, text, text_or_none};
-use photonc_core::api::{BackendKind, Generate, LoadOptions, Prompt, SamplingParams, protocol_of};
+use photonc_core::api::{BackendKind, Error, Generate, LoadOptions, Prompt, SamplingParams, protocol_of};
 use photonc_core::runtime::request::Keep;
 use std::ffi::c_char;
 use std::num::NonZero;
@@ -26,13 +26,24 @@ pub struct photonc_load_options {
     pub run_ahead: u32,
     /// Most tokens of a sequence, prompt included; 0 is what the bundle has room for.
     pub max_tokens: u64,
+    /// Whether a sequence has the same tokens whatever stands beside it on `cuda` too, which takes time there: 1, or 0. On `cpu`
+    /// and `reference` it has them anyway; other backends refuse it.
+    pub batch_invariant: u32,
+    /// Nothing yet: 0.
+    pub reserved: u32,
 }
 
 // SAFETY: numbers and a pointer behind the size.
 unsafe impl Versioned for photonc_load_options {}
 
-fn size_of_struct<T>() -> u32 {
+/// What the first field of a structure says.
+pub fn size_of_struct<T>() -> u32 {
     u32::try_from(size_of::<T>()).expect("invariant: a structure of this header is small")
+}
+
+/// A count of the caller's; one beyond this machine's is the most that there can be.
+pub fn whole(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 impl photonc_load_options {
@@ -47,6 +58,8 @@ impl photonc_load_options {
             rows: 0,
             run_ahead: u32::try_from(run_ahead.get()).unwrap_or(u32::MAX),
             max_tokens: 0,
+            batch_invariant: 0,
+            reserved: 0,
         }
     }
 }
@@ -81,6 +94,7 @@ pub unsafe fn load_options(options: *const photonc_load_options) -> Result<LoadO
         rows: count(given.rows),
         max_tokens: NonZero::new(usize::try_from(given.max_tokens).unwrap_or(usize::MAX)),
         run_ahead,
+        batch_invariant: given.batch_invariant != 0,
     })
 }
 
@@ -196,7 +210,6 @@ pub unsafe extern "C" fn photonc_sampling_params_init(params: *mut photonc_sampl
 pub unsafe fn sampling_params(params: *const photonc_sampling_params) -> Result<SamplingParams, Failed> {
     // SAFETY: the caller's promise.
     let given = unsafe { read("sampling parameters", params, photonc_sampling_params::defaults()) }?;
-    let whole = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     // SAFETY: the caller's promise.
     let (bias, stops, ids) = unsafe {
         (
@@ -265,10 +278,10 @@ pub struct photonc_generate_options {
     pub run_ahead: u32,
     /// `recgen`, `hiergen`, ...; null is `recgen` where the bundle has it.
     pub protocol: *const c_char,
-    /// Whether logits are kept, which is slower: 1, or 0.
+    /// Whether logits are kept, which is slower: 1, or 0. Streams have none.
     pub return_logits: u32,
-    /// Nothing yet: 0.
-    pub reserved: u32,
+    /// Whether the states that condition each meta-context are kept, which is slower: 1, or 0. Streams have none.
+    pub return_states: u32,
 }
 
 // SAFETY: numbers and a pointer behind the size.
@@ -278,7 +291,7 @@ impl photonc_generate_options {
     fn defaults() -> Self {
         let struct_size = size_of_struct::<Self>();
         let protocol = std::ptr::null();
-        photonc_generate_options { struct_size, run_ahead: 0, protocol, return_logits: 0, reserved: 0 }
+        photonc_generate_options { struct_size, run_ahead: 0, protocol, return_logits: 0, return_states: 0 }
     }
 }
 
@@ -311,7 +324,29 @@ pub unsafe fn asked(
             params: sampling_params(params)?,
             protocol: protocol.map(protocol_of).transpose()?,
             run_ahead: NonZero::new(given.run_ahead as usize),
-            keep: Keep { logits: given.return_logits != 0, ..Keep::default() },
+            keep: Keep {
+                logits: given.return_logits != 0,
+                states: given.return_states != 0,
+                ..Keep::default()
+            },
         })
     }
+}
+
+/// The same where tokens are told as they come.
+///
+/// # Safety
+/// As [`asked`].
+pub unsafe fn asked_as_stream(
+    prompts: (*const photonc_prompt, usize),
+    params: *const photonc_sampling_params,
+    options: *const photonc_generate_options,
+) -> Result<Generate, Failed> {
+    // SAFETY: the caller's promise.
+    let asked = unsafe { asked(prompts, params, options) }?;
+    if asked.keep != Keep::default() {
+        let message = "return_logits and return_states are set, and only photonc_generate has them";
+        return Err(Error::refused(message).into());
+    }
+    Ok(asked)
 }

@@ -1,7 +1,8 @@
 //! Scores of given tokens.
 
-use crate::border::{Failed, call, fill, handle, list, photonc_status};
+use crate::border::{Failed, call, fill, free, give, handle, list, photonc_status, put};
 use crate::model::photonc_model;
+use crate::outputs::{Logprobs, photonc_token_logprobs};
 use photonc_core::api::Error;
 
 /// The natural logarithm of the probability of each of `count` tokens, given those before it, the first included.
@@ -25,6 +26,57 @@ pub unsafe extern "C" fn photonc_score(
     })
 }
 
+/// Log-probabilities of given tokens, with ranks and the most probable ones.
+pub struct photonc_scores(Logprobs);
+
+/// The log-probability of each of `count` tokens given those before it, the first included, its rank, and the `top` most probable
+/// tokens at its place, 20 at most. The scores are freed with `photonc_scores_free`.
+///
+/// # Safety
+/// Pointers are null or as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn photonc_score_tokens(
+    model: *const photonc_model,
+    token_ids: *const i64,
+    count: usize,
+    top: u32,
+    scores: *mut *mut photonc_scores,
+) -> photonc_status {
+    // SAFETY: the caller's promise.
+    call(|| unsafe {
+        let tokens = list("token_ids", token_ids, count)?;
+        let score = handle("model", model)?.model.score::<Failed>(tokens, top as usize, &mut || Ok(()))?;
+        give(scores, photonc_scores(Logprobs::of(&score.logprobs)))
+    })
+}
+
+/// By place; they live as long as the scores.
+///
+/// # Safety
+/// Pointers are null or as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn photonc_scores_get(
+    scores: *const photonc_scores,
+    logprobs: *mut *const photonc_token_logprobs,
+    count: *mut usize,
+) -> photonc_status {
+    // SAFETY: the caller's promise.
+    call(|| unsafe {
+        let all = handle("scores", scores)?.0.all();
+        put(logprobs, all.as_ptr())?;
+        put(count, all.len())
+    })
+}
+
+/// Frees scores. Null is nothing.
+///
+/// # Safety
+/// `scores` is null or scores that nobody frees again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn photonc_scores_free(scores: *mut photonc_scores) {
+    free(scores);
+}
+
 /// Logits `[count, vocab_size]` of `count` tokens, row-major, each token's from what stands before it. They are computed by a
 /// second copy of the model beside the one that generates. `needed` is told how many there are.
 ///
@@ -45,7 +97,7 @@ pub unsafe extern "C" fn photonc_score_logits(
         let tokens = list("token_ids", token_ids, count)?;
         let all = count.checked_mul(model.program().vocab_size);
         let all = all.ok_or_else(|| Error::refused("more logits than there is memory"))?;
-        crate::border::put(needed, all)?;
+        put(needed, all)?;
         if capacity < all {
             return Err(Failed::too_small("logits", all, capacity));
         }

@@ -3,8 +3,8 @@
 use crate::border::{Failed, Versioned, c_text, call, free, give, handle, photonc_status, put, write};
 use crate::model::photonc_model;
 use crate::outputs::{Logprobs, finish_of, photonc_finish, photonc_token_logprobs};
-use crate::params::{asked, photonc_generate_options, photonc_prompt, photonc_sampling_params};
-use photonc_core::api::{Next, Piece, Stream};
+use crate::params::{asked_as_stream, photonc_generate_options, photonc_prompt, photonc_sampling_params};
+use photonc_core::api::{Next, Piece, Stream, StreamCancel};
 use std::ffi::{CString, c_char, c_void};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +12,8 @@ use std::time::Duration;
 /// Sequences on their way. Any thread may cancel one; one thread at a time asks for what comes.
 pub struct photonc_stream {
     stream: Mutex<Stream>,
+    /// Beside the lock, which a thread that waits holds.
+    cancel: StreamCancel,
     /// What the last piece points to.
     last: Mutex<Option<Held>>,
 }
@@ -98,9 +100,10 @@ pub unsafe extern "C" fn photonc_stream_start(
 ) -> photonc_status {
     // SAFETY: the caller's promise.
     call(|| unsafe {
-        let started =
-            handle("model", model)?.model.stream(&asked((prompts, prompts_count), params, options)?)?;
-        give(stream, photonc_stream { stream: Mutex::new(started), last: Mutex::default() })
+        let asked = asked_as_stream((prompts, prompts_count), params, options)?;
+        let started = handle("model", model)?.model.stream(&asked)?;
+        let cancel = started.canceller();
+        give(stream, photonc_stream { stream: Mutex::new(started), cancel, last: Mutex::default() })
     })
 }
 
@@ -118,7 +121,7 @@ pub unsafe extern "C" fn photonc_stream_next(
 ) -> photonc_status {
     // SAFETY: the caller's promise.
     call(|| unsafe {
-        let photonc_stream { stream, last } = handle("stream", stream)?;
+        let photonc_stream { stream, last, .. } = handle("stream", stream)?;
         let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let came = match stream.next(Duration::from_millis(timeout_ms.into()))? {
@@ -136,8 +139,8 @@ pub unsafe extern "C" fn photonc_stream_next(
     })
 }
 
-/// Ends every sequence of a stream at its next burst; `photonc_stream_next` then says `PHOTONC_CANCELLED`. It waits for a call
-/// under way, which is no longer than its time.
+/// Ends every sequence of a stream at its next burst, from any thread and without waiting: a call under way in another thread, or
+/// else the next one, says `PHOTONC_CANCELLED` behind what had come.
 ///
 /// # Safety
 /// `stream` is null or a stream.
@@ -145,7 +148,7 @@ pub unsafe extern "C" fn photonc_stream_next(
 pub unsafe extern "C" fn photonc_stream_cancel(stream: *const photonc_stream) -> photonc_status {
     // SAFETY: the caller's promise.
     call(|| unsafe {
-        handle("stream", stream)?.stream.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+        handle("stream", stream)?.cancel.cancel();
         Ok(())
     })
 }
@@ -182,8 +185,8 @@ pub unsafe extern "C" fn photonc_generate_with(
     // SAFETY: the caller's promise.
     call(|| unsafe {
         let on_piece = on_piece.ok_or_else(|| Failed::argument("on_piece is null"))?;
-        let mut stream =
-            handle("model", model)?.model.stream(&asked((prompts, prompts_count), params, options)?)?;
+        let asked = asked_as_stream((prompts, prompts_count), params, options)?;
+        let mut stream = handle("model", model)?.model.stream(&asked)?;
         loop {
             match stream.next(Duration::from_secs(1))? {
                 Next::Ended(_) | Next::Waiting => {}

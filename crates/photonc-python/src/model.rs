@@ -29,7 +29,7 @@ fn signals() -> Result<(), Raised> {
 #[pymethods]
 impl Model {
     #[staticmethod]
-    #[pyo3(signature = (path, *, backend, device, threads, verify, rows, max_tokens, run_ahead))]
+    #[pyo3(signature = (path, *, backend, device, threads, verify, rows, max_tokens, run_ahead, batch_invariant))]
     #[expect(clippy::too_many_arguments, reason = "they are Python's keywords")]
     fn load(
         py: Python<'_>,
@@ -41,11 +41,13 @@ impl Model {
         rows: Option<usize>,
         max_tokens: Option<usize>,
         run_ahead: usize,
+        batch_invariant: bool,
     ) -> PyResult<Self> {
         let mut options = load_options(backend, device, threads, verify)?;
         options.rows = rows.map(|count| positive("rows", count)).transpose()?;
         options.max_tokens = max_tokens.map(|count| positive("max_tokens", count)).transpose()?;
         options.run_ahead = positive("run_ahead", run_ahead)?;
+        options.batch_invariant = batch_invariant;
         let loaded = py.detach(|| photonc::api::Model::load(&path, &options));
         Ok(Model(loaded.map_err(Raised::from)?))
     }

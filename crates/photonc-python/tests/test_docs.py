@@ -6,12 +6,14 @@ import doctest
 import importlib
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from test_files import weights_of
 
 import photonc
@@ -59,6 +61,17 @@ def test_the_notebook_runs(english: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
     names: dict[str, Any] = {}
     for number, cell in enumerate(cells):
         exec(compile(cell, f"cell {number}", "exec"), names)
+
+
+def test_the_readme_shows_what_runs(
+    english: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "english").symlink_to(english)
+    monkeypatch.chdir(tmp_path)
+    shown = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(shown) == 1
+    exec(shown[0], {})
+    assert capsys.readouterr().out.strip()
 
 
 def test_types_hold(tmp_path: Path) -> None:

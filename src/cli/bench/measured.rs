@@ -1,7 +1,9 @@
-//! What a GPU's benchmark says: rates, memory, and shares of the measured ceilings. Owns the counts behind the shares: the
+//! What a benchmark of the recorded decoder says: rates, memory, and shares of the measured ceilings. Owns the counts behind the shares: the
 //! weights and caches that the graphs must read (MBU) and the operations of their products (MFU), whatever the kernels did.
 
+use super::{peak, peak_memory_bytes};
 use crate::cli::Failure;
+use crate::cli::backends::BackendName;
 use crate::inspect::{Setting, Subject, Work};
 use crate::ir::dtype::Dtype;
 use crate::runtime::launch::bench::{BenchPoint, BenchSetting};
@@ -19,6 +21,8 @@ pub(super) struct Measured {
     point: BenchPoint,
     median: Speed,
     ceilings: Roofline,
+    /// On the processor.
+    on_host: bool,
     /// Graphs as they were timed, with the work of all their runs.
     graphs: Vec<(String, Work)>,
 }
@@ -35,11 +39,11 @@ impl Measured {
         subject: &Subject,
         setting: BenchSetting,
         point: BenchPoint,
-        ceilings: Roofline,
+        (ceilings, counted): (Roofline, Option<Dtype>),
     ) -> Result<Self, Failure> {
         let median = point.median().cloned().ok_or_else(|| Failure::bug(&"no measurements"))?;
         let work = |names: &str, runs: u64| -> Work {
-            let sizes = sizes(&point, names == ENCODE, ceilings.dtype);
+            let sizes = sizes(&point, names == ENCODE, counted);
             let sheets = names.split(" + ").filter_map(|name| subject.sheet(name, &sizes));
             let once: Work = sheets.map(|sheet| sheet.root.work).sum();
             match names {
@@ -50,7 +54,7 @@ impl Measured {
         };
         let graphs =
             median.graphs.iter().map(|(name, time)| (name.clone(), work(name, time.calls))).collect();
-        Ok(Measured { setting, median, ceilings, graphs, point })
+        Ok(Measured { setting, median, ceilings, on_host: counted.is_none(), graphs, point })
     }
 
     pub(super) fn batch(&self) -> usize {
@@ -69,6 +73,11 @@ impl Measured {
             bandwidth: work.floor_bytes() as f64 / seconds / self.ceilings.read_bytes_per_s,
             arithmetic: work.matmul_flops as f64 / seconds / self.ceilings.product_flops,
         }
+    }
+
+    /// Largest resident memory of this process so far; a GPU's is another.
+    fn peak_memory_bytes(&self) -> Option<u64> {
+        if self.on_host { peak_memory_bytes() } else { None }
     }
 
     fn whole(&self) -> Shares {
@@ -91,6 +100,7 @@ impl Measured {
                 "device_seconds": time.total.as_secs_f64(),
                 "mbu": shares.bandwidth,
                 "mfu": shares.arithmetic,
+                "floor": shares.floor(),
             });
             graphs.insert(name.clone(), value);
         }
@@ -104,6 +114,7 @@ impl Measured {
                 self.point.speeds.iter().map(|speed| speed.total.as_secs_f64()).collect::<Vec<_>>(),
             "mbu": whole.bandwidth,
             "mfu": whole.arithmetic,
+            "floor": whole.floor(),
             "kv_bytes_per_sample": {
                 "top": kv.top,
                 "persistent": kv.persistent,
@@ -114,16 +125,19 @@ impl Measured {
             "tokens_per_second_per_gib": {"top": self.per_gib(kv.top), "all": self.per_gib(kv.all())},
             "weight_bytes": self.point.weight_bytes,
             "decoder_bytes": self.point.decoder_bytes,
+            "peak_memory_bytes": self.peak_memory_bytes(),
             "graphs": graphs,
         })
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(super) fn text(&self, backend: BackendName) -> String {
         let (kv, whole) = (self.point.kv, self.whole());
+        let on_host = self.on_host;
         let regime = self.setting.regime;
         let mut text = format!(
-            "{} on cuda, batch {}, run-ahead {}, {} tokens in, {} out, median of {}\n",
+            "{} on {}, batch {}, run-ahead {}, {} tokens in, {} out, median of {}\n",
             self.setting.protocol,
+            backend.name(),
             self.batch(),
             self.point.setup.run_ahead,
             regime.prompt_tokens,
@@ -138,7 +152,7 @@ impl Measured {
             line("", format!("{steady:.1} between the first burst and the last"));
         }
         line("time to first token", format!("{:.1?}", self.median.first_token));
-        line("of the ceilings", shown(whole));
+        line("of the ceilings", whole.shown(on_host));
         let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
         line(
             "KV per sample",
@@ -156,28 +170,40 @@ impl Measured {
                 mib(self.point.decoder_bytes)
             ),
         );
+        if let Some(bytes) = self.peak_memory_bytes() {
+            line("peak memory", peak(bytes));
+        }
         for (name, work) in &self.graphs {
             let Some(time) = self.median.graphs.get(name) else { continue };
             let each = time.total / u32::try_from(time.calls.max(1)).unwrap_or(u32::MAX);
-            let shares = shown(self.shares(*work, time.total.as_secs_f64()));
+            let shares = self.shares(*work, time.total.as_secs_f64()).shown(on_host);
             line(&format!("  {name}"), format!("{:>6} runs of {each:.1?}, {shares}", time.calls));
         }
         text
     }
 }
 
-fn shown(shares: Shares) -> String {
-    format!("{:.1} % MBU, {:.1} % MFU", shares.bandwidth * 100.0, shares.arithmetic * 100.0)
+impl Shares {
+    /// Of the time that the bytes and the operations take one after the other, as on a processor, whose cores do both.
+    fn floor(self) -> f64 {
+        self.bandwidth + self.arithmetic
+    }
+
+    fn shown(self, on_host: bool) -> String {
+        let (bandwidth, arithmetic) = (self.bandwidth * 100.0, self.arithmetic * 100.0);
+        let both = format!("{bandwidth:.1} % MBU, {arithmetic:.1} % MFU");
+        if on_host { format!("{both}, {:.1} % of the floor", self.floor() * 100.0) } else { both }
+    }
 }
 
 /// Sizes that a run's work is counted for: prompts as they are, and else caches as full as they are on the way on average.
-fn sizes(point: &BenchPoint, encodes: bool, dtype: Dtype) -> Setting {
+fn sizes(point: &BenchPoint, encodes: bool, precision: Option<Dtype>) -> Setting {
     let on_the_way = point.prompt_meta_contexts + point.new_meta_contexts.div_ceil(2);
     Setting {
         batch: point.setup.sequences,
         run_ahead: point.setup.run_ahead,
         capacity: if encodes { point.prompt_meta_contexts } else { on_the_way },
-        precision: Some(dtype),
+        precision,
     }
 }
 

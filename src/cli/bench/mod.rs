@@ -16,6 +16,7 @@ use crate::inspect::plot::Plot;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::generator::Generator;
 use crate::runtime::measure::Regime;
+use crate::runtime::plan::Program;
 use crate::runtime::request::{Batch as Requests, Cancel, Request};
 use crate::runtime::schedule::Refusal;
 use crate::runtime::timing::Timing;
@@ -78,12 +79,10 @@ pub fn run(args: &Args, reporter: &Reporter) -> Result<(), Failure> {
     args.backend.check()?;
     let plot = args.plot.as_deref().map(|file| Output::claim(file, Kind::Picture, PLOT)).transpose()?;
     let (head, told) = match args.backend.name {
-        BackendName::Cuda => device::run(args, reporter)?,
-        BackendName::Tract
-        | BackendName::Cpu
-        | BackendName::Ort
-        | BackendName::Reference
-        | BackendName::Tensorrt => on_host(args, reporter)?,
+        BackendName::Cuda | BackendName::Cpu => device::run(args, reporter)?,
+        BackendName::Tract | BackendName::Ort | BackendName::Reference | BackendName::Tensorrt => {
+            on_host(args, reporter)?
+        }
     };
     if let (Some(path), Some(file)) = (&args.plot, plot) {
         let points: Vec<(f64, f64)> =
@@ -114,9 +113,8 @@ fn merged(mut head: Value, tail: Value) -> Value {
 
 impl Args {
     /// Refuses sizes that cannot be, before their prompts are made.
-    fn check_memory(&self, bundle: &Bundle, generator: &Generator, batch: usize) -> Result<(), Failure> {
+    fn check_memory(&self, bundle: &Bundle, program: &Program, batch: usize) -> Result<(), Failure> {
         let Regime { prompt_tokens, new_tokens } = self.regime;
-        let program = generator.program();
         if prompt_tokens.saturating_add(new_tokens) > program.max_tokens {
             let max_tokens = program.max_tokens;
             let refusal = Refusal::TooLong { number: 0, prompt_tokens, new_tokens, max_tokens };
@@ -138,15 +136,16 @@ fn heading(args: &Args, bundle: &Bundle) -> Value {
     })
 }
 
-/// Backends whose device is the host: the generator runs graph by graph.
+/// What `--batch max` asks, where there is an answer.
+const ONLY_GPUS: &str = "--batch max asks how many prompts fit a GPU: use it with --backend cuda";
+
+/// Backends that run graph by graph.
 fn on_host(args: &Args, reporter: &Reporter) -> Result<(Value, Vec<Told>), Failure> {
     let (bundle, mut generator) = args.backend.open(&args.bundle, reporter)?;
     let mut told = Vec::new();
     for batch in &args.batch {
         let Batch::Rows(batch) = *batch else {
-            return Err(Failure::usage(
-                &"--batch max asks how many prompts fit a GPU: use it with --backend cuda",
-            ));
+            return Err(Failure::usage(&ONLY_GPUS));
         };
         told.push(batch_on_host(args, &bundle, &mut generator, batch, reporter)?);
     }
@@ -161,7 +160,7 @@ fn batch_on_host(
     reporter: &Reporter,
 ) -> Result<Told, Failure> {
     let Regime { prompt_tokens, new_tokens } = args.regime;
-    args.check_memory(bundle, generator, batch)?;
+    args.check_memory(bundle, generator.program(), batch)?;
     let protocol = args.run.protocol(bundle);
     let prompts = args.regime.prompts(batch, bundle.manifest().model.vocab_size);
     let request = Request::greedy(protocol, Vec::new(), new_tokens);
@@ -190,7 +189,7 @@ fn batch_on_host(
         let _infallible = writeln!(text, "time to first token {first:.1?}");
     }
     if let Some(bytes) = peak_memory_bytes {
-        let _infallible = writeln!(text, "peak memory         {} MiB (host, whole process)", bytes >> 20);
+        let _infallible = writeln!(text, "peak memory         {}", peak(bytes));
     }
     for (name, time) in &median.graphs {
         let _infallible = writeln!(text, "  {name:<18} {:>6} runs  {:.1?}", time.calls, time.total);
@@ -216,6 +215,10 @@ fn measure(
     }
     timings.sort_by_key(|timing| timing.total);
     Ok(timings)
+}
+
+fn peak(bytes: u64) -> String {
+    format!("{} MiB (host, whole process)", bytes >> 20)
 }
 
 /// Largest resident memory of this process so far, where the system tells.

@@ -15,6 +15,9 @@ use crate::runtime::backend::BackendError;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::schedule::Refusal;
 
+/// What to do about a folder that is in its place, but may not last.
+const NOT_DURABLE: &str = "look for faults of the device, and run the command again";
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error.kind {
@@ -55,14 +58,14 @@ impl From<CheckpointError> for Failure {
                 "copy or download the weights again; photonc trusts no byte that the header does not account for"
             }
             CheckpointError::Dialect { .. } => {
-                "name the layout with --dialect, or describe it with --weight-map (docs in src/model/dialects)"
+                "name the layout with --dialect, or describe it with --weight-map (docs/dialects.md)"
             }
             CheckpointError::Config(_) => "correct config.json; every contradiction is listed above",
             CheckpointError::Mismatch { .. } => {
                 "correct config.json or the weights, or name another layout with --dialect or --weight-map"
             }
             CheckpointError::Packed { .. } => {
-                "store the weights as f32, f16 or bf16; --quant keeps them in few bits again"
+                "store the weights as f32, f16 or bf16; --quant quantizes them again"
             }
             CheckpointError::NonFinite { .. } => {
                 "mend the checkpoint, or pass --allow-nonfinite to export it as it is"
@@ -80,6 +83,9 @@ impl From<SynthError> for Failure {
             SynthError::Dtype { .. } => Failure::bug(&error),
             SynthError::Exists { .. } => {
                 failure.help("pass --force to replace a checkpoint, or name another directory")
+            }
+            SynthError::NotDurable { .. } => {
+                Failure::input("the checkpoint may not last", &error).help(NOT_DURABLE)
             }
             SynthError::Write { .. } => {
                 failure.help("make room or name another directory; nothing was left behind")
@@ -105,7 +111,12 @@ impl From<CompileError> for Failure {
 
 impl From<BundleError> for Failure {
     fn from(error: BundleError) -> Self {
-        Failure::input("the bundle cannot be used", &error)
+        match error {
+            BundleError::NotDurable { .. } => {
+                Failure::input("what was written may not last", &error).help(NOT_DURABLE)
+            }
+            error => Failure::input("the bundle cannot be used", &error),
+        }
     }
 }
 
@@ -114,6 +125,7 @@ impl From<ExportError> for Failure {
         match error {
             ExportError::Checkpoint(error) => error.into(),
             ExportError::Compile(error) => error.into(),
+            ExportError::Bundle(error @ BundleError::NotDurable { .. }) => error.into(),
             ExportError::Bundle(error) => {
                 Failure { title: "no bundle was written".to_owned(), ..error.into() }
             }
@@ -131,6 +143,7 @@ impl From<ExportError> for Failure {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         match error {
+            EngineError::Bundle(error @ BundleError::NotDurable { .. }) => error.into(),
             EngineError::Bundle(error) => {
                 Failure { title: "no engines were written".to_owned(), ..error.into() }
             }

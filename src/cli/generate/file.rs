@@ -22,6 +22,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+/// Prompts that become requests at a time: each of these takes about 2 KB until the last of them has its answer.
+const PROMPTS_AT_ONCE: usize = 1 << 14;
+
 /// Files of prompts.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Files of prompts")]
@@ -117,10 +120,13 @@ impl Job<'_> {
         totals.before = entries.len() - left.len();
         totals.failed = found.values().filter(|result| result.failed).count();
         let shown = reporter.steps("prompts", entries.len() as u64);
-        self.answer(&left, &mut totals, &mut |done, lines| {
-            shown.set((entries.len() - left.len() + done) as u64, entries.len() as u64);
-            results.add(lines)
-        })?;
+        for some in left.chunks(PROMPTS_AT_ONCE) {
+            self.answer(some, &mut totals, &mut |done, lines| {
+                shown.set((entries.len() - left.len() + done) as u64, entries.len() as u64);
+                results.add(lines)
+            })?;
+        }
+        results.finish()?;
         drop(shown);
         totals.tell(entries.len(), started, reporter)
     }

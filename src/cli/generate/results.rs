@@ -80,6 +80,14 @@ impl Results {
             Way::File(growing) => growing.add(lines).map_err(|error| failed(&growing.path, &error)),
         }
     }
+
+    /// Waits until the lines are on the device: only then do some file systems tell that there was no room for them.
+    pub fn finish(self) -> Result<(), Failure> {
+        match self.way {
+            Way::File(growing) => growing.file.sync_all().map_err(|error| failed(&growing.path, &error)),
+            Way::Stdout | Way::Stream(..) => Ok(()),
+        }
+    }
 }
 
 /// Lines of results and the one document of `--json` cannot share standard output.

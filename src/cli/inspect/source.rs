@@ -1,6 +1,6 @@
 //! Opening what is looked at: a checkpoint or a bundle, by what stands there.
 
-use crate::bundle::{Bundle, is_bundle};
+use crate::bundle::{Bundle, Layout, is_bundle};
 use crate::cli::model_args::DialectArgs;
 use crate::cli::open_args::OpenArgs;
 use crate::cli::pass_args::PassArgs;
@@ -95,6 +95,11 @@ impl Source {
         match &self.model {
             Model::Checkpoint(checkpoint) => self.compiled(&checkpoint.config, name),
             Model::Bundle(bundle) => {
+                if bundle.manifest().graphs.is_empty() {
+                    let path = bundle.root().join(Layout::MANIFEST);
+                    let cause = format!("{}: lists no graphs", path.display());
+                    return Err(Failure::input("the bundle cannot be used", &cause).help("export it again"));
+                }
                 if !bundle.manifest().graphs.contains_key(name) {
                     return Err(unknown(name, bundle.manifest().graphs.keys().map(String::as_str)));
                 }

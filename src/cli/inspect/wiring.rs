@@ -3,7 +3,7 @@
 use super::source::{Model, Source};
 use crate::cli::{Failure, Reporter};
 use crate::model::checkpoint::Checkpoint;
-use crate::model::config::{Condition, Feedback, ModelConfig};
+use crate::model::config::{Condition, Feedback, ModelConfig, Slot};
 use crate::model::dialect::Origin;
 use serde_json::json;
 use std::fmt::Write as _;
@@ -61,8 +61,15 @@ fn picture(config: &ModelConfig) -> String {
     for l in (1..=depth).rev() {
         let level = config.level(l);
         let condition = match (config.wiring.condition, l == depth) {
+            (Condition::Predicted, true) => {
+                format!("X{l} of the unit before (the start latent first), or what is predicted of it")
+            }
             (_, true) => format!("X{l} of the unit before (the start latent first)"),
             (Condition::Carried, false) => format!("Xhat{l} of the unit before (carried over meta-contexts)"),
+            (Condition::State, false) => format!("X{l} of the unit before (RecGen: Xhat{l})"),
+            (Condition::Predicted, false) => {
+                format!("Xhat{l} of the unit before (the first: X{l}, or RecGen's first Xhat{l})")
+            }
             (Condition::Estimate, false) => format!("Xhat{l} of this very unit"),
         };
         let reads = match (level.feedback, l) {
@@ -71,9 +78,15 @@ fn picture(config: &ModelConfig) -> String {
             (Feedback::Summary, 1) => "embeddings of drawn tokens, from the encoder's table",
             (Feedback::Summary, _) => "the protocol's summaries of finished units",
         };
+        let slot = match level.slot {
+            Slot::None => "",
+            Slot::Repeat => ", the last of them twice",
+            Slot::Zero => ", and zero in the place of the next",
+        };
+        let projected = if level.projection { ", projected" } else { "" };
         let _infallible = writeln!(
             text,
-            "  level {l}: {} x window [{} from {condition}; {} of {reads}] -> {} x Xhat{}",
+            "  level {l}: {} x window [{} from {condition}{slot}; {} of {reads}] -> {} x Xhat{}{projected}",
             config.units(l),
             level.prefix,
             level.chunk_size - 1,

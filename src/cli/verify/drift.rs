@@ -11,7 +11,7 @@ use crate::cli::score::TextArgs;
 use crate::cli::{Failure, Reporter};
 use crate::passes::choose_protocol::Protocol;
 use crate::passes::compile::Plan;
-use crate::runtime::drift::{Drift, DriftOptions, Range, Ranges, States, measure};
+use crate::runtime::drift::{DISTANCES, Drift, DriftOptions, Range, Ranges, States, measure};
 use crate::runtime::generator::Generator;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -26,24 +26,24 @@ const PLOT: &str = "the plot";
 #[command(next_help_heading = "Drift")]
 pub struct DriftArgs {
     /// Measure how far RecGen drifts from HierGen on a text instead: docs/text.md
-    #[arg(long, requires = "TextArgs")]
+    #[arg(long, requires = "TextArgs", conflicts_with = "against")]
     pub drift: bool,
     #[command(flatten)]
     text: TextArgs,
     /// Tokens of each prompt
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = count, requires = "drift")]
+    #[arg(long, value_name = "N", default_value_t = DriftOptions::default().prompt_tokens, value_parser = count, requires = "drift")]
     prompt_tokens: usize,
     /// Tokens after each prompt
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 256, value_parser = count, requires = "drift")]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = DriftOptions::default().new_tokens, value_parser = count, requires = "drift")]
     new_tokens: usize,
     /// Prompts, at most; they and what follows them do not overlap in the text
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = count, requires = "drift")]
+    #[arg(long, value_name = "N", default_value_t = DriftOptions::default().prompts, value_parser = count, requires = "drift")]
     prompts: usize,
     /// Prompts at once
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = count, requires = "drift")]
+    #[arg(long, value_name = "N", default_value_t = DriftOptions::default().batch, value_parser = count, requires = "drift")]
     batch: usize,
     /// Distances from the prompt, in tokens, at which the table is divided
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [16, 64, 256], requires = "drift")]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = DISTANCES, requires = "drift")]
     distances: Vec<usize>,
     /// Do not draw greedily under both protocols
     #[arg(long, requires = "drift")]

@@ -50,6 +50,7 @@ impl Options {
             memory_bytes: 1 << 30,
             shared_bytes: 227 << 10,
             allocation_bytes: memory::ALIGNMENT,
+            batch_invariant: false,
         };
         Options { order, properties }
     }
@@ -332,6 +333,10 @@ fn run_kernel(work: &Work, seed: u64) -> Result<(), DeviceError> {
 impl Device for Emulated {
     fn properties(&self) -> &Properties {
         &self.options.properties
+    }
+
+    fn least_prompt(&self) -> usize {
+        photonc::runtime::cuda::launch_attention::least_prompt(&self.options.properties)
     }
 
     fn handle(&self, stream: Stream) -> Result<u64, DeviceError> {

@@ -36,7 +36,7 @@ def export(
 
     ``dtype`` is ``f32``, ``f16`` or ``bf16``; ``target`` whom ONNX models are written for: ``portable``, ``tensorrt-rtx``,
     ``tensorrt``, or ``cpu`` and ``cuda``, which is none; by default ``portable``, unless that takes a second copy of the weights.
-    ``quant`` keeps the weights of stacks in few bits, ``int8``, ``int4`` or ``fp8``: ``{"level1.decoder": "int8"}``.
+    ``quant`` quantizes the weights of stacks to ``int8``, ``int4`` or ``fp8``: ``{"level1.decoder": "int8"}``.
     ``protocol`` is every one that the model defines; ``weight_map`` the data file of a checkpoint's own layout. ``progress`` is called with a stage, the bytes done and
     the bytes in all, 0 where bytes do not measure it, perhaps on another thread; what it raises is raised at the end.
     """

@@ -34,6 +34,7 @@ def load(
     rows: int | None = None,
     max_tokens: int | None = None,
     run_ahead: int = 8,
+    batch_invariant: bool = False,
 ) -> Model:
     """Loads a bundle and waits until it generates.
 
@@ -42,6 +43,8 @@ def load(
     otherwise one per core. ``verify`` compares the weights with their hashes, which reads all of them. ``rows`` sequences
     run side by side, by default 16 on the host and what fits on a GPU, up to 128; ``max_tokens`` of a sequence, prompt
     included, by default what the bundle has room for. A burst has ``run_ahead`` meta-contexts at most.
+    ``batch_invariant`` gives a prompt the same tokens whatever stands beside it on ``cuda`` too, which takes time there; on
+    ``cpu`` and ``reference`` it does so anyway, and other backends refuse it.
 
     >>> with load(bundle, backend="cpu") as model:
     ...     model.backend
@@ -56,6 +59,7 @@ def load(
         rows=rows,
         max_tokens=max_tokens,
         run_ahead=run_ahead,
+        batch_invariant=batch_invariant,
     )
     return Model(native)
 

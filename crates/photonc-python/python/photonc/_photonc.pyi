@@ -76,6 +76,7 @@ class Model:
         rows: int | None,
         max_tokens: int | None,
         run_ahead: int,
+        batch_invariant: bool,
     ) -> Model: ...
     @property
     def backend(self) -> str: ...
